@@ -1,0 +1,1 @@
+"""What tests, demos and users' own tests need: loopback servers and a synthetic population."""
