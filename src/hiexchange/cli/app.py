@@ -1,0 +1,79 @@
+"""Assemble the verbs, map errors to exit codes.
+
+Exit codes: 0 ok, 1 unexpected, 2 usage, 3 configuration or credential, 4 server refused, 5 network
+exhausted (resumable), 6 partial, 7 data rejected, 8 delivery failed, 130 interrupted (state saved).
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import signal
+import sys
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from hiexchange.cli import render
+from hiexchange.errors import HIExchangeError
+
+INTERRUPTED = 130
+NOT_VERBS = {"app", "render"}
+
+app = typer.Typer(
+    name="hiexchange",
+    help="FHIR bulk export, Parquet lake, roster routing and quality measures, in one process.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+_debug = False
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """FHIR bulk export, Parquet lake, roster routing and quality measures, in one process."""
+    global _debug
+    _debug = debug
+
+
+def register_verbs() -> None:
+    """Load every verb file of this package; each has ``register(app)``."""
+    package = importlib.import_module("hiexchange.cli")
+    for module in sorted(info.name for info in pkgutil.iter_modules(package.__path__)):
+        if module not in NOT_VERBS and not module.startswith("_"):
+            importlib.import_module(f"hiexchange.cli.{module}").register(app)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    register_verbs()
+    try:
+        app(standalone_mode=True)
+    except HIExchangeError as error:
+        if _debug:
+            raise
+        render.failure(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        render.err("interrupted: state is saved, run the same command again to go on")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:  # the last line of defence: one message instead of a traceback, exit 1
+        if _debug:
+            raise
+        render.err(f"error HX-100 unexpected {type(error).__name__}")
+        render.err("  do     run again with --debug before the verb to see where, and report it")
+        sys.exit(1)
+
+
+def _as_interrupt(signum: int, frame: FrameType | None) -> None:
+    # SIGTERM stops like Ctrl-C: orchestrators send it, and state must be saved the same way.
+    raise KeyboardInterrupt
