@@ -1,0 +1,56 @@
+"""Our own measures: a declaration and one SQL statement each, over the tables of a lake.
+
+They carry our ids, our wording and few codes (HL7 encounter classes, discharge dispositions): no
+claim to be HEDIS or CMS measures. See ``docs/measures.md`` for each definition.
+"""
+
+from __future__ import annotations
+
+import difflib
+from datetime import date, timedelta
+
+from hiexchange.errors import UnknownLayout
+from hiexchange.measures.native import followup
+from hiexchange.measures.native.model import NativeMeasure, Source, run
+from hiexchange.measures.result import MeasureRun
+
+__all__ = ["NativeMeasure", "Source", "evaluate", "measures"]
+
+_ALL = {measure.id: measure for measure in followup.MEASURES}
+
+
+def measures() -> dict[str, NativeMeasure]:
+    """Return the native measures by id."""
+    return dict(_ALL)
+
+
+def evaluate(
+    measure: str | NativeMeasure,
+    source: Source,
+    *,
+    period: tuple[date, date],
+    run_id: str,
+    offset: timedelta = timedelta(0),
+) -> MeasureRun:
+    """Evaluate a native measure over a lake.
+
+    Args:
+        measure: An id of :func:`measures`, or a definition of your own.
+        source: A ``Lake``, or a mapping from FHIR type to an Arrow table in the lake's layout.
+        period: First and last day of the measurement period, inclusive.
+        run_id: Name of the evaluation, written into every row.
+        offset: Offset from UTC in which calendar days are told apart; the default is UTC.
+
+    Returns:
+        MEASURE_RESULT rows and what can be drawn from them.
+
+    Raises:
+        UnknownLayout: No measure of that id exists.
+    """
+    if isinstance(measure, str):
+        if measure not in _ALL:
+            near = difflib.get_close_matches(measure, _ALL, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(_ALL))}"
+            raise UnknownLayout(f"there is no native measure {measure!r}", hint=hint)
+        measure = _ALL[measure]
+    return run(measure, source, period=period, run_id=run_id, offset=offset)

@@ -1,0 +1,70 @@
+"""MeasureReports (FHIR R4) drawn from a run. Every dictionary is valid by ``fhir.resources`` R4B."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from typing import Any
+
+from hiexchange.measures.result import GroupSummary, Summary
+
+POPULATION_SYSTEM = "http://terminology.hl7.org/CodeSystem/measure-population"
+IMPROVEMENT_SYSTEM = "http://terminology.hl7.org/CodeSystem/measure-improvement-notation"
+CODES = {
+    "initial_population": "initial-population",
+    "denominator": "denominator",
+    "denominator_exclusion": "denominator-exclusion",
+    "denominator_exception": "denominator-exception",
+    "numerator": "numerator",
+    "numerator_exclusion": "numerator-exclusion",
+    "measure_population": "measure-population",
+    "measure_population_exclusion": "measure-population-exclusion",
+}
+
+
+def summary_report(summary: Summary, *, generated_at: datetime | None = None) -> dict[str, Any]:
+    """Return the summary MeasureReport of a run.
+
+    The id is a hash of measure, version, period and counts, so the same result has the same id.
+    ``date`` appears only when ``generated_at`` (timezone-aware) is given: clocks are arguments.
+    """
+    info = summary.measure
+    body: dict[str, Any] = {
+        "resourceType": "MeasureReport",
+        "id": _identifier(summary),
+        "status": "complete",
+        "type": "summary",
+        "measure": f"{info.url}|{info.version}",
+        "period": {"start": summary.period[0].isoformat(), "end": summary.period[1].isoformat()},
+    }
+    if generated_at is not None:
+        body["date"] = generated_at.astimezone(UTC).isoformat(timespec="seconds")
+    body["improvementNotation"] = {
+        "coding": [
+            {"system": IMPROVEMENT_SYSTEM, "code": summary.groups[0].improvement if summary.groups else "increase"}
+        ]
+    }
+    body["group"] = [_group(group, summary) for group in summary.groups]
+    return body
+
+
+def _group(group: GroupSummary, summary: Summary) -> dict[str, Any]:
+    populations = []
+    for column, count in group.counts.items():
+        entry: dict[str, Any] = {
+            "code": {"coding": [{"system": POPULATION_SYSTEM, "code": CODES[column]}]},
+            "count": count,
+        }
+        name = summary.measure.population_ids.get((group.group, column))
+        populations.append({"id": name, **entry} if name else entry)
+    body: dict[str, Any] = {"id": group.group, "population": populations}
+    if group.rate is not None:
+        # Six decimals are more than any population supports, and end the binary tail of a float.
+        body["measureScore"] = {"value": round(group.rate, 6)}
+    return body
+
+
+def _identifier(summary: Summary) -> str:
+    parts = [summary.measure.url, summary.measure.version, *(day.isoformat() for day in summary.period)]
+    parts += [f"{group.group}:{sorted(group.counts.items())}" for group in summary.groups]
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32]

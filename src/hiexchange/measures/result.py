@@ -1,0 +1,256 @@
+"""What an evaluation gives back: MEASURE_RESULT rows, and the counts and rates drawn from them."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+POPULATIONS = (
+    "initial_population",
+    "denominator",
+    "denominator_exclusion",
+    "denominator_exception",
+    "numerator",
+    "numerator_exclusion",
+    "measure_population",
+    "measure_population_exclusion",
+)
+"""Population columns of MEASURE_RESULT; the FHIR code is the same with hyphens."""
+
+Z_95 = 1.959963984540054
+
+
+def wilson(hits: int, total: int, *, z: float = Z_95) -> tuple[float, float] | None:
+    """Return the Wilson score interval of ``hits`` out of ``total``, or None when ``total`` is 0.
+
+    Source:
+        Wilson, JASA 22 (1927), 209-212; the default ``z`` gives 95 %.
+    """
+    if total <= 0:
+        return None
+    share = hits / total
+    spread = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    centre = share + z * z / (2 * total)
+    scale = 1 + z * z / total
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+@dataclass(frozen=True)
+class MeasureInfo:
+    """What a run has to say about the measure it evaluated."""
+
+    id: str
+    """Short id, as in the ``measure`` column."""
+    version: str
+    """Version of the definition."""
+    title: str
+    """Name for people."""
+    url: str
+    """Canonical URL, without version."""
+    scoring: Mapping[str, str] = field(default_factory=dict)
+    """Group id to proportion, ratio, continuous-variable or cohort."""
+    improvement: Mapping[str, str] = field(default_factory=dict)
+    """Group id to increase or decrease."""
+    copyright: str = ""
+    """Licence text of the measure's owner, carried into every output."""
+    population_ids: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """(group, population column) to the id the measure gives that population."""
+
+
+@dataclass(frozen=True)
+class GroupSummary:
+    """Counts and score of one population group."""
+
+    group: str
+    """Group id of the measure."""
+    basis: str
+    """boolean, or the resource type that is counted."""
+    scoring: str
+    """proportion, ratio, continuous-variable or cohort."""
+    improvement: str
+    """increase or decrease: which way is better."""
+    subjects: int
+    """Subjects looked at, errors included."""
+    errors: int
+    """Subjects whose evaluation failed; they are in no count."""
+    counts: Mapping[str, int]
+    """Population column to membership count; only populations the group has."""
+    rate: float | None
+    """Numerator over the denominator left after exclusions and exceptions; None when that is empty."""
+    low: float | None
+    """Lower end of the 95 % Wilson interval of the rate."""
+    high: float | None
+    """Upper end of it."""
+
+    @property
+    def eligible(self) -> int:
+        """Denominator less exclusions and exceptions: what the rate divides by."""
+        return (
+            self.counts.get("denominator", 0)
+            - self.counts.get("denominator_exclusion", 0)
+            - self.counts.get("denominator_exception", 0)
+        )
+
+    @property
+    def hits(self) -> int:
+        """Numerator less numerator exclusions."""
+        return self.counts.get("numerator", 0) - self.counts.get("numerator_exclusion", 0)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Counts and rates of a run, one entry a group; the shortcuts below speak of the first group."""
+
+    measure: MeasureInfo
+    """What was measured."""
+    period: tuple[date, date]
+    """First and last day, inclusive."""
+    groups: tuple[GroupSummary, ...]
+    """In the order of the measure."""
+    accepted: tuple[str, ...] = ()
+    """Defects of the bundle that the caller accepted."""
+
+    @property
+    def first(self) -> GroupSummary:
+        """The first group."""
+        return self.groups[0]
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Counts of the first group."""
+        return self.first.counts
+
+    @property
+    def rate(self) -> float | None:
+        """Rate of the first group."""
+        return self.first.rate
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Wilson interval of the first group."""
+        return None if self.first.low is None or self.first.high is None else (self.first.low, self.first.high)
+
+    def to_fhir(self, *, generated_at: datetime | None = None) -> dict[str, Any]:
+        """Return the summary MeasureReport (R4) as a dictionary; see :mod:`hiexchange.measures.report`."""
+        from hiexchange.measures import report
+
+        return report.summary_report(self, generated_at=generated_at)
+
+    def __str__(self) -> str:
+        return f"{self.measure.title}: " + "; ".join(_group_line(group) for group in self.groups)
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{name}</th>" for name in ("group", *POPULATIONS, "errors", "rate", "95 %"))
+        rows = "".join(_group_row(group) for group in self.groups)
+        title = html.escape(f"{self.measure.title} {self.measure.version}")
+        span = f"{self.period[0]} to {self.period[1]}"
+        return f"<table><caption>{title}, {span}</caption><tr>{head}</tr>{rows}</table>"
+
+
+@dataclass(frozen=True)
+class MeasureRun:
+    """The result of one measure over one population and period."""
+
+    table: pa.Table
+    """MEASURE_RESULT rows: one a subject and group, or one an episode for a resource basis."""
+    measure: MeasureInfo
+    """What was measured."""
+    period: tuple[date, date]
+    """First and last day, inclusive."""
+    run_id: str
+    """The caller's name for the evaluation."""
+    accepted: tuple[str, ...] = ()
+    """Defects of the bundle that the caller accepted; printed in every report."""
+
+    def summary(self) -> Summary:
+        """Return counts, rates and intervals per group."""
+        order = list(self.measure.scoring) or _distinct(self.table["group"])
+        groups = tuple(summarise_group(self.table, group, self.measure) for group in order)
+        return Summary(self.measure, self.period, groups, self.accepted)
+
+    def to_fhir(self, *, generated_at: datetime | None = None) -> dict[str, Any]:
+        """Return the summary MeasureReport (R4) as a dictionary."""
+        return self.summary().to_fhir(generated_at=generated_at)
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
+
+
+def summarise_group(table: pa.Table, group: str, info: MeasureInfo) -> GroupSummary:
+    """Count one group's populations over ``table`` and score them.
+
+    Rows with status ``error`` are counted as errors and in nothing else.
+    """
+    rows = table.filter(pc.equal(table["group"], group))
+    failed = rows.filter(pc.equal(rows["status"], "error"))
+    good = rows.filter(pc.equal(rows["status"], "ok"))
+    counts = {name: int(pc.sum(good[name]).as_py()) for name in POPULATIONS if good[name].null_count < len(good)}
+    scoring = info.scoring.get(group, "proportion")
+    if not counts and scoring == "proportion":
+        counts = {"initial_population": 0, "denominator": 0, "numerator": 0}
+    plain = GroupSummary(
+        group=group,
+        basis=(_distinct(rows["basis"]) or ["boolean"])[0],
+        scoring=scoring,
+        improvement=info.improvement.get(group, "increase"),
+        subjects=len(_distinct(rows["subject"])),
+        errors=len(_distinct(failed["subject"])),
+        counts=counts,
+        rate=None,
+        low=None,
+        high=None,
+    )
+    return scored(plain)
+
+
+def scored(group: GroupSummary) -> GroupSummary:
+    """Return ``group`` with rate and interval, where its scoring has one (proportion, ratio)."""
+    if group.scoring not in ("proportion", "ratio") or group.eligible <= 0:
+        return group
+    rate = group.hits / group.eligible
+    # A ratio's numerator need not lie within its denominator: no binomial interval then.
+    interval = wilson(group.hits, group.eligible) if group.scoring == "proportion" else None
+    low, high = interval or (None, None)
+    return GroupSummary(
+        group=group.group,
+        basis=group.basis,
+        scoring=group.scoring,
+        improvement=group.improvement,
+        subjects=group.subjects,
+        errors=group.errors,
+        counts=group.counts,
+        rate=rate,
+        low=low,
+        high=high,
+    )
+
+
+def _distinct(column: pa.ChunkedArray) -> list[Any]:
+    values: Iterable[Any] = pc.unique(column).to_pylist()
+    return [value for value in values if value is not None]
+
+
+def percent(value: float | None) -> str:
+    """Return a rate as people read it, or a dash."""
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def _group_line(group: GroupSummary) -> str:
+    if group.rate is None:
+        return f"{group.group} " + ", ".join(f"{name} {count:,}" for name, count in group.counts.items())
+    line = f"{group.hits:,}/{group.eligible:,} = {percent(group.rate)}"
+    return line if group.low is None or group.high is None else f"{line} ({100 * group.low:.1f}-{100 * group.high:.1f})"
+
+
+def _group_row(group: GroupSummary) -> str:
+    interval = "-" if group.low is None or group.high is None else f"{100 * group.low:.1f}-{100 * group.high:.1f}"
+    counts = [f"{group.counts[name]:,}" if name in group.counts else "" for name in POPULATIONS]
+    cells = (html.escape(group.group), *counts, f"{group.errors:,}", percent(group.rate), interval)
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
