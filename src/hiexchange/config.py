@@ -69,3 +69,187 @@ class Secret:
 
     def __repr__(self) -> str:
         return f"Secret({self.reference!r})"
+
+
+class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One ``[servers.NAME]``."""
+
+    url: str | None = None
+    """FHIR base URL; may be left out where the preset has one."""
+    preset: str = "generic"
+    auth: str = "none"
+    """``none``, ``smart`` (Backend Services), ``client-credentials`` or ``token``."""
+    client_id: str | None = None
+    client_secret: str | None = None
+    private_key: str | None = None
+    """Secret reference to a JWK, JWKS or PEM."""
+    key_id: str | None = None
+    token: str | None = None
+    token_url: str | None = None
+    ca_file: str | None = None
+
+
+class ExportSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[export]``: what to pull."""
+
+    server: str = ""
+    """Name of a ``[servers.NAME]``; empty where there is only one."""
+    group: str | None = None
+    level: str | None = None
+    """``system``, ``patient`` or ``group``; follows from ``group`` where absent."""
+    types: tuple[str, ...] = ()
+    since: str | None = None
+    """FHIR instant; absent = the lake's watermark."""
+    type_filters: tuple[str, ...] = ()
+    max_bad_lines: int = 0
+
+
+class RosterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One ``[[rosters]]``: a payer's file."""
+
+    path: str
+    layout: str
+    """Name of a shipped layout or path of a TOML file."""
+    payer: str | None = None
+    as_of: date | None = None
+    release: str | None = None
+    """Name of the person who releases a file that the acceptance gate held."""
+
+
+class MeasureSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One ``[[measures]]``."""
+
+    id: str
+    """Name of a native measure, or path of a bundle."""
+    period: tuple[date, date]
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The whole configuration, frozen."""
+
+    output: str = "out"
+    """Folder of everything that is written: ``job/``, ``lake/``, ``inbox/``, ``report.html``."""
+    lake: str | None = None
+    """Folder of the lake; ``<output>/lake`` where absent."""
+    known_at: str | None = None
+    """FHIR instant that stands for now in rosters and routing; absent = the clock."""
+    servers: dict[str, ServerSettings] = {}
+    export: ExportSettings = msgspec.field(default_factory=ExportSettings)
+    rosters: tuple[RosterSettings, ...] = ()
+    subscriptions: tuple[dict[str, Any], ...] = ()
+    """Checked by ``routing.load_subscriptions``."""
+    measures: tuple[MeasureSettings, ...] = ()
+    base: str = "."
+    """Folder that relative paths start from: that of the file."""
+
+    def path(self, text: str) -> Path:
+        """Return a path of the configuration, relative ones taken from :attr:`base`."""
+        return Path(self.base) / Path(text).expanduser()
+
+    def secret(self, reference: str | None) -> Secret | None:
+        """Return the secret of a reference, or None where none is given."""
+        return Secret(reference, base=Path(self.base)) if reference else None
+
+
+SECRET_KEYS = ("client_secret", "private_key", "token")
+
+
+def load(path: str | Path, *, environ: Mapping[str, str] | None = None, user_file: Path | None = None) -> Settings:
+    """Read a configuration file and what outranks it.
+
+    Precedence: ``HIEXCHANGE_*`` (``__`` between levels, as in ``HIEXCHANGE_EXPORT__GROUP``), then the
+    file, then the user's file ``~/.config/hiexchange/config.toml``, then defaults.
+
+    Raises:
+        ConfigError: The file is absent or no TOML, a key does not exist, a value has the wrong type,
+            or a secret stands there literally.
+    """
+    file = Path(path)
+    user = (user_file or USER_FILE).expanduser()
+    merged: dict[str, Any] = _read(user) if user.is_file() else {}
+    merged = _merge(merged, _read(file))
+    merged = _merge(merged, _from_environment(os.environ if environ is None else environ))
+    merged["base"] = str(file.resolve().parent)
+    settings = parse(merged, name=file.name)
+    _refuse_literal_secrets(settings, file.name)
+    return settings
+
+
+def parse(values: Mapping[str, Any], *, name: str = "configuration") -> Settings:
+    """Return checked Settings from plain values.
+
+    Raises:
+        ConfigError: A key does not exist or a value has the wrong type; says where.
+    """
+    try:
+        return msgspec.convert(dict(values), Settings)
+    except msgspec.ValidationError as error:
+        raise _explained(error, name) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            "there is no such configuration file", where=str(path), hint="see examples/ in the documentation"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the configuration cannot be read: {type(error).__name__}", where=str(path)) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"not TOML: {error}", where=str(path)) from None
+
+
+def _merge(lower: dict[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(lower)
+    for key, value in upper.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = _merge(result[key], value) if both else value
+    return result
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    known = {field.name for field in msgspec.structs.fields(Settings)}
+    for name, text in environ.items():
+        keys = name.removeprefix("HIEXCHANGE_").lower().split("__")
+        if not name.startswith("HIEXCHANGE_") or keys[0] not in known:
+            continue
+        place = values
+        for key in keys[:-1]:
+            place = place.setdefault(key, {})
+        place[keys[-1]] = tuple(text.split(",")) if keys[-1] in ("types", "type_filters") else text
+    return values
+
+
+def _explained(error: msgspec.ValidationError, name: str) -> ConfigError:
+    text = str(error)
+    unknown = re.search(r"unknown field `([^`]*)`(?: - at `\$\.?(.*)`)?", text)
+    if not unknown:
+        return ConfigError(f"a setting has the wrong form: {text.replace('`$', '`')}", where=name)
+    key, place = unknown.group(1), (unknown.group(2) or "").removesuffix("[...]")
+    close = difflib.get_close_matches(key, _keys_at(place), n=1, cutoff=0.5)
+    table = f" in [{place}]" if place else ""
+    hint = f"did you mean `{close[0]}`?" if close else f"known keys: {', '.join(sorted(_keys_at(place)))}"
+    return ConfigError(f"there is no setting `{key}`{table}", where=name, hint=hint)
+
+
+def _keys_at(place: str) -> list[str]:
+    sections: dict[str, type[msgspec.Struct]] = {
+        "servers": ServerSettings,
+        "export": ExportSettings,
+        "rosters": RosterSettings,
+        "measures": MeasureSettings,
+    }
+    section = sections.get(re.split(r"[.\[]", place)[0], Settings)
+    return [field.name for field in msgspec.structs.fields(section)]
+
+
+def _refuse_literal_secrets(settings: Settings, name: str) -> None:
+    for server, values in settings.servers.items():
+        for key in SECRET_KEYS:
+            try:
+                settings.secret(getattr(values, key))
+            except ConfigError as error:
+                error.where = f"{name} [servers.{server}] {key}"
+                raise

@@ -81,22 +81,24 @@ def writer(file: IO[bytes]) -> Callable[[Any], None]:
 
 def open_bytes(path: str | Path) -> IO[bytes]:
     """Open a plain or gzipped file for reading bytes; gzip is known by its magic, not its name."""
-    raw = Path(path).open("rb")
+    raw = Path(path).open("rb")  # noqa: SIM115 - the caller closes it
     magic = raw.read(2)
     raw.seek(0)
     if magic == b"\x1f\x8b":
-        return _GzipFile(fileobj=raw)  # type: ignore[return-value]
+        return _GzipFile(raw)  # type: ignore[return-value]
     return raw
 
 
 class _GzipFile(gzip.GzipFile):
     """A gzip reader that also closes the file under it."""
 
+    def __init__(self, under: IO[bytes]) -> None:
+        super().__init__(fileobj=under)
+        self._under = under
+
     def close(self) -> None:
-        under = self.fileobj
         super().close()
-        if under is not None:
-            under.close()
+        self._under.close()
 
 
 def _parse(lines: Iterable[bytes], name: str, decimals: Callable[[str], Any]) -> Iterator[Any]:

@@ -114,7 +114,12 @@ _LIST = (
     Column("line_of_business", TEXT, "Medicaid, Medicare, commercial, as the payer names it"),
     Column("contract_id", TEXT, "contract under which the list is published"),
     Column("plan_id", TEXT, "plan within the contract"),
-    Column("member_key", TEXT, "sha256 of payer, member id system and member id: joins MEMBER, ATTRIBUTION, PERSON_LINK", True),
+    Column(
+        "member_key",
+        TEXT,
+        "sha256 of payer, member id system and member id: joins MEMBER, ATTRIBUTION, PERSON_LINK",
+        True,
+    ),
     Column("member_id", TEXT, "the payer's id of the person, normalised", True),
     Column("member_id_system", TEXT, "namespace of member_id; the payer's own where the file gives none", True),
 )
@@ -124,7 +129,12 @@ _PROVIDER = (
     Column("org_id", TEXT, "attributed practice or organisation"),
     Column("location_id", TEXT, "attributed location"),
     Column("attribution_level", TEXT, "clinician, practice, org or aco", True),
-    Column("basis", TEXT, "patient_choice, provider_attested, payer_assigned, claims_plurality, claims_other, geographic, settlement_entity", True),
+    Column(
+        "basis",
+        TEXT,
+        "patient_choice, provider_attested, payer_assigned, claims_plurality, claims_other, geographic, settlement_entity",
+        True,
+    ),
     Column("rank", pa.int16(), "the payer's own order among several providers"),
     Column("method_text", TEXT, "method as the payer publishes it"),
 )
@@ -238,7 +248,11 @@ PERSON_LINK = Table(
         Column("grade", NUMBER, "HL7 Identity Matching grade: .99 best, .8, .7, .6"),
         Column("band", TEXT, "auto (routed), review (never routed) or none", True),
         Column("candidates", INT, "how many people were considered", True),
-        Column("evidence", pa.list_(pa.struct([("field", TEXT), ("level", TEXT), ("bits", NUMBER)])), "agreement per field; no values"),
+        Column(
+            "evidence",
+            pa.list_(pa.struct([("field", TEXT), ("level", TEXT), ("bits", NUMBER)])),
+            "agreement per field; no values",
+        ),
         Column("reason", TEXT, "why the band is not auto"),
         Column("run_id", TEXT, "matching run", True),
         Column("weights_sha", TEXT, "hash of the weights used"),
@@ -259,7 +273,12 @@ ENCOUNTER_EVENT = Table(
         Column("facility_name", TEXT, "its name"),
         Column("facility_npi", TEXT, "its NPI"),
         Column("visit_number", TEXT, "visit number at the facility (PV1-19, Encounter.id)", True),
-        Column("trigger", TEXT, "admit, register, discharge, transfer, class_change, update, cancel_admit, cancel_transfer, cancel_discharge, merge, preadmit", True),
+        Column(
+            "trigger",
+            TEXT,
+            "admit, register, discharge, transfer, class_change, update, cancel_admit, cancel_transfer, cancel_discharge, merge, preadmit",
+            True,
+        ),
         Column("trigger_code", TEXT, "HL7 v2 trigger event (A01 ...), or null"),
         Column("version", INT, "1, 2, ... within facility, visit and trigger", True),
         Column("event_at", INSTANT, "when it happened", True),
@@ -281,7 +300,9 @@ ENCOUNTER_EVENT = Table(
         Column("labels", TEXTS, "security labels (meta.security codes, ARV, VIP)"),
         Column("material_hash", TEXT, "hash of what a recipient cares about", True),
         Column("material", FLAG, "false: swallowed, see swallowed_reason", True),
-        Column("swallowed_reason", TEXT, "unchanged, duplicate, test_patient, bed_move, cancelled_before_send, superseded"),
+        Column(
+            "swallowed_reason", TEXT, "unchanged, duplicate, test_patient, bed_move, cancelled_before_send, superseded"
+        ),
         Column("flags", TEXTS, "discharge_without_admit, naive_time, back_fill, ..."),
         Column("source", TEXT, "fhir, hl7v2 or alert", True),
         Column("source_file", TEXT, "file it came from"),
@@ -289,6 +310,7 @@ ENCOUNTER_EVENT = Table(
         Column("message_sha", TEXT, "sha256 of the raw message or resource", True),
         Column("message_control_id", TEXT, "MSH-10"),
         Column("sending_facility", TEXT, "MSH-4"),
+        Column("corrects", TEXT, "event_key of the event that a cancel or a later version takes back"),
     ),
 )
 
@@ -322,7 +344,9 @@ DELIVERY = Table(
     "One event for one subscriber channel, in its present state.",
     ("delivery_id",),
     (
-        Column("delivery_id", TEXT, "sha256 of subscriber and channel, event key, material version, template major", True),
+        Column(
+            "delivery_id", TEXT, "sha256 of subscriber and channel, event key, material version, template major", True
+        ),
         Column("subscriber_id", TEXT, "who receives", True),
         Column("channel_id", TEXT, "over which of its channels", True),
         Column("event_key", TEXT, "see ENCOUNTER_EVENT", True),
@@ -383,9 +407,15 @@ MEASURE_RESULT = Table(
         Column("numerator_exclusion", INT, ""),
         Column("measure_population", INT, ""),
         Column("measure_population_exclusion", INT, ""),
-        Column("observations", pa.list_(pa.struct([("id", TEXT), ("value", NUMBER), ("unit", TEXT)])), "measure observations"),
+        Column(
+            "observations",
+            pa.list_(pa.struct([("id", TEXT), ("value", NUMBER), ("unit", TEXT)])),
+            "measure observations",
+        ),
         Column("strata", TEXTS, "stratifier id = value"),
-        Column("evidence", pa.list_(pa.struct([("type", TEXT), ("id", TEXT), ("source", TEXT)])), "resources that decided"),
+        Column(
+            "evidence", pa.list_(pa.struct([("type", TEXT), ("id", TEXT), ("source", TEXT)])), "resources that decided"
+        ),
         Column("status", TEXT, "ok or error", True),
         Column("error_code", TEXT, "HX code"),
         Column("error_define", TEXT, "library and define that failed"),
