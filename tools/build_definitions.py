@@ -43,9 +43,10 @@ def definitions(paths: list[Path]) -> Iterator[dict[str, Any]]:
         document = json.loads(path.read_text(encoding="utf-8"))
         found = [entry["resource"] for entry in document.get("entry", [])] or [document]
         for resource in found:
-            if resource.get("resourceType") == "StructureDefinition" and resource["kind"] in KINDS:
-                if resource.get("derivation") != "constraint":
-                    yield resource
+            if resource.get("resourceType") != "StructureDefinition" or resource.get("derivation") == "constraint":
+                continue
+            if resource["kind"] in KINDS:
+                yield resource
 
 
 def element_types(element: dict[str, Any]) -> list[str]:
