@@ -7,8 +7,8 @@ notice each practice must get, which discharge was followed up. The truth is wri
 data is made, by plain Python that shares no code with the stages it judges.
 
 Resource ids are negative, MBIs carry ``S`` as second character, SSNs begin with 999: nobody real.
-Memory is bounded: the population is made block by block, each from its own random stream, so a
-block is the same whatever the size of the whole.
+Memory is bounded: the population is made block by block, each from its own random stream, so the
+people of a block are the same whatever the size of the whole.
 """
 
 from __future__ import annotations

@@ -121,7 +121,8 @@ def _write_block(
     hospitals: list[Practice],
     year: int,
 ) -> None:
-    for person in _people(rng, block * STRIDE + 1, size, year):
+    # Two streams: how many practices there are must not change who the people are.
+    for person in _people(Random(f"{rng.random()}"), block * STRIDE + 1, size, year):
         members = memberships(rng, person, clinics, year=year)
         for member in members:
             writer.member(member)
