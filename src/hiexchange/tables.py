@@ -336,6 +336,7 @@ ROUTING_DECISION = Table(
         Column("columns", TEXTS, "minimum necessary: columns this recipient may get"),
         Column("replay", FLAG, "sent again on request"),
         Column("catch_up", FLAG, "back-filled after a retroactive attribution"),
+        Column("notice", TEXT, "text that must travel with it: scope of a Part 2 consent (42 CFR 2.32(b))"),
     ),
 )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import itertools
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -75,7 +76,7 @@ OPTIONS = (
     "crlf",
     "delimiter",
 )
-RECIPIENT_COLUMNS = ("provider_npi", "org_id", "payer_ids", "catch_up", "replay")
+RECIPIENT_COLUMNS = ("provider_npi", "org_id", "payer_ids", "catch_up", "replay", "notice")
 COLUMNS = tuple(
     dict.fromkeys(
         [
@@ -195,10 +196,12 @@ class Subscription:
     """Send a facility its own visits too."""
     after_death: bool = True
     """Send events of people who had died before the event (late corrections, wrong matches)."""
-    grace_days: int = 0
-    """Days for which an attribution that has ended still routes."""
+    grace_days: int | None = None
+    """Days for which an attribution that has ended still routes a late event; None = no limit."""
     late: str = "event_time"
     """Which attribution a late event takes: at the event's time, at delivery's, or both."""
+    npi_shared: bool = False
+    """Other subscribers may name the same NPIs, and each is told; otherwise such an NPI is ambiguous."""
     back_fill_days: int = 30
     """How far back a retroactive attribution is back-filled, flagged as catch-up."""
     version: str = ""
@@ -292,7 +295,7 @@ def _subscriptions(entries: Any, defaults: Mapping[str, Any], name: str, base: P
         spans.setdefault(item.id, []).append(item)
     for subscriber, several in spans.items():
         ordered = sorted(several, key=lambda item: item.active_from)
-        for before, after in zip(ordered, ordered[1:], strict=False):
+        for before, after in itertools.pairwise(ordered):
             if after.active_from < before.active_to:
                 raise ConfigError(
                     f"two subscriptions of '{subscriber}' are in force on {after.active_from}",
@@ -605,6 +608,7 @@ _SUBSCRIPTION_RULES: dict[str, Callable[[Any], Any]] = {
     "after_death": _flag,
     "grace_days": _count(0),
     "late": _one_of(*LATE_POLICIES),
+    "npi_shared": _flag,
     "back_fill_days": _count(0),
 }
 _CHANNEL_FIELDS = {item.name for item in fields(Channel)}

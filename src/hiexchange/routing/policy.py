@@ -1,0 +1,211 @@
+"""The policy gate: consent, sensitivity labels, minimum necessary. Every rule fails closed.
+
+Labels are the codes of ``meta.security`` (HL7 DS4P) and what HL7 v2 says in ARV and PV1-16. A label
+that is not known here holds the event: nobody guesses what it meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from hiexchange.errors import ConfigError, SchemaMismatch
+from hiexchange.routing.subscriptions import CEILINGS, Subscription
+from hiexchange.tables import DAY, INSTANT, OPEN_DATE, TEXT
+
+CONSENT = pa.schema(
+    [
+        pa.field("person_id", TEXT, nullable=False),
+        pa.field("scope", TEXT, nullable=False),
+        pa.field("party", TEXT),
+        pa.field("decision", TEXT, nullable=False),
+        pa.field("valid_from", DAY, nullable=False),
+        pa.field("valid_to", DAY, nullable=False),
+        pa.field("known_from", INSTANT),
+        pa.field("statement", TEXT),
+    ]
+)
+"""One consent decision. ``scope``: exchange, payer, provider or part2. ``party``: the payer id, or the
+subscriber id, NPI or organisation it is about; null = all. ``decision``: permit or deny. ``statement``:
+for part2, the explanation of the consent's scope that travels with each disclosure (42 CFR 2.32(b))."""
+
+PROVIDER_ORG = pa.schema(
+    [
+        pa.field("npi", TEXT, nullable=False),
+        pa.field("tin", TEXT),
+        pa.field("org", TEXT),
+        pa.field("valid_from", DAY, nullable=False),
+        pa.field("valid_to", DAY, nullable=False),
+    ]
+)
+"""Where a clinician works, and when: settles an NPI that several organisations name."""
+
+SCOPES = ("exchange", "payer", "provider", "part2")
+PERMIT, DENY = "permit", "deny"
+
+# v3 ActCode, ValueSet InformationSensitivityPolicy: conditions, treatments, circumstances.
+SENSITIVITIES = frozenset(
+    "ETH ETHUD GDIS HIV MST SCA SDV SEX SPI BH COGN DVD EMOTDIS MH PSY PSYTHPN SUD ETHUD OPIOIDUD STD TBOO VIO SICKLE"
+    " DEMO DOB GENDER LIVARG MARST RACE REL B EMPL LOCIS SSP ADOL CEL VIP DIA DRGIS EMP PDS PHY PRS COMPT INFODV"
+    " DRUG RES ABORT REPRO".split()
+)
+PART2 = frozenset(("42CFRPART2", "PART2", "42CFRPART2CD"))
+SUBSTANCE_USE = frozenset(("ETH", "ETHUD", "SUD", "OPIOIDUD", "DRUG"))
+REFRAINS = frozenset(("NODSCLCD", "NODSCLCDS", "NOAUTH", "NOREDISCLOSE", "NOPAT", "NOPERSISTP", "NOMOU", "NOORGPOL"))
+"""v3 ActCode RefrainPolicy that forbid what routing does, or ask what it cannot promise."""
+INLINE = "PROCESSINLINELABEL"
+# Labels that say why or by whom the data is labelled, and restrict nothing here.
+NEUTRAL = frozenset(
+    ("TREAT", "HPAYMT", "HOPERAT", "ETREAT", "COC", "HRESCH", "PATRQT", "DELABEL", "CPLYCC", "SUBSETTED")
+)
+TEST_DATA = "HTEST"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The exchange's own rules, beside each subscriber's."""
+
+    consent_default: str = PERMIT
+    """What holds for a person of whom no consent is recorded: ``permit`` (opt-out state) or ``deny``."""
+    stale_after_days: int | None = None
+    """Hold what a roster older than this says; None = rosters do not age."""
+
+    def __post_init__(self) -> None:
+        if self.consent_default not in (PERMIT, DENY):
+            raise ConfigError("consent_default must be permit or deny")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the labels of an event mean for one recipient."""
+
+    reason: str | None
+    """Rule that holds it, or None."""
+    part2: bool
+    """Needs a Part 2 consent of the patient, and its statement."""
+    substance_use: bool
+    """Speaks of substance use: the payer-reported SAMHSA preference applies too."""
+
+
+def judge(labels: Iterable[str], ceiling: str, admitted: Iterable[str]) -> Verdict:
+    """Return what labels mean for a recipient with this ceiling and these admitted sensitivities.
+
+    The strictest rule wins; an unknown label is ``unknown_label``.
+    """
+    admitted = {item.upper() for item in admitted}
+    codes = {label.rpartition("|")[2].upper() for label in labels}
+    reasons = {_judge(code, ceiling, admitted) for code in codes} - {None}
+    worst = next((reason for reason in _STRICTEST if reason in reasons), None)
+    return Verdict(worst, bool(codes & PART2), bool(codes & (SUBSTANCE_USE | PART2)))
+
+
+_STRICTEST = ("unknown_label", "refrain", "inline_labels", "access_restricted", "vip", "above_ceiling", "sensitive")
+
+
+def _judge(code: str, ceiling: str, admitted: set[str]) -> str | None:
+    if code in CEILINGS:
+        return "above_ceiling" if CEILINGS.index(code) > CEILINGS.index(ceiling) else None
+    if code in admitted or code in NEUTRAL or code in PART2 or code == TEST_DATA:
+        return None
+    if code == "VIP":
+        return "vip"
+    if code.startswith("ARV:"):
+        return "access_restricted"
+    if code in REFRAINS:
+        return "refrain"
+    if code == INLINE:
+        # Parts of the resource carry their own labels, which a flat event has lost.
+        return "inline_labels"
+    return "sensitive" if code in SENSITIVITIES else "unknown_label"
+
+
+def consent_table(consent: Any) -> pa.Table:
+    """Return CONSENT rows from a table or from dictionaries.
+
+    Raises:
+        SchemaMismatch: A column is missing, or a scope or decision is not one of the known ones:
+            a consent that cannot be read must not be passed over.
+    """
+    if consent is None:
+        return CONSENT.empty_table()
+    if isinstance(consent, list | tuple):
+        rows = [_consent_row(row) for row in consent]
+        table = pa.Table.from_pylist(rows, schema=CONSENT)
+    else:
+        given = consent if isinstance(consent, pa.Table) else pa.table(consent)
+        missing = [field.name for field in CONSENT if field.name not in given.column_names and not field.nullable]
+        if missing:
+            raise SchemaMismatch(f"a consent table lacks {', '.join(missing)}")
+        arrays = [
+            given[field.name].cast(field.type)
+            if field.name in given.column_names
+            else pa.nulls(given.num_rows, field.type)
+            for field in CONSENT
+        ]
+        table = pa.table(arrays, schema=CONSENT)
+    strange = set(table["scope"].to_pylist()) - set(SCOPES) | set(table["decision"].to_pylist()) - {PERMIT, DENY}
+    if strange:
+        raise SchemaMismatch(
+            f"consent holds an unknown scope or decision: {', '.join(sorted(map(str, strange)))}",
+            hint=f"scopes {', '.join(SCOPES)}; decisions permit, deny",
+        )
+    return table
+
+
+def _consent_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    unknown = set(row) - set(CONSENT.names)
+    if unknown:
+        raise SchemaMismatch(f"consent has no column {', '.join(sorted(unknown))}")
+    return {"valid_from": date.min, "valid_to": OPEN_DATE, **row}
+
+
+def minimum_necessary(subscription: Subscription, columns: tuple[str, ...]) -> list[str] | None:
+    """Return the columns a channel may carry: its own, within the subscription's; None = delivery's default set."""
+    if not columns:
+        return list(subscription.columns) or None
+    if not subscription.columns:
+        return list(columns)
+    return [name for name in columns if name in subscription.columns]
+
+
+def may_still(
+    *,
+    person_id: str | None,
+    subscription: Subscription,
+    payer_ids: Iterable[str],
+    consent: Any,
+    now: datetime,
+    policy: Policy | None = None,
+) -> str | None:
+    """Return the rule that now forbids a delivery already decided, or None: the check at claim time.
+
+    An opt-out, or the end of a subscription, that arrives between route and send stops the delivery.
+    """
+    on = now.date()
+    if not subscription.active(on):
+        return "subscription_inactive"
+    rows = [
+        row
+        for row in consent_table(consent).to_pylist()
+        if row["person_id"] == person_id
+        and row["valid_from"] <= on < row["valid_to"]
+        and (row["known_from"] is None or row["known_from"] <= now)
+    ]
+    default = (policy or Policy()).consent_default
+    names = {subscription.id, *subscription.npi, *subscription.org}
+    denied = [row for row in rows if row["decision"] == DENY]
+    if any(row["scope"] == "exchange" for row in denied):
+        return "opted_out"
+    if default == DENY and not any(row["scope"] == "exchange" and row["decision"] == PERMIT for row in rows):
+        return "no_opt_in"
+    if any(row["scope"] == "provider" and (row["party"] is None or row["party"] in names) for row in denied):
+        return "opted_out_of_provider"
+    refused = {row["party"] for row in denied if row["scope"] == "payer"}
+    payers = list(payer_ids)
+    if payers and (None in refused or all(payer in refused for payer in payers)):
+        return "opted_out_of_payer"
+    return None

@@ -1,0 +1,369 @@
+"""Decide, for every event, who gets it and why the others do not. Table in, table out; no clock, no I/O."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hiexchange.routing import join
+from hiexchange.routing.policy import PROVIDER_ORG, Policy, consent_table, judge, minimum_necessary
+from hiexchange.routing.reasons import REASONS
+from hiexchange.routing.subscriptions import Subscription, Subscriptions, load_subscriptions
+from hiexchange.tables import ATTRIBUTION, ENCOUNTER_EVENT, PERSON, PERSON_LINK, ROUTING_DECISION, check
+
+BASES = (
+    "patient_choice",
+    "provider_attested",
+    "payer_assigned",
+    "claims_plurality",
+    "claims_other",
+    "geographic",
+    "settlement_entity",
+)
+"""Order in which a provider is named first (primary); all of them are told."""
+TABULAR = ("csv", "tsv", "pipe", "xlsx", "parquet", "ndjson")
+SENT = ("claimed", "sent", "retry", "unknown", "pending")
+
+
+@dataclass(frozen=True)
+class Routing:
+    """The decisions of one run, and what they were made of."""
+
+    decisions: pa.Table
+    """ROUTING_DECISION rows; every event has at least one."""
+    events: pa.Table
+    """ENCOUNTER_EVENT rows, as given."""
+    subscriptions: Subscriptions
+    """Those that decided."""
+    known_at: datetime
+    """Knowledge time of the decisions."""
+
+    @cached_property
+    def deliverable(self) -> pa.Table:
+        """The decisions that say deliver."""
+        return self.decisions.filter(pc.equal(self.decisions["decision"], "deliver"))
+
+    def identity(self, deliveries: Any = None) -> dict[str, int]:
+        """Count each event once, by its best outcome.
+
+        Args:
+            deliveries: DELIVERY rows; with them ``deliver`` splits into what became of it.
+
+        Returns:
+            ``events`` and its parts: swallowed, unmatched, unattributed, held and either deliver, or
+            delivered, pending and dead. The parts sum to ``events``.
+        """
+        fates = self.fates(deliveries)
+        parts = ("swallowed", "unmatched", "unattributed", "held")
+        parts += ("deliver",) if deliveries is None else ("delivered", "pending", "dead")
+        counts = Counter(fates.values())
+        return {"events": self.events.num_rows, **{part: counts.get(part, 0) for part in parts}}
+
+    def fates(self, deliveries: Any = None) -> dict[str, str]:
+        """Return the one outcome of each event by key: delivered, then pending, held, dead, swallowed."""
+        columns = [self.decisions[name].to_pylist() for name in ("event_key", "decision")]
+        found: dict[str, set[str]] = {}
+        for key, decision in zip(*columns, strict=True):
+            found.setdefault(key, set()).add(decision)
+        if deliveries is not None:
+            states = _states(deliveries)
+            for key, decisions in found.items():
+                if "deliver" in decisions:
+                    decisions.discard("deliver")
+                    # Decided but not yet in the ledger: it waits to be put there.
+                    decisions.update(states.get(key, {"pending"}))
+        return {key: next(fate for fate in _BEST if fate in decisions) for key, decisions in found.items()}
+
+    def reasons(self) -> dict[tuple[str, str], int]:
+        """Count decisions by (decision, reason_code)."""
+        grouped = self.decisions.group_by(["decision", "reason_code"]).aggregate([([], "count_all")])
+        rows = sorted((row["decision"], row["reason_code"], row["count_all"]) for row in grouped.to_pylist())
+        return {(decision, reason): count for decision, reason, count in rows}
+
+    def _repr_html_(self) -> str:
+        cells = "".join(f"<tr><td>{part}</td><td>{count:,}</td></tr>" for part, count in self.identity().items())
+        return f"<table>{cells}</table>"
+
+
+_BEST = ("delivered", "pending", "deliver", "held", "dead", "swallowed", "unattributed", "unmatched")
+
+
+def _states(deliveries: Any) -> dict[str, set[str]]:
+    table = deliveries if isinstance(deliveries, pa.Table) else pa.table(deliveries)
+    fate = {"acked": "delivered", "held": "held", "dead": "dead", "cancelled": "swallowed", "superseded": "swallowed"}
+    fate |= dict.fromkeys(SENT, "pending")
+    result: dict[str, set[str]] = {}
+    for key, state in zip(table["event_key"].to_pylist(), table["state"].to_pylist(), strict=True):
+        result.setdefault(key, set()).add(fate[state])
+    return result
+
+
+def route(  # every argument is a table or a clock of its own: bundling them would only move the list
+    events: Any,
+    attribution: Any,
+    links: Any,
+    subscriptions: Subscriptions | Iterable[Mapping[str, Any]],
+    *,
+    known_at: datetime,
+    consent: Any = None,
+    provider_org: Any = None,
+    persons: Any = None,
+    policy: Policy | None = None,
+    last_known_at: datetime | None = None,
+) -> Routing:
+    """Return who gets each event, as known at one instant, and why the others do not.
+
+    Who: attribution valid on the event's local day, as known at ``known_at``. May they still: the
+    policy gate, with the clock ``known_at``. The row order of no argument has an effect.
+
+    Args:
+        events: ENCOUNTER_EVENT rows.
+        attribution: ATTRIBUTION rows, the whole history or what is known of it at ``known_at``.
+        links: PERSON_LINK rows; only band ``auto`` routes.
+        subscriptions: Who wants what.
+        known_at: Knowledge time (aware): later assertions are not seen.
+        consent: CONSENT rows (:data:`hiexchange.routing.policy.CONSENT`) or dictionaries.
+        provider_org: Where clinicians work (:data:`hiexchange.routing.policy.PROVIDER_ORG`).
+        persons: PERSON rows, for filters by age and the rule about the deceased.
+        policy: The exchange's rules; by default an opt-out exchange.
+        last_known_at: ``known_at`` of the previous run. An event received before it that is newly
+            attributed is a catch-up, limited by the subscriber's ``back_fill_days``.
+
+    Raises:
+        SchemaMismatch: A table is not what it should be.
+        ValueError: ``known_at`` has no time zone.
+    """
+    if known_at.tzinfo is None or (last_known_at is not None and last_known_at.tzinfo is None):
+        raise ValueError("known_at must be aware: give it a time zone")
+    known_at = known_at.astimezone(UTC)
+    policy = policy or Policy()
+    wanted = subscriptions if isinstance(subscriptions, Subscriptions) else load_subscriptions(subscriptions)
+    event_table = check(events, ENCOUNTER_EVENT)
+    parameters = {
+        "known_at": known_at,
+        "known_on": known_at.date(),
+        "last_at": last_known_at,
+        "stale_days": policy.stale_after_days,
+        "opt_in": policy.consent_default == "deny",
+        "bases": list(BASES),
+    }
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        labels = _register_events(connection, event_table)
+        _register_subscriptions(connection, wanted, known_at, labels)
+        connection.register("link_in", _columns(links, PERSON_LINK.schema, _LINK_COLUMNS))
+        connection.register("attribution_in", _columns(attribution, ATTRIBUTION.schema, _ATTRIBUTION_COLUMNS))
+        connection.register("consent", consent_table(consent))
+        connection.register("provider_org_in", _side_table(provider_org, PROVIDER_ORG))
+        connection.register("person_in", _columns(persons, PERSON.schema, _PERSON_COLUMNS))
+        for step in _STEPS:
+            _run(connection, step, parameters)
+        decisions = connection.sql(join.RESULT, params={"known_at": known_at}).to_arrow_table()
+    words = pa.array([REASONS.get(code, code) for code in decisions["reason_code"].to_pylist()], pa.string())
+    index = decisions.column_names.index("reason")
+    decisions = check(decisions.set_column(index, "reason", words), ROUTING_DECISION)
+    return Routing(decisions, event_table, wanted, known_at)
+
+
+_STEPS = (
+    join.CONSENT_NOW,
+    join.LINKS,
+    join.ATTRIBUTION,
+    join.LOOKUP,
+    join.CANDIDATES,
+    join.HITS,
+    join.PLACES,
+    join.ROWS,
+    join.GATE,
+    join.DECISIONS,
+    join.REST,
+)
+_LINK_COLUMNS = ("member_key", "payer_id", "person_id", "band", "known_from", "known_to")
+_ATTRIBUTION_COLUMNS = (
+    "attribution_id",
+    "payer_id",
+    "member_key",
+    "provider_npi",
+    "provider_tin",
+    "org_id",
+    "attribution_level",
+    "basis",
+    "rank",
+    "valid_from",
+    "valid_to",
+    "known_from",
+    "known_to",
+    "as_of_on",
+    "change_type",
+    "sharing_pref",
+    "sharing_pref_from",
+    "samhsa_pref",
+    "status",
+)
+_PERSON_COLUMNS = ("person_id", "birth_date", "deceased_at")
+
+
+def _run(connection: duckdb.DuckDBPyConnection, step: str, parameters: Mapping[str, Any]) -> None:
+    connection.execute(step, {name: value for name, value in parameters.items() if f"${name}" in step})
+
+
+def _columns(data: Any, schema: pa.Schema, names: tuple[str, ...]) -> pa.Table:
+    """Return the named columns only: a state's attribution is large, and a LakeTable reads just these."""
+    if data is None:
+        table = schema.empty_table()
+    elif isinstance(data, pa.Table):
+        table = data
+    elif hasattr(data, "to_arrow"):
+        table = data.to_arrow(columns=list(names))
+    else:
+        table = pa.table(data)
+    return _side_table(table, pa.schema([schema.field(name) for name in names]))
+
+
+def _side_table(data: Any, schema: pa.Schema) -> pa.Table:
+    from hiexchange.errors import SchemaMismatch
+
+    if data is None:
+        return schema.empty_table()
+    if isinstance(data, list | tuple):
+        return pa.Table.from_pylist(list(data), schema=schema)
+    table = data if isinstance(data, pa.Table) else pa.table(data)
+    missing = [name for name in schema.names if name not in table.column_names]
+    if missing:
+        raise SchemaMismatch(f"a table given to route lacks {', '.join(missing)}")
+    return table.select(schema.names).cast(schema)
+
+
+def _register_events(connection: duckdb.DuckDBPyConnection, events: pa.Table) -> list[tuple[str, ...]]:
+    """Register the events; return the distinct sets of labels, which the gate judges once each."""
+    numbers: dict[tuple[str, ...], int] = {(): 0}
+    numbered = [
+        numbers.setdefault(tuple(sorted(labels or ())), len(numbers)) for labels in events["labels"].to_pylist()
+    ]
+    connection.register("event_in", events.append_column("labels_no", pa.array(numbered, pa.int64())))
+    connection.execute(
+        """
+        CREATE TEMP TABLE event AS
+        SELECT event_key, person_id, event_on, received_at, trigger, class, facility_id, facility_npi, material,
+               swallowed_reason, corrects, coalesce(flags, []) AS flags, labels_no,
+               list_transform(coalesce(diagnoses, []), lambda x: x.code) AS codes
+        FROM event_in
+        """
+    )
+    return list(numbers)
+
+
+def _register_subscriptions(
+    connection: duckdb.DuckDBPyConnection, wanted: Subscriptions, known_at: datetime, labels: list[tuple[str, ...]]
+) -> None:
+    chosen = _spans(wanted, known_at)
+    profiles = {(item.sensitivity_ceiling, tuple(sorted(item.sensitivities))): 0 for item in chosen}
+    profiles = {profile: index for index, profile in enumerate(profiles)}
+    subs = [
+        {
+            **{name: getattr(item, name) for name in _SUB.names if hasattr(item, name)},
+            "sub": index,
+            "subscriber_id": item.id,
+            "in_force": item.active(known_at.date()),
+            "profile": profiles[(item.sensitivity_ceiling, tuple(sorted(item.sensitivities)))],
+        }
+        for index, item in enumerate(chosen)
+    ]
+    keys = [
+        {"sub": index, "kind": kind, "value": value}
+        for index, item in enumerate(chosen)
+        for kind in ("npi", "tin", "org")
+        for value in dict.fromkeys(getattr(item, kind))
+    ]
+    parties = [
+        {"sub": index, "kind": "party", "value": value}
+        for index, item in enumerate(chosen)
+        for value in dict.fromkeys((item.id, *item.npi, *item.org))
+    ]
+    channels = [
+        {
+            "sub": index,
+            "channel_id": channel.id,
+            "classes": channel.classes,
+            "triggers": channel.triggers,
+            "columns": columns,
+            "carries_notice": channel.format in TABULAR and "notice" in (columns or ()),
+        }
+        for index, item in enumerate(chosen)
+        for channel in item.channels
+        for columns in [minimum_necessary(item, channel.columns)]
+    ]
+    verdicts = []
+    for (ceiling, admitted), profile in profiles.items():
+        for number, names in enumerate(labels):
+            verdict = judge(names, ceiling, admitted)
+            row = {"profile": profile, "labels_no": number, "reason": verdict.reason}
+            verdicts.append({**row, "part2": verdict.part2, "substance_use": verdict.substance_use})
+    for name, rows, schema in (
+        ("sub", subs, _SUB),
+        ("key", keys, _KEY),
+        ("party", parties, _KEY),
+        ("channel", channels, _CHANNEL),
+        ("verdict", verdicts, _VERDICT),
+    ):
+        connection.register(name, pa.Table.from_pylist(rows, schema=schema))
+
+
+def _spans(wanted: Subscriptions, known_at: datetime) -> list[Subscription]:
+    """Return one subscription a subscriber: the one in force, else its last (its events are then held)."""
+    ids = dict.fromkeys(item.id for item in wanted)
+    found = [wanted.get(key, known_at.date()) or wanted.get(key) for key in ids]
+    return [item for item in found if item is not None]
+
+
+_TEXTS = pa.list_(pa.string())
+_SUB = pa.schema(
+    {
+        "sub": pa.int64(),
+        "subscriber_id": pa.string(),
+        "in_force": pa.bool_(),
+        "profile": pa.int64(),
+        "npi": _TEXTS,
+        "tin": _TEXTS,
+        "org": _TEXTS,
+        "npi_shared": pa.bool_(),
+        "classes": _TEXTS,
+        "triggers": _TEXTS,
+        "diagnoses": _TEXTS,
+        "age_min": pa.int64(),
+        "age_max": pa.int64(),
+        "self_visits": pa.bool_(),
+        "after_death": pa.bool_(),
+        "grace_days": pa.int32(),
+        "late": pa.string(),
+        "back_fill_days": pa.int64(),
+    }
+)
+_KEY = pa.schema({"sub": pa.int64(), "kind": pa.string(), "value": pa.string()})
+_CHANNEL = pa.schema(
+    {
+        "sub": pa.int64(),
+        "channel_id": pa.string(),
+        "classes": _TEXTS,
+        "triggers": _TEXTS,
+        "columns": _TEXTS,
+        "carries_notice": pa.bool_(),
+    }
+)
+_VERDICT = pa.schema(
+    {
+        "profile": pa.int64(),
+        "labels_no": pa.int64(),
+        "reason": pa.string(),
+        "part2": pa.bool_(),
+        "substance_use": pa.bool_(),
+    }
+)
