@@ -124,6 +124,7 @@ SELECT c.*, p.sub,
 FROM placed p JOIN candidate c USING (cid) JOIN sub s USING (sub) JOIN told e USING (event_key)
 LEFT JOIN (SELECT DISTINCT person_id, party FROM consent_now WHERE scope = 'payer' AND decision = 'deny') d
   ON d.person_id = e.person_id AND (d.party IS NULL OR d.party = c.payer_id)
+WHERE c.at_event OR s.late <> 'event_time'
 """
 
 CONSENT_NOW = """
