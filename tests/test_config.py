@@ -27,9 +27,8 @@ def test_reads_every_section(tmp_path: Path) -> None:
         known_at = "2026-01-05T06:00:00Z"
         [servers.hospital]
         url = "https://fhir.example/r4"
-        auth = "smart"
         client_id = "share"
-        private_key = "file:share.jwk"
+        key = "file:share.jwk"
         [export]
         types = ["Patient", "Encounter"]
         [[rosters]]
@@ -43,7 +42,7 @@ def test_reads_every_section(tmp_path: Path) -> None:
         period = [2025-01-01, 2025-12-31]
         """,
     )
-    assert settings.servers["hospital"].client_id == "share"
+    assert settings.servers["hospital"]["client_id"] == "share"
     assert settings.export.types == ("Patient", "Encounter")
     assert settings.rosters[0].as_of and settings.rosters[0].as_of.isoformat() == "2025-01-01"
     assert settings.measures[0].period[1].isoformat() == "2025-12-31"
@@ -55,7 +54,6 @@ def test_reads_every_section(tmp_path: Path) -> None:
     ("text", "key", "hint"),
     [
         ('outptu = "x"', "outptu", "did you mean `output`?"),
-        ('[servers.a]\nurll = "x"', "urll", "did you mean `url`?"),
         ('[[rosters]]\npath="a"\nlayuot="b"\nlayout="c"', "layuot", "did you mean `layout`?"),
         ("[export]\nzzz = 1", "zzz", "known keys: group, level"),
     ],

@@ -71,24 +71,6 @@ class Secret:
         return f"Secret({self.reference!r})"
 
 
-class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One ``[servers.NAME]``."""
-
-    url: str | None = None
-    """FHIR base URL; may be left out where the preset has one."""
-    preset: str = "generic"
-    auth: str = "none"
-    """``none``, ``smart`` (Backend Services), ``client-credentials`` or ``token``."""
-    client_id: str | None = None
-    client_secret: str | None = None
-    private_key: str | None = None
-    """Secret reference to a JWK, JWKS or PEM."""
-    key_id: str | None = None
-    token: str | None = None
-    token_url: str | None = None
-    ca_file: str | None = None
-
-
 class ExportSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``[export]``: what to pull."""
 
@@ -128,12 +110,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """The whole configuration, frozen."""
 
     output: str = "out"
-    """Folder of everything that is written: ``job/``, ``lake/``, ``inbox/``, ``report.html``."""
+    """Folder of everything that is written: ``jobs/``, ``lake/``, ``outbox.sqlite``, ``inbox/``, ``report.html``."""
     lake: str | None = None
     """Folder of the lake; ``<output>/lake`` where absent."""
     known_at: str | None = None
     """FHIR instant that stands for now in rosters and routing; absent = the clock."""
-    servers: dict[str, ServerSettings] = {}
+    servers: dict[str, dict[str, Any]] = {}
+    """Each ``[servers.NAME]``; its keys are checked by ``servers.build``."""
     export: ExportSettings = msgspec.field(default_factory=ExportSettings)
     rosters: tuple[RosterSettings, ...] = ()
     subscriptions: tuple[dict[str, Any], ...] = ()
@@ -146,12 +129,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         """Return a path of the configuration, relative ones taken from :attr:`base`."""
         return Path(self.base) / Path(text).expanduser()
 
-    def secret(self, reference: str | None) -> Secret | None:
-        """Return the secret of a reference, or None where none is given."""
-        return Secret(reference, base=Path(self.base)) if reference else None
 
-
-SECRET_KEYS = ("client_secret", "private_key", "token")
+SECRET_KEYS = ("client_secret", "key", "token")
 
 
 def load(path: str | Path, *, environ: Mapping[str, str] | None = None, user_file: Path | None = None) -> Settings:
@@ -236,7 +215,6 @@ def _explained(error: msgspec.ValidationError, name: str) -> ConfigError:
 
 def _keys_at(place: str) -> list[str]:
     sections: dict[str, type[msgspec.Struct]] = {
-        "servers": ServerSettings,
         "export": ExportSettings,
         "rosters": RosterSettings,
         "measures": MeasureSettings,
@@ -247,9 +225,9 @@ def _keys_at(place: str) -> list[str]:
 
 def _refuse_literal_secrets(settings: Settings, name: str) -> None:
     for server, values in settings.servers.items():
-        for key in SECRET_KEYS:
+        for key in set(SECRET_KEYS) & set(values):
             try:
-                settings.secret(getattr(values, key))
+                Secret(str(values[key]))
             except ConfigError as error:
                 error.where = f"{name} [servers.{server}] {key}"
                 raise

@@ -28,6 +28,7 @@ from hiexchange.testing.population.rosters import (
     memberships,
     row,
 )
+from hiexchange.testing.population.settings import write_layouts
 from hiexchange.testing.population.truth import Truth, notices
 from hiexchange.testing.population.visits import plan_year
 
@@ -48,6 +49,8 @@ class Population:
     counts: dict[str, int]
     """Resources by type."""
     roster_rows: int
+    tins: tuple[str, ...]
+    """Tax ids of the subscribing practices, in order."""
 
     @property
     def fhir(self) -> Path:
@@ -81,7 +84,7 @@ def generate(folder: str | Path, *, patients: int = 500, seed: int = 7, year: in
     """Write a synthetic population and its truth.
 
     Args:
-        folder: Made anew: ``fhir/`` (one NDJSON file a type), ``rosters/``, ``truth/``.
+        folder: Made anew: ``fhir/`` (one NDJSON file a type), ``rosters/``, ``layouts/``, ``truth/``.
         patients: How many Patient resources; memory does not grow with it.
         seed: Same seed, same bytes.
         year: Calendar year of the visits, rosters and measure.
@@ -107,8 +110,10 @@ def generate(folder: str | Path, *, patients: int = 500, seed: int = 7, year: in
         for payer in PAYERS:
             writer.broken(payer, clinics[0])
         writer.groups()
+        tins = tuple(clinic.tin for clinic in clinics[:SUBSCRIBING])
         counts, roster_rows = dict(sorted(writer.counts.items())), writer.roster_rows
-    return Population(target, seed, patients, year, counts, roster_rows)
+    write_layouts(target / "layouts")
+    return Population(target, seed, patients, year, counts, roster_rows, tins)
 
 
 def _write_block(
