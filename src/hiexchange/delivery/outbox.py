@@ -1,0 +1,184 @@
+"""The outbox: what is owed to whom, what was sent, and the proof. Start here.
+
+``enqueue`` commits what is owed, ``run`` seals and sends what is due, ``deliver`` does both. All
+three may be repeated at any time, after any crash: nothing is sent twice, nothing is lost.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+
+from hiexchange.delivery import intake, sealing, tables_out
+from hiexchange.delivery.base import (
+    DeliveryReport,
+    Destination,
+    Due,
+    RetryPolicy,
+    RoutingLike,
+    SubscriptionLike,
+    instant,
+    microseconds,
+)
+from hiexchange.delivery.cadence import last_tick, windowed
+from hiexchange.delivery.ledger import Store
+from hiexchange.delivery.sending import Means, Sender
+from hiexchange.delivery.sqlite import SQLiteStore
+from hiexchange.events import Reporter, ignore
+
+
+class Outbox:
+    """A delivery ledger and the way out of it. One thread at a time; several processes may share it."""
+
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        *,
+        base: str | Path | None = None,
+        retry: RetryPolicy | None = None,
+        workers: int = 8,
+        store: Store | None = None,
+    ) -> None:
+        """Open or create a ledger.
+
+        Args:
+            path: SQLite file on a local disk, never a network share; one WAL file an outbox.
+            base: Folder that relative folder channels and key files start from; the ledger's own
+                folder when not given.
+            retry: When to try again and when to give up.
+            workers: Channels sent to at the same time.
+            store: Another ledger instead of SQLite (see :mod:`hiexchange.delivery.postgres`).
+
+        Raises:
+            DeliveryError: The ledger is damaged, or no ledger (HX-610).
+            StorageError: The disk is full or the folder cannot be written.
+        """
+        if (path is None) == (store is None):
+            raise TypeError("give either a path or a store")
+        self._store: Store = store if store is not None else SQLiteStore(path or "")
+        self._base = Path(base) if base is not None else Path(path).parent if path is not None else Path()
+        self._retry = retry or RetryPolicy()
+        self._workers = workers
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the ledger."""
+        self._store.close()
+
+    def configure(self, subscriptions: Iterable[SubscriptionLike], *, now: datetime) -> None:
+        """Record the present preferences of every channel; ``enqueue`` does it too.
+
+        A new channel's first window opens ``now``; a change affects only batches sealed after it.
+        """
+        intake.configure(self._store, subscriptions, now)
+
+    def enqueue(self, routing: RoutingLike, *, now: datetime, persons: pa.Table | None = None) -> int:
+        """Commit the deliveries of a routing result, all or none; return how many are new.
+
+        Args:
+            routing: Decisions, events and subscriptions; only decisions ``deliver`` make rows.
+            now: Aware UTC instant.
+            persons: PERSON rows for the name, birth date ... of messages and files. They are
+                read here and stored with the event.
+
+        Raises:
+            SchemaMismatch: A table is not of its corridor schema.
+            DataError: A decision names a channel or event that ``routing`` does not hold.
+        """
+        return intake.enqueue(self._store, routing, persons, now)
+
+    def run(
+        self,
+        now: datetime,
+        *,
+        destinations: Mapping[str, Destination] | None = None,
+        on_event: Reporter = ignore,
+        flush: bool = False,
+        recheck: sealing.Recheck | None = None,
+    ) -> DeliveryReport:
+        """Seal what is due, send what is sealed; failures become states, not exceptions.
+
+        Args:
+            now: Aware UTC instant by which cadence, leases and retries are judged.
+            destinations: In place of the channel's own, by ``subscriber/channel`` or ``subscriber``.
+            on_event: Told of each batch.
+            flush: Seal everything that waits, whatever the cadence.
+            recheck: Asked for every delivery before it is sealed and before it is sent: an opt-out
+                between route and send stops it.
+
+        Raises:
+            DeliveryError: The ledger is damaged or locked.
+            UnknownLayout, MissingExtra: A channel asks for a format or transport that is not there.
+        """
+        clock = _running_clock(now)
+        means = Means(clock, self._base, self._retry, destinations or {}, recheck, on_event, self._workers)
+        sealed = sealing.seal_due(self._store, sealing.Window(now, clock, recheck, flush))
+        sender = Sender(self._store, means)
+        sender.run()
+        states = tables_out.states(self._store, clock())
+        return DeliveryReport(
+            sealed=sealed,
+            batches_acked=sender.counts["batches_acked"],
+            rows_acked=sender.counts["rows_acked"],
+            batches_failed=sum(sender.counts[f"batches_{state}"] for state in ("retry", "unknown", "dead")),
+            states=states,
+            created=int(self._store.rows("SELECT count(*) FROM delivery")[0][0]),
+        )
+
+    def deliver(
+        self,
+        routing: RoutingLike,
+        *,
+        now: datetime,
+        persons: pa.Table | None = None,
+        destinations: Mapping[str, Destination] | None = None,
+        on_event: Reporter = ignore,
+    ) -> DeliveryReport:
+        """Enqueue, then run: safe to repeat with the same routing at any time."""
+        self.enqueue(routing, now=now, persons=persons)
+        return self.run(now, destinations=destinations, on_event=on_event)
+
+    def due(self, now: datetime) -> tuple[Due, ...]:
+        """Return what :meth:`run` would work on now, for schedulers; empty = nothing to do."""
+        found = []
+        for row in sealing.due_channels(self._store, now):
+            spec = row.spec
+            tick = last_tick(spec, row.sealed_to, now) if windowed(spec) else now
+            found.append(Due(*row.place, tick or now, "window" if windowed(spec) else "pending"))
+        sends = self._store.rows(
+            "SELECT subscriber_id, channel_id, min(due_at) FROM batch WHERE state IN ('pending', 'retry', 'unknown') "
+            "AND due_at <= ? GROUP BY subscriber_id, channel_id ORDER BY subscriber_id, channel_id",
+            (microseconds(now),),
+        )
+        found += [Due(subscriber, channel, instant(at), "send") for subscriber, channel, at in sends]
+        return tuple(found)
+
+    def deliveries(self, *, now: datetime | None = None) -> pa.Table:
+        """Return DELIVERY rows, one an event and subscriber channel, by creation and id.
+
+        ``now`` decides which subscriptions are in force: the backlog of the others reads ``held``.
+        """
+        return tables_out.deliveries(self._store, now)
+
+    def receipts(self) -> pa.Table:
+        """Return RECEIPT rows, one an attempt, by time."""
+        return tables_out.receipts(self._store)
+
+
+def _running_clock(now: datetime) -> Callable[[], datetime]:
+    """Return a clock that starts at ``now`` and cannot step: the run's own time, whatever the computer's."""
+    started = time.monotonic()
+    return lambda: now + timedelta(seconds=time.monotonic() - started)

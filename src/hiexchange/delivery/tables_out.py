@@ -1,0 +1,80 @@
+"""The ledger as corridor tables."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from hiexchange.delivery.base import microseconds
+from hiexchange.delivery.ledger import Store
+from hiexchange.delivery.sealing import channels
+from hiexchange.tables import DELIVERY, OPEN_INSTANT, RECEIPT, Table
+
+INACTIVE = "subscriber_inactive"
+_WAITING = ("pending", "retry")
+
+
+def deliveries(store: Store, now: datetime | None) -> pa.Table:
+    """Return DELIVERY rows; a sealed delivery has its batch's state."""
+    found = store.rows(
+        "SELECT d.delivery_id, d.subscriber_id, d.channel_id, d.event_key, d.material_version, d.template_major, "
+        "COALESCE(b.state, d.state), COALESCE(b.attempts, 0), COALESCE(b.due_at, d.due_at), d.batch_id, b.sequence, "
+        "COALESCE(b.reason, d.reason), d.created_at, b.acked_at "
+        "FROM delivery d LEFT JOIN batch b ON b.batch_id = d.batch_id ORDER BY d.created_at, d.delivery_id"
+    )
+    rows = [list(row) for row in found]
+    closed = inactive_places(store, now)
+    if closed:
+        for row in rows:
+            if (row[1], row[2]) in closed and row[6] in _WAITING:
+                row[6], row[11] = "held", INACTIVE
+    return _table(DELIVERY, rows)
+
+
+def receipts(store: Store) -> pa.Table:
+    """Return RECEIPT rows."""
+    found = store.rows(
+        "SELECT a.batch_id, a.attempt_no, b.subscriber_id, b.channel_id, b.sequence, b.name, a.started_at, a.ended_at, "
+        "a.outcome, a.code, b.row_count, b.size_bytes, b.sha256 FROM attempt a JOIN batch b ON b.batch_id = a.batch_id "
+        "ORDER BY a.started_at, b.subscriber_id, b.channel_id, b.sequence, a.attempt_no"
+    )
+    return _table(RECEIPT, found)
+
+
+def states(store: Store, now: datetime) -> dict[str, int]:
+    """Return deliveries by state; their sum is the number of delivery rows."""
+    counts: dict[str, int] = {}
+    closed = inactive_places(store, now)
+    found = store.rows(
+        "SELECT COALESCE(b.state, d.state), d.subscriber_id, d.channel_id, count(*) FROM delivery d "
+        "LEFT JOIN batch b ON b.batch_id = d.batch_id GROUP BY 1, 2, 3"
+    )
+    for state, subscriber, channel, count in found:
+        held = (subscriber, channel) in closed and state in _WAITING
+        counts["held" if held else state] = counts.get("held" if held else state, 0) + count
+    return counts
+
+
+def inactive_places(store: Store, now: datetime | None) -> set[tuple[str, str]]:
+    """Return the channels whose subscription is not in force: their backlog is held, not lost."""
+    every = {
+        (subscriber, channel) for subscriber, channel in store.rows("SELECT subscriber_id, channel_id FROM channel")
+    }
+    on = {row.place for row in channels(store) if now is None or row.spec.active(now.date())}
+    return every - on
+
+
+def _table(table: Table, rows: list[Any]) -> pa.Table:
+    if not rows:
+        return table.empty()
+    limit = microseconds(OPEN_INSTANT)
+    arrays = []
+    for column, values in zip(table.columns, zip(*rows, strict=True), strict=True):
+        if pa.types.is_timestamp(column.type):
+            clipped = [None if value is None else min(value, limit) for value in values]
+            arrays.append(pa.array(clipped, pa.int64()).cast(column.type))
+        else:
+            arrays.append(pa.array(values, column.type))
+    return pa.table(arrays, schema=table.schema)
