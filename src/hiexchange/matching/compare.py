@@ -1,0 +1,126 @@
+"""Find candidate pairs and say, field by field, how far they agree. Levels only: no judgement here.
+
+A level is a small integer: positive agrees (the higher, the closer), 0 says nothing (a side is
+missing), negative disagrees. :mod:`.rules` turns levels into decisions, :mod:`.weights` into bits.
+"""
+
+from __future__ import annotations
+
+import duckdb
+
+BLOCKS: dict[str, str] = {
+    "mbi": "a.mbi = b.mbi",
+    "birth date and last name": "a.b = b.b AND a.l = b.l",
+    "birth date and first name": "a.b = b.b AND a.f0 = b.f0",
+    "birth date and ssn4": "a.b = b.b AND a.s4 = b.s4",
+    "birth date and ZIP": "a.b = b.b AND a.z = b.z",
+    "birth date and swapped names": "a.b = b.b AND a.f = b.l",
+    "birth date and swapped names, other way": "a.b = b.b AND a.l = b.f",
+    "ssn4 and last name": "a.s4 = b.s4 AND a.l = b.l",
+    "ssn4 and first name": "a.s4 = b.s4 AND a.f0 = b.f0",
+    "phone": "a.ph = b.ph",
+    "email": "a.em = b.em",
+    "address": "a.num = b.num AND a.core = b.core AND a.z = b.z",
+    "house number, ZIP and last name": "a.num = b.num AND a.z = b.z AND a.l = b.l",
+    "names and birth year": "a.f0 = b.f0 AND a.l = b.l AND a.by = b.by",
+    "names and birthday": "a.f0 = b.f0 AND a.l = b.l AND a.bm = b.bm AND a.bd = b.bd",
+    "names and ZIP": "a.f0 = b.f0 AND a.l = b.l AND a.z = b.z",
+}
+"""Candidates are those that share an id, and the union of these equalities, each selective enough for an index of millions."""
+
+FIELDS = ("f", "l", "d", "s", "i", "mb", "a", "ph", "em", "x", "g", "su")
+
+_FIRST = """CASE
+    WHEN a.f IS NULL OR b.f IS NULL THEN 0
+    WHEN a.f = b.f THEN 5
+    WHEN a.f0 = b.f0 AND length(a.f0) > 1 THEN CASE WHEN a.fr IS NOT NULL AND b.fr IS NOT NULL AND a.fr[1:1] <> b.fr[1:1] THEN 2 ELSE 5 END
+    WHEN nick.a IS NOT NULL THEN 4
+    WHEN (length(a.f0) = 1 OR length(b.f0) = 1) AND a.f[1:1] = b.f[1:1] THEN 1
+    WHEN length(a.f) > 2 AND length(b.f) > 2 AND (a.f = b.g OR a.g = b.f) THEN 3
+    WHEN length(a.f) > 2 AND length(b.f) > 2 AND (starts_with(a.f, b.f) OR starts_with(b.f, a.f)) THEN CASE WHEN {odd} THEN 3 ELSE 2 END
+    WHEN jaro_winkler_similarity(a.f, b.f) >= 0.83 THEN
+        CASE WHEN {odd} AND (damerau_levenshtein(a.f, b.f) <= 1 OR jaro_winkler_similarity(a.f, b.f) >= 0.92) THEN 3 ELSE 2 END
+    WHEN abs(length(a.f) - length(b.f)) <= 1 AND damerau_levenshtein(a.f, b.f) <= 1 THEN 2
+    ELSE -1 END""".replace("{odd}", "least(a.cf, b.cf) <= 1 + 0.001 * greatest(a.cf, b.cf)")
+# Two strings that are both names many people bear are two names (jayden, kayden); a string hardly
+# anyone bears, close to a name, is that name mistyped. The index itself is the dictionary.
+
+_LAST = """CASE
+    WHEN a.l IS NULL OR b.l IS NULL THEN 0
+    WHEN a.l = b.l THEN 5
+    WHEN len(a.lp) > 0 AND (list_contains(a.lp, b.l) OR list_has_any(a.lp, b.lp)) THEN 4
+    WHEN len(b.lp) > 0 AND list_contains(b.lp, a.l) THEN 4
+    WHEN jaro_winkler_similarity(a.l, b.l) >= 0.92 THEN 3
+    WHEN jaro_winkler_similarity(a.l, b.l) >= 0.82 THEN CASE WHEN damerau_levenshtein(a.l, b.l) <= 1 THEN 3 ELSE 2 END
+    WHEN abs(length(a.l) - length(b.l)) <= 1 AND length(a.l) > 3 AND damerau_levenshtein(a.l, b.l) <= 1 THEN 3
+    ELSE -1 END"""
+
+_BIRTH = """CASE
+    WHEN a.by IS NULL OR b.by IS NULL THEN 0
+    WHEN a.b = b.b THEN 5
+    WHEN a.b IS NULL OR b.b IS NULL THEN CASE WHEN a.by = b.by AND coalesce(a.bm = b.bm, true) THEN 3 ELSE -1 END
+    WHEN a.by = b.by AND a.bm = b.bd AND a.bd = b.bm THEN 4
+    WHEN a.by = b.by AND (a.bm = b.bm OR a.bd = b.bd) THEN 4
+    WHEN a.bm = b.bm AND a.bd = b.bd AND (abs(a.by - b.by) <= 10 OR abs(a.by - b.by) = 100) THEN 4
+    WHEN a.by = b.by AND ((a.bm = 1 AND a.bd = 1) OR (b.bm = 1 AND b.bd = 1)) THEN 3
+    ELSE -1 END"""
+# A father and son of one name may share the day and month, but not with ten years or less between them.
+
+_ADDRESS = """CASE
+    WHEN (a.core IS NULL AND a.z IS NULL) OR (b.core IS NULL AND b.z IS NULL) THEN 0
+    WHEN a.num = b.num AND a.core = b.core AND (a.z = b.z OR a.city = b.city OR (a.z IS NULL AND a.city IS NULL) OR (b.z IS NULL AND b.city IS NULL)) THEN 3
+    WHEN a.core IS NULL OR b.core IS NULL THEN CASE WHEN a.z = b.z THEN 1 WHEN a.z <> b.z THEN -1 ELSE 0 END
+    WHEN (a.z = b.z OR a.city = b.city) AND a.num = b.num AND jaro_winkler_similarity(a.core, b.core) >= 0.85 THEN 2
+    WHEN (a.z = b.z OR a.city = b.city) AND a.core = b.core AND abs(length(a.num) - length(b.num)) <= 1 AND damerau_levenshtein(a.num, b.num) <= 1 THEN 2
+    WHEN a.num = b.num AND a.core = b.core THEN 2
+    WHEN a.z = b.z THEN 1
+    ELSE -1 END"""
+
+
+def candidate_pairs(con: duckdb.DuckDBPyConnection, *, left: str = "m", right: str = "p", where: str = "true") -> None:
+    """Create table ``pairs(ln, rn)``: the union of all blocks, each pair once; and ``same_ids``."""
+    id_pairs(con, left=left, right=right, where=where)
+    parts = ["SELECT ln, rn FROM same_ids"]
+    parts += [
+        f"SELECT a.n AS ln, b.n AS rn FROM {left} a JOIN {right} b ON {keys} WHERE {where}" for keys in BLOCKS.values()
+    ]
+    con.execute("CREATE OR REPLACE TABLE pairs AS " + " UNION ".join(parts))
+
+
+def id_pairs(con: duckdb.DuckDBPyConnection, *, left: str = "m", right: str = "p", where: str = "true") -> None:
+    """Create table ``same_ids(ln, rn, shared)``: pairs with a member id in common, and whether it is a family's."""
+    con.execute(
+        f"""CREATE OR REPLACE TABLE same_ids AS
+            SELECT x.n AS ln, y.n AS rn, bool_and(y.shared) AS shared
+            FROM {left}_ids x JOIN {right}_ids y USING (id) JOIN {left} a ON a.n = x.n WHERE {where} GROUP BY ALL"""
+    )
+
+
+def compare_pairs(
+    con: duckdb.DuckDBPyConnection, *, left: str = "m", right: str = "p", pairs: str = "pairs", out: str = "levels"
+) -> None:
+    """Create table ``out``: one row a pair with the level of each field and the counts of its names in the index."""
+    con.execute(
+        f"""
+        CREATE OR REPLACE TABLE {out} AS
+        SELECT q.ln, q.rn, a.key AS lkey, b.key AS rkey, a.payer,
+            (a.f = b.l AND a.l = b.f AND a.f <> a.l) IS TRUE AS sw,
+            ({_FIRST})::TINYINT AS f, ({_LAST})::TINYINT AS l, ({_BIRTH})::TINYINT AS d,
+            (CASE WHEN a.s4 IS NULL OR b.s4 IS NULL THEN 0 WHEN a.s4 = b.s4 THEN 2 WHEN damerau_levenshtein(a.s4, b.s4) <= 1 THEN 1 ELSE -1 END)::TINYINT AS s,
+            (CASE WHEN ids.shared THEN 1 WHEN NOT ids.shared THEN 2 WHEN list_has_any(a.systems, b.systems) THEN -1 ELSE 0 END)::TINYINT AS i,
+            (CASE WHEN a.mbi IS NULL OR b.mbi IS NULL THEN 0 WHEN a.mbi = b.mbi THEN 2 ELSE -1 END)::TINYINT AS mb,
+            ({_ADDRESS})::TINYINT AS a, {_same("ph")} AS ph, {_same("em")} AS em, {_same("x")} AS x,
+            (CASE WHEN a.g IS NULL OR b.g IS NULL THEN 0 WHEN a.g = b.g THEN 2
+                 WHEN a.g[1:1] = b.g[1:1] AND (length(a.g) = 1 OR length(b.g) = 1 OR jaro_winkler_similarity(a.g, b.g) >= 0.85) THEN 1
+                 ELSE -1 END)::TINYINT AS g,
+            {_same("su")} AS su, coalesce(a.baby OR b.baby, false) AS baby,
+            greatest(b.cf, 1) AS cf, greatest(b.cl, 1) AS cl
+        FROM {pairs} q JOIN {left} a ON a.n = q.ln JOIN {right} b ON b.n = q.rn
+        LEFT JOIN nick ON nick.a = a.f0 AND nick.b = b.f0
+        LEFT JOIN same_ids ids ON ids.ln = q.ln AND ids.rn = q.rn
+        """
+    )
+
+
+def _same(column: str) -> str:
+    return f"(CASE WHEN a.{column} IS NULL OR b.{column} IS NULL THEN 0 WHEN a.{column} = b.{column} THEN 1 ELSE -1 END)::TINYINT"

@@ -1,0 +1,190 @@
+"""Decide, for every member, which person it is: the one verb of this room, :func:`match`.
+
+Every candidate is compared before any is linked, so a link is made only when no other person of the
+index is as good for the member, and no other member of the payer is better for the person. What is left
+in doubt goes to review and is never routed.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from hiexchange import tables
+from hiexchange.matching import compare, prepare, rules
+from hiexchange.matching.review import DECISION
+from hiexchange.matching.weights import FIELD_SQL, LEVELS, Weights, field_bits_sql, load_weights, score_sql
+
+MIN_GAP = 3.0
+"""Bits by which the best candidate must beat the runner-up."""
+
+
+def match(
+    members: Any,
+    persons: Any,
+    *,
+    known_at: datetime,
+    run_id: str,
+    decisions: Any = None,
+    weights: Weights | None = None,
+) -> pa.Table:
+    """Find the person each payer member is, and say how sure that is.
+
+    A wrong link is a disclosure, a missed one is only late: an ambiguous member is put to review.
+
+    Args:
+        members: MEMBER rows; several rows of one member (one a provider) count once.
+        persons: PERSON rows; several records of one real person are recognised as duplicates.
+        known_at: When the links are made; ``known_from`` of every row. Timezone-aware.
+        run_id: Name of this run.
+        decisions: Standing decisions of people (:data:`~hiexchange.matching.review.DECISION`), which
+            outrank everything computed.
+        weights: Fellegi-Sunter weights; the shipped ones by default.
+
+    Returns:
+        PERSON_LINK rows, one a distinct ``member_key``, sorted by it. The order of the input has no effect.
+
+    Raises:
+        SchemaMismatch: A table lacks a column of its corridor schema.
+
+    Source:
+        HL7 Identity Matching IG: "Common correlations such as families SHALL be modeled".
+    """
+    weights = weights or load_weights()
+    member_rows = tables.check(members, tables.MEMBER)
+    person_rows = tables.check(persons, tables.PERSON)
+    con = prepare.connect()
+    try:
+        prepare.prepare_persons(con, person_rows)
+        prepare.prepare_members(con, member_rows)
+        prepare.finish(con)
+        people = int(con.execute("SELECT count(*) FROM p").fetchall()[0][0])
+        compare.candidate_pairs(con)
+        compare.compare_pairs(con)
+        con.execute(f"CREATE TABLE scored AS {scored_sql(con, weights, people)}")
+        _apply_decisions(con, decisions)
+        _resolve(con, weights, people)
+        return _links(con, known_at=known_at, run_id=run_id, weights=weights, people=people)
+    finally:
+        con.close()
+
+
+def scored_sql(con: duckdb.DuckDBPyConnection, weights: Weights, people: int, source: str = "levels") -> str:
+    """Return the SELECT that adds ``expected``, ``bits``, ``rule`` and ``guard`` to compared pairs."""
+    dates = con.execute(
+        "SELECT sum(c) * sum(c) / sum(c * c) FROM (SELECT count(*)::DOUBLE AS c FROM p WHERE b IS NOT NULL GROUP BY b)"
+    ).fetchall()[0][0]
+    days = max(float(dates or 1.0), 1.0)
+    return f"""
+        SELECT *, {rules.rule_sql(weights.auto_bits)} AS rule, {rules.guard_sql()} AS guard
+        FROM (SELECT *, cf::DOUBLE * cl / {max(people, 1)} / {days} AS expected, cf::DOUBLE / {days} AS expected_first,
+                     {score_sql(weights, people)} AS bits FROM {source})
+        """
+
+
+def _apply_decisions(con: duckdb.DuckDBPyConnection, decisions: Any) -> None:
+    """Drop pairs people have ruled out, and create table ``decided`` of the links they made."""
+    given = tables.check(decisions, DECISION) if decisions is not None else DECISION.empty()
+    con.register("decisions_in", given)
+    con.execute(
+        """CREATE TABLE ruling AS SELECT * FROM decisions_in
+           QUALIFY row_number() OVER (PARTITION BY member_key, person_id ORDER BY decided_at DESC, verdict) = 1"""
+    )
+    con.unregister("decisions_in")
+    con.execute(
+        """DELETE FROM scored USING ruling r WHERE scored.lkey = r.member_key
+           AND (r.verdict = 'nobody' OR (r.verdict = 'different' AND r.person_id = scored.rkey))"""
+    )
+    con.execute(
+        """CREATE TABLE decided AS SELECT member_key AS key, verdict, person_id FROM ruling WHERE verdict IN ('same', 'nobody')
+           QUALIFY row_number() OVER (PARTITION BY member_key ORDER BY decided_at DESC, verdict, person_id) = 1"""
+    )
+
+
+def _resolve(con: duckdb.DuckDBPyConnection, weights: Weights, people: int) -> None:
+    """Create table ``chosen``: the best candidate of each member, its runner-up and the claims on its person."""
+    con.execute(
+        """CREATE TABLE ranked AS SELECT *, row_number() OVER (PARTITION BY ln ORDER BY rule IS NULL, bits DESC, rule, rkey) AS place,
+               count(DISTINCT rkey) OVER (PARTITION BY ln) AS candidates
+           FROM scored WHERE rule IS NOT NULL OR bits > -10
+           QUALIFY row_number() OVER (PARTITION BY ln, rkey ORDER BY rule IS NULL, bits DESC, rule, rn) = 1"""
+    )
+    con.execute(
+        """CREATE TABLE rivals AS SELECT x.ln, x.rn AS best, x.bits AS best_bits, y.rn, y.bits, y.rule IS NOT NULL AS ruled
+           FROM (SELECT * FROM ranked WHERE place = 1) x JOIN (SELECT * FROM ranked WHERE place > 1) y ON x.ln = y.ln"""
+    )
+    _find_duplicates(con, weights, people)
+    con.execute(
+        f"""
+        CREATE TABLE chosen AS
+        WITH runner AS (
+            SELECT r.ln, max(r.bits) FILTER (d.ln IS NULL) AS second, bool_or(d.ln IS NOT NULL) AS duplicated,
+                   bool_or(d.ln IS NULL AND (r.ruled OR r.bits > r.best_bits - {MIN_GAP})) AS contested
+            FROM rivals r LEFT JOIN duplicates d ON d.ln = r.best AND d.rn = r.rn GROUP BY r.ln),
+        claims AS (
+            SELECT *, row_number() OVER w AS claim, lead(bits) OVER w AS next_bits, count(*) OVER (PARTITION BY payer, rkey) AS claimants
+            FROM ranked WHERE place = 1 AND rule IS NOT NULL
+            WINDOW w AS (PARTITION BY payer, rkey ORDER BY bits DESC, lkey))
+        SELECT k.*, k.bits - runner.second AS gap, coalesce(duplicated, false) AS duplicated,
+            CASE WHEN k.lkey IN (SELECT key FROM torn) THEN 'member_names_several_people'
+                 WHEN k.rule IS NULL AND k.guard IS NOT NULL THEN k.guard
+                 WHEN k.rule IS NULL THEN 'too_little_evidence'
+                 WHEN contested THEN 'several_people_fit'
+                 WHEN claim > 1 OR (claim = 1 AND claimants > 1 AND claims.bits - claims.next_bits < {MIN_GAP}) THEN 'person_claimed_twice' END AS reason
+        FROM ranked k LEFT JOIN runner USING (ln) LEFT JOIN claims ON claims.ln = k.ln
+        WHERE k.place = 1
+        """
+    )
+
+
+def _find_duplicates(con: duckdb.DuckDBPyConnection, weights: Weights, people: int) -> None:
+    """Create table ``duplicates(ln, rn)``: pairs of index records that compete for a member and are one person."""
+    con.execute(
+        f"CREATE TABLE twofold AS SELECT DISTINCT best AS ln, rn FROM rivals WHERE ruled OR bits > best_bits - {MIN_GAP}"
+    )
+    compare.id_pairs(con, left="p", right="p", where="a.n IN (SELECT ln FROM twofold)")
+    compare.compare_pairs(con, left="p", right="p", pairs="twofold", out="twofold_levels")
+    firm = ", ".join(str(index) for index, rule in enumerate(rules.RULES) if not rule.audited)
+    con.execute(
+        f"CREATE TABLE duplicates AS SELECT ln, rn FROM ({scored_sql(con, weights, people, 'twofold_levels')}) WHERE rule IN ({firm})"
+    )
+
+
+def _links(
+    con: duckdb.DuckDBPyConnection, *, known_at: datetime, run_id: str, weights: Weights, people: int
+) -> pa.Table:
+    steps = ", ".join(
+        f"{{'field': '{name}', 'level': {_level_name_sql(name)}, 'bits': round({field_bits_sql(weights, name, people)}, 2)}}"
+        for name in LEVELS
+    )
+    fellegi_sunter = len(rules.RULES) - 1
+    links = con.sql(
+        f"""
+        SELECT m.key AS member_key, m.payer AS payer_id,
+            CASE WHEN d.verdict = 'same' THEN d.person_id WHEN d.verdict = 'nobody' THEN NULL WHEN band <> 'none' THEN rkey END AS person_id,
+            CASE WHEN d.key IS NOT NULL THEN 'decision' WHEN band = 'none' OR band IS NULL THEN 'none' WHEN rule = {fellegi_sunter} OR rule IS NULL THEN 'probabilistic'
+                 WHEN c.i = 2 OR c.mb = 2 THEN 'member_id' ELSE 'deterministic' END AS method,
+            CASE WHEN d.key IS NOT NULL THEN d.verdict WHEN band <> 'none' THEN rule_name END AS rule,
+            bits AS score, gap, CASE WHEN band <> 'none' AND d.key IS NULL THEN grade END AS grade,
+            CASE WHEN d.verdict = 'same' THEN 'auto' WHEN d.verdict = 'nobody' THEN 'none' ELSE coalesce(band, 'none') END AS band,
+            coalesce(candidates, 0) AS candidates,
+            CASE WHEN band <> 'none' THEN evidence END AS evidence,
+            CASE WHEN d.key IS NOT NULL THEN NULL WHEN band IS NULL THEN 'no_candidate' WHEN reason IS NULL AND duplicated THEN 'index_duplicate' ELSE reason END AS reason,
+            $run_id AS run_id, $sha AS weights_sha, $known_at::TIMESTAMPTZ AS known_from, '9999-12-31 00:00:00+00'::TIMESTAMPTZ AS known_to
+        FROM m LEFT JOIN (SELECT *, {rules.GRADES} AS grade, {rules.rule_name_sql("rule")} AS rule_name,
+            list_filter([{steps}], lambda e: e.level IS NOT NULL) AS evidence,
+            CASE WHEN reason IS NULL THEN 'auto' WHEN rule IS NOT NULL OR bits >= {weights.review_bits} THEN 'review' ELSE 'none' END AS band FROM chosen) c ON c.ln = m.n
+        LEFT JOIN decided d ON d.key = m.key
+        ORDER BY member_key
+        """,
+        params={"run_id": run_id, "sha": weights.sha, "known_at": known_at},
+    ).to_arrow_table()
+    return tables.check(links, tables.PERSON_LINK)
+
+
+def _level_name_sql(name: str) -> str:
+    arms = " ".join(f"WHEN {code} THEN '{label}'" for code, label in LEVELS[name].items())
+    return f"(CASE {FIELD_SQL[name]} {arms} END)"

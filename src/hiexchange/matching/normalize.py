@@ -1,0 +1,300 @@
+"""Turn what payers and hospitals write into what can be compared. Pure functions of one value.
+
+Skip values ("Baby Boy", "Unknown", 1900-01-01, 999-999-9999) become ``None``: a placeholder that
+agrees is no evidence. Each function is applied to distinct values only (see :mod:`.prepare`), so it may be
+plain Python. Addresses follow USPS Publication 28 abbreviations, as far as comparing needs them.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+_LETTERS = re.compile(r"[^a-z]+")
+_WORDS = re.compile(r"[^a-z0-9#/]+")
+_LATIN = str.maketrans(
+    {"ß": "ss", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D", "æ": "ae", "Æ": "AE", "œ": "oe", "ı": "i"}
+)
+
+TITLES = {"mr", "mrs", "ms", "miss", "dr", "rev", "sister", "fr", "hon"}
+PARTICLES = {
+    "de",
+    "la",
+    "las",
+    "los",
+    "del",
+    "da",
+    "das",
+    "do",
+    "dos",
+    "di",
+    "van",
+    "von",
+    "der",
+    "den",
+    "el",
+    "al",
+    "le",
+    "du",
+    "y",
+    "e",
+    "bin",
+    "ibn",
+    "ter",
+    "ten",
+}
+SUFFIXES = {
+    "jr": "2", "junior": "2", "jnr": "2", "ii": "2", "2nd": "2", "second": "2", "2": "2",
+    "sr": "1", "senior": "1", "snr": "1", "i": "1", "1st": "1", "1": "1",
+    "iii": "3", "3rd": "3", "third": "3", "3": "3", "iv": "4", "4th": "4", "4": "4", "v": "5", "5th": "5", "5": "5",
+}  # fmt: skip
+TRAILING_SUFFIXES = {"jr", "sr", "ii", "iii", "iv", "2nd", "3rd", "4th", "junior", "senior", "jnr", "snr"}
+NO_NAME = {
+    "unknown", "unk", "unkn", "unknwn", "none", "null", "na", "nn", "notgiven", "notknown", "noname", "nofirstname", "nolastname",
+    "nfn", "nln", "fnu", "lnu", "test", "testpatient", "patient", "anonymous", "anon", "x", "xx", "xxx", "xxxx", "zzz", "zz", "zzztest",
+    "unidentified", "trauma", "deceased", "refused", "declined", "newborn", "infant", "baby", "unnamed", "undefined", "nan", "missing", "blank",
+    "firstname", "lastname", "first", "last", "pending", "tbd",
+}  # fmt: skip
+_BABY = re.compile(
+    r"^(baby|newborn|infant|nb|bb|bg|boy|girl|male|female|twin|triplet|unnamed|bby)(boy|girl|male|female|baby|infant|twin|of|[abc123])*$"
+)
+NO_ADDRESS = {
+    "unknown",
+    "homeless",
+    "none",
+    "general delivery",
+    "no address",
+    "no fixed address",
+    "na",
+    "n a",
+    "undomiciled",
+    "transient",
+    "address unknown",
+    "unk",
+    "declined",
+    "no permanent address",
+    "bad address",
+    "returned mail",
+    "same",
+    "test",
+}
+
+
+def fold(text: str | None) -> str:
+    """Return lower-case ASCII-like text: accents stripped, ligatures spelled out."""
+    if not text:
+        return ""
+    plain = unicodedata.normalize("NFKD", text.translate(_LATIN))
+    return "".join(letter for letter in plain if not unicodedata.combining(letter)).lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A given name, ready to compare."""
+
+    whole: str | None
+    """All letters together: ``Mary Ann`` and ``Maryann`` are one name."""
+    lead: str | None
+    """The first word."""
+    rest: str | None
+    """Letters of the further words, a middle name written into the field."""
+    suffix: str | None
+    """A suffix written into the field."""
+    baby: bool
+    """The field says newborn instead of a name."""
+    sex: str | None
+    """``m`` or ``f`` as a placeholder tells it (``Baby Girl``)."""
+
+
+def given_name(text: str | None) -> Given:
+    """Split a given-name field; placeholders give no name.
+
+    Source: the placeholder list follows CDC RecordLinker's skip values.
+    """
+    words = [word for word in re.split(r"[^a-z0-9']+", fold(text)) if word]
+    words = [word.replace("'", "") for word in words]
+    while len(words) > 1 and words[0] in TITLES:
+        words.pop(0)
+    suffix = None
+    if len(words) > 1 and words[-1] in TRAILING_SUFFIXES:
+        suffix = SUFFIXES[words.pop()]
+    joined = "".join(words)
+    baby = (
+        bool(_BABY.match(joined))
+        or (bool(words) and words[0] in {"baby", "newborn", "infant", "babyboy", "babygirl"})
+        or joined in {"newborn", "infant", "baby"}
+    )
+    if baby:
+        sex = (
+            "f"
+            if "girl" in joined or "female" in joined or joined == "bg"
+            else "m"
+            if "boy" in joined or "male" in joined or joined == "bb"
+            else None
+        )
+        return Given(None, None, None, suffix, True, sex)
+    words = [_LETTERS.sub("", word) for word in words]
+    words = [word for word in words if word]
+    whole = "".join(words)
+    if not whole or whole in NO_NAME:
+        return Given(None, None, None, suffix, False, None)
+    lead = words[0]
+    return Given(whole, lead, "".join(words[1:]) or None, suffix, False, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A family name, ready to compare."""
+
+    whole: str | None
+    """All letters together, particles and hyphens included."""
+    parts: tuple[str, ...]
+    """The words of a compound name without particles, if there are several."""
+    suffix: str | None
+    """A suffix written into the field: ``Smith Jr``."""
+
+
+def family_name(text: str | None) -> Family:
+    """Split a family-name field into the whole, its parts and a suffix."""
+    words = [word.replace("'", "") for word in re.split(r"[^a-z0-9']+", fold(text)) if word.strip("'")]
+    suffix = None
+    if len(words) > 1 and words[-1] in TRAILING_SUFFIXES:
+        suffix = SUFFIXES[words.pop()]
+    words = [word for word in (_LETTERS.sub("", word) for word in words) if word]
+    whole = "".join(words)
+    if not whole or whole in NO_NAME:
+        return Family(None, (), suffix)
+    parts = tuple(word for word in words if word not in PARTICLES and len(word) > 2)
+    return Family(whole, parts if len(words) > 1 else (), suffix)
+
+
+@cache
+def suffix_code(text: str | None) -> str | None:
+    """Return the generation a suffix stands for: Jr and II are 2, Sr is 1; degrees give None."""
+    return SUFFIXES.get(re.sub(r"[^a-z0-9]", "", fold(text)))
+
+
+@cache
+def nicknames() -> dict[str, tuple[str, ...]]:
+    """Return each known given name with the roots it can stand for.
+
+    A root with a leading ``=`` is a spelling group. Two names are one if they share a root and are not both
+    given names in their own right, or share a spelling group: see :data:`GIVEN`.
+    """
+    roots: dict[str, set[str]] = {}
+    for line in _data("nicknames.txt"):
+        root, *forms = (fold(word) for word in line.replace("= ", "=").split())
+        for form in (root.removeprefix("="), *forms):
+            roots.setdefault(form, set()).add(root)
+    return {form: tuple(sorted(stems)) for form, stems in roots.items()}
+
+
+@cache
+def same_name_pairs() -> frozenset[tuple[str, str]]:
+    """Return every ordered pair of different given names that may be one person's.
+
+    Christian and Christopher share ``chris`` but both are given names, so they are no pair.
+    """
+    table = nicknames()
+    members: dict[str, list[str]] = {}
+    for form, roots in table.items():
+        for root in roots:
+            members.setdefault(root, []).append(form)
+    pairs = set()
+    for root, forms in members.items():
+        for one in forms:
+            for other in forms:
+                if one != other and (root[0] == "=" or not (one in table[one] and other in table[other])):
+                    pairs.add((one, other))
+    return frozenset(pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class Street:
+    """A street address, ready to compare."""
+
+    number: str | None
+    """House number, or ``box`` number."""
+    street: str | None
+    """Street in USPS words with directions and type: ``n oak st``; ``pobox`` for a box."""
+    core: str | None
+    """The same without directions and type: ``oak``."""
+    unit: str | None
+    """Apartment or suite."""
+
+
+_NOWHERE = Street(None, None, None, None)
+_BOX = re.compile(r"\b(?:p ?o ?)?box ?#? ?([a-z]?\d+[a-z]?)")
+
+
+def street_address(text: str | None) -> Street:
+    """Split a street line. Unlike usaddress-scourgify it never raises: what it cannot read gives None.
+
+    Source: USPS Publication 28, sections 213 (units), 232-237 (directions, suffixes), 28 (boxes), 24 (rural routes).
+    """
+    plain = " ".join(_WORDS.sub(" ", fold(text).replace(".", "")).split())
+    if not plain or plain in NO_ADDRESS or plain.startswith(("homeless", "unknown", "general delivery", "no address")):
+        return _NOWHERE
+    rural = re.match(r"(?:rr|r r|rural route|rfd|hc|star route) ?#? ?(\d+)", plain)
+    box = _BOX.search(plain)
+    if rural and box:
+        return Street(box.group(1), f"rr {rural.group(1)}", f"rr {rural.group(1)}", None)
+    if box and not re.match(r"\d+ [a-z]+ (?!box)", plain):
+        return Street(box.group(1), "pobox", "pobox", None)
+    return _split_street(plain.split())
+
+
+def _split_street(words: list[str]) -> Street:
+    types, dirs, units, ordinals = _street_words()
+    number = None
+    if words and words[0][0].isdigit() and words[0] not in ordinals and not re.fullmatch(r"\d+(st|nd|rd|th)", words[0]):
+        number = words.pop(0)
+        if words and re.fullmatch(r"1/2|[a-d]", words[0]) and len(words) > 2:
+            words.pop(0)
+    unit = None
+    for index, word in enumerate(words):
+        if index and (
+            word.startswith("#")
+            or (word in units and index + 1 <= len(words) and (index + 1 < len(words) or word in {"ph", "fl"}))
+        ):
+            unit = "".join(words[index + (0 if word.startswith("#") else 1) :]).replace("#", "") or None
+            words = words[:index]
+            break
+    words = [ordinals.get(word, word) for word in words]
+    mapped = [types.get(word, dirs.get(word, word)) if len(words) > 1 else word for word in words]
+    street = " ".join(mapped) or None
+    core = list(mapped)
+    if len(core) > 1 and core[-1] in _values(dirs):
+        core.pop()
+    if len(core) > 1 and core[-1] in _values(types):
+        core.pop()
+    if len(core) > 1 and core[0] in _values(dirs):
+        core.pop(0)
+    return Street(number, street, "".join(core) or None, unit)
+
+
+@cache
+def _street_words() -> tuple[dict[str, str], dict[str, str], dict[str, str], dict[str, str]]:
+    maps: dict[str, dict[str, str]] = {"type": {}, "dir": {}, "unit": {}, "ordinal": {}}
+    for line in _data("streets.txt"):
+        kind, short, *words = line.split()
+        for word in (short, *words):
+            maps[kind].setdefault(word, short)
+    return maps["type"], maps["dir"], maps["unit"], maps["ordinal"]
+
+
+_value_sets: dict[int, frozenset[str]] = {}
+
+
+def _values(words: dict[str, str]) -> frozenset[str]:
+    if id(words) not in _value_sets:
+        _value_sets[id(words)] = frozenset(words.values())
+    return _value_sets[id(words)]
+
+
+def _data(name: str) -> list[str]:
+    text = (files("hiexchange.matching") / "data" / name).read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line and not line.startswith("#")]

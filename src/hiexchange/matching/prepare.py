@@ -1,0 +1,188 @@
+"""Turn MEMBER and PERSON tables into two DuckDB tables of one shape, ready to compare.
+
+Both ``m`` (members) and ``p`` (the index) have the same columns, documented in docs/matching.md. Python normalisers
+run once per distinct value, DuckDB joins the result back. Values too many people share (a phone of a
+shelter, a placeholder ssn4) are nulled, since their agreement says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from hiexchange.matching import normalize
+
+MAX_SHARING_PHONE = 20
+MAX_SHARING_EMAIL = 8
+MAX_SHARING_ADDRESS = 60
+
+_TEXT = pa.string()
+
+_MEMBER_SOURCE = """
+    SELECT member_key AS key, payer_id AS payer, first_name, middle_name, last_name, suffix, birth_on::VARCHAR AS born,
+           sex, ssn4, mbi, address_line, city, state, zip, phone, email, deceased_on::VARCHAR AS died,
+           member_id_system, member_id, valid_from, row_no, roster_id
+    FROM members_in
+"""
+
+
+def connect(*, memory_limit: str | None = None, threads: int | None = None) -> duckdb.DuckDBPyConnection:
+    """Open a private in-memory database for one matching run."""
+    con = duckdb.connect()
+    con.execute("SET preserve_insertion_order = false")
+    if memory_limit:
+        con.execute(f"SET memory_limit = '{memory_limit}'")
+    if threads:
+        con.execute(f"SET threads = {int(threads)}")
+    pairs = sorted(normalize.same_name_pairs())
+    con.register("nick_in", pa.table({"a": [a for a, _ in pairs], "b": [b for _, b in pairs]}))
+    con.execute("CREATE TABLE nick AS FROM nick_in")
+    con.unregister("nick_in")
+    return con
+
+
+def prepare_persons(con: duckdb.DuckDBPyConnection, persons: pa.Table) -> None:
+    """Create table ``p`` and ``p_ids`` from PERSON rows; rows of one person_id are its aliases."""
+    con.register("persons_in", persons)
+    con.execute(
+        """CREATE TEMP TABLE source AS SELECT (row_number() OVER () - 1)::INTEGER AS n, * FROM (
+            SELECT person_id AS key, NULL::VARCHAR AS payer, first_name, middle_name, last_name, suffix,
+                   birth_date AS born, sex, ssn4, mbi, address_line, city, state, zip, phone, email, deceased_at AS died
+            FROM persons_in ORDER BY ALL)"""
+    )
+    _normalise(con, "p")
+    con.execute(
+        """CREATE TEMP TABLE ids AS SELECT DISTINCT n, system, system || '|' || value AS id FROM (
+               SELECT n, CASE WHEN contains(i, '|') THEN split_part(i, '|', 1) ELSE '' END AS system,
+                      ltrim(regexp_replace(upper(substr(i, strpos(i, '|') + 1)), '[^A-Z0-9]', '', 'g'), '0') AS value
+               FROM (SELECT p.n, unnest(member_ids) AS i FROM persons_in JOIN p ON p.key = person_id WHERE len(member_ids) > 0))
+           WHERE value <> ''"""
+    )
+    # An id that people of several names or birth dates carry is a family's: it proves nobody.
+    con.execute(
+        """CREATE TABLE p_ids AS SELECT ids.*, coalesce(shared, false) AS shared FROM ids LEFT JOIN (
+               SELECT id, true AS shared FROM ids JOIN p USING (n) GROUP BY id HAVING count(*) > 1 AND count(DISTINCT (f, b)) > 1) USING (id)"""
+    )
+    con.execute("DROP TABLE ids")
+    con.execute("DROP TABLE source")
+    con.unregister("persons_in")
+
+
+def prepare_members(con: duckdb.DuckDBPyConnection, members: pa.Table) -> None:
+    """Create table ``m``, ``m_ids`` and ``torn`` from MEMBER rows, one row a distinct member_key.
+
+    The latest attribution row of a member gives its demographics. Members whose rows name different people
+    (another first name and another birth date under one member id) are listed in ``torn``: they go to review.
+    """
+    con.register("members_in", members)
+    con.execute(
+        f"""CREATE TEMP TABLE source AS SELECT (row_number() OVER (ORDER BY key) - 1)::INTEGER AS n, * EXCLUDE (valid_from, row_no, roster_id)
+            FROM ({_MEMBER_SOURCE} QUALIFY row_number() OVER (PARTITION BY member_key ORDER BY valid_from DESC, roster_id DESC, row_no DESC) = 1)"""
+    )
+    con.execute(
+        """CREATE TABLE torn AS SELECT member_key AS key FROM members_in GROUP BY member_key
+           HAVING count(*) > 1 AND count(DISTINCT birth_on) > 1
+              AND min(jaro_winkler_similarity(lower(first_name), 'a')) IS NOT NULL AND count(DISTINCT lower(first_name[1:3])) > 1"""
+    )
+    con.execute(
+        """CREATE TABLE m_ids AS SELECT DISTINCT n, system, system || '|' || id AS id FROM (
+               SELECT n, unnest([member_id_system, payer, '']) AS system,
+                      ltrim(regexp_replace(upper(member_id), '[^A-Z0-9]', '', 'g'), '0') AS id FROM source)
+           WHERE system IS NOT NULL AND id <> ''"""
+    )
+    _normalise(con, "m")
+    con.unregister("members_in")
+    con.execute("DROP TABLE source")
+
+
+def _lookup(
+    con: duckdb.DuckDBPyConnection, name: str, column: str, function: Callable[[str], Any], fields: Sequence[str]
+) -> None:
+    """Create table ``name(raw, fields...)`` from the distinct values of a source column."""
+    raw = (
+        con.sql(f"SELECT DISTINCT {column} AS raw FROM source WHERE {column} IS NOT NULL")
+        .to_arrow_table()["raw"]
+        .to_pylist()
+    )
+    values = [function(text) for text in raw]
+    columns: dict[str, pa.Array] = {"raw": pa.array(raw, _TEXT)}
+    for field in fields:
+        cells = [getattr(value, field) for value in values] if fields != ["code"] else values
+        kind = pa.bool_() if field == "baby" else pa.list_(_TEXT) if field == "parts" else _TEXT
+        columns[field] = pa.array([list(cell) if isinstance(cell, tuple) else cell for cell in cells], kind)
+    con.register("lookup_in", pa.table(columns))
+    con.execute(f"CREATE TEMP TABLE {name} AS FROM lookup_in")
+    con.unregister("lookup_in")
+
+
+def _normalise(con: duckdb.DuckDBPyConnection, name: str) -> None:
+    _lookup(con, "given", "first_name", normalize.given_name, ["whole", "lead", "rest", "suffix", "baby", "sex"])
+    _lookup(con, "middle", "middle_name", normalize.given_name, ["whole"])
+    _lookup(con, "family", "last_name", normalize.family_name, ["whole", "parts", "suffix"])
+    _lookup(con, "generation", "suffix", normalize.suffix_code, ["code"])
+    _lookup(con, "street", "address_line", normalize.street_address, ["number", "street", "core", "unit"])
+    con.execute(
+        f"""
+        CREATE TABLE {name} AS
+        SELECT s.n, s.key, s.payer,
+            CASE WHEN anonymous THEN NULL ELSE f.whole END AS f, CASE WHEN anonymous THEN NULL ELSE f.lead END AS f0,
+            CASE WHEN anonymous THEN NULL ELSE f.rest END AS fr,
+            CASE WHEN anonymous THEN NULL ELSE l.whole END AS l, CASE WHEN anonymous THEN [] ELSE l.parts END AS lp,
+            coalesce(g.code, l.suffix, f.suffix) AS su,
+            CASE WHEN plausible THEN b END AS b,
+            CASE WHEN plausible THEN born[1:4]::SMALLINT END AS by,
+            CASE WHEN plausible AND length(born) >= 7 THEN try_cast(born[6:7] AS TINYINT) END AS bm,
+            CASE WHEN plausible AND b IS NOT NULL THEN day(b)::TINYINT END AS bd,
+            CASE WHEN lower(s.sex[1:1]) IN ('m', 'f') THEN lower(s.sex[1:1]) ELSE f.sex END AS x,
+            CASE WHEN regexp_full_match(s.ssn4, '[0-9]{{4}}') AND s.ssn4 NOT IN ('0000', '9999') THEN s.ssn4 END AS s4,
+            coalesce(mi.whole, f.rest) AS g,
+            a.number AS num, a.street AS st, a.core, a.unit,
+            CASE WHEN regexp_matches(s.zip, '^[0-9]{{5}}') AND s.zip[1:5] NOT IN ('00000', '99999') THEN s.zip[1:5] ELSE nullif(upper(trim(s.zip)), '') END AS z,
+            nullif(regexp_replace(lower(strip_accents(s.city)), '[^a-z]', '', 'g'), '') AS city,
+            nullif(upper(trim(s.state)), '') AS state,
+            CASE WHEN length(ph) = 10 AND replace(ph, ph[1:1], '') <> '' AND ph NOT IN ('1234567890', '0123456789')
+                 AND NOT regexp_full_match(ph, '([0-9]{{3}})(0000000|1111111|9999999|5555555)') THEN ph END AS ph,
+            CASE WHEN em LIKE '%_@_%' AND NOT regexp_matches(em, '^(no|none|na|noemail|unknown|test|declined|refused|x+)@') THEN em END AS em,
+            CASE WHEN length(mbi_plain) = 11 THEN mbi_plain END AS mbi,
+            coalesce(f.baby, false) AS baby,
+            try_cast(died[1:10] AS DATE) AS dead
+        FROM (SELECT *, try_cast(born AS DATE) AS b,
+                     regexp_matches(born, '^(19|20)[0-9]{{2}}') AND coalesce(born[1:10] NOT IN ('1900-01-01', '1901-01-01', '1900-01-02'), true) AND born <> '1900' AS plausible,
+                     regexp_extract(regexp_replace(phone, '[^0-9]', '', 'g'), '^1?([0-9]{{10}})', 1) AS ph,
+                     lower(trim(email)) AS em, regexp_replace(upper(mbi), '[^A-Z0-9]', '', 'g') AS mbi_plain
+              FROM (SELECT * REPLACE (regexp_replace(phone, '^(tel:)?\\+1', '') AS phone) FROM source)) s
+        LEFT JOIN given f ON f.raw = s.first_name
+        LEFT JOIN middle mi ON mi.raw = s.middle_name
+        LEFT JOIN family l ON l.raw = s.last_name
+        LEFT JOIN generation g ON g.raw = s.suffix
+        LEFT JOIN street a ON a.raw = s.address_line
+        """.replace("anonymous", "coalesce(l.whole = 'doe' AND f.whole IN ('john', 'jane', 'jon', 'baby'), false)")
+    )
+    for table in ("given", "middle", "family", "generation", "street"):
+        con.execute(f"DROP TABLE {table}")
+
+
+def finish(con: duckdb.DuckDBPyConnection) -> None:
+    """Null the values too many people of the index share, and attach name counts to both tables."""
+    people = con.execute("SELECT count(*) FROM p").fetchall()[0][0]
+    for column, limit in (("ph", MAX_SHARING_PHONE), ("em", MAX_SHARING_EMAIL), ("s4", 50 + people // 1000)):
+        con.execute(
+            f"CREATE TEMP TABLE crowded AS SELECT {column} AS v FROM p WHERE {column} IS NOT NULL GROUP BY 1 HAVING count(*) > {limit}"
+        )
+        if con.execute("SELECT count(*) FROM crowded").fetchall()[0][0]:
+            for side in ("m", "p"):
+                con.execute(f"UPDATE {side} SET {column} = NULL WHERE {column} IN (SELECT v FROM crowded)")
+        con.execute("DROP TABLE crowded")
+    con.execute("CREATE TABLE first_counts AS SELECT f, count(*)::INTEGER AS c FROM p WHERE f IS NOT NULL GROUP BY f")
+    con.execute("CREATE TABLE last_counts AS SELECT l, count(*)::INTEGER AS c FROM p WHERE l IS NOT NULL GROUP BY l")
+    for side in ("m", "p"):
+        con.execute(
+            f"""CREATE TABLE {side}_done AS SELECT {side}.*, coalesce(a.c, 0) AS cf, coalesce(b.c, 0) AS cl, coalesce(i.systems, []) AS systems
+                FROM {side} LEFT JOIN first_counts a USING (f) LEFT JOIN last_counts b USING (l)
+                LEFT JOIN (SELECT n, list(DISTINCT system) AS systems FROM {side}_ids WHERE system <> '' GROUP BY n) i USING (n)"""
+        )
+        con.execute(f"DROP TABLE {side}")
+        con.execute(f"ALTER TABLE {side}_done RENAME TO {side}")
