@@ -1,0 +1,119 @@
+"""``hiexchange lake``: load NDJSON, list and show tables, give the JSON back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hiexchange.cli import render
+
+app = typer.Typer(help="Keep FHIR resources as lossless Parquet.", no_args_is_help=True)
+
+LakeFolder = Annotated[Path, typer.Option("--lake", help="Folder of the lake.")]
+FhirVersion = Annotated[str | None, typer.Option("--fhir-version", help="STU3, R4, R4B or R5; default R4.")]
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the group to the command line."""
+    parent.add_typer(app, name="lake")
+
+
+@app.command()
+def ingest(
+    sources: Annotated[list[Path], typer.Argument(help="A folder of NDJSON files, or files.")],
+    lake: LakeFolder = Path("lake"),
+    fhir_version: FhirVersion = None,
+    processes: Annotated[int, typer.Option(help="Encode files in so many processes.")] = 1,
+    max_bad_lines: Annotated[
+        int | None, typer.Option(help="More lines in quarantine than this end in exit code 7.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Load NDJSON (gzipped or not) into typed tables; bad lines go to quarantine."""
+    import msgspec
+
+    from hiexchange.lake import Lake
+
+    for source in _sources(sources):
+        report = Lake(lake).ingest(source, fhir_version=fhir_version, processes=processes, max_bad_lines=max_bad_lines)
+        if json:
+            render.json_out(msgspec.to_builtins(report))
+            continue
+        if report.skipped:
+            render.out("this load is in the lake already; nothing done")
+            continue
+        render.table(report.tables.items(), ["table", "rows"])
+        speed = f"{report.rows:,} resources from {report.files:,} files in {report.seconds:.1f} s"
+        render.out(f"{speed}, snapshot {report.snapshot}")
+        if report.rejected:
+            reasons = ", ".join(f"{reason} {count:,}" for reason, count in report.reasons.items())
+            render.err(f"{report.rejected:,} lines in quarantine: {reasons}")
+        if report.unmapped:
+            render.err(f"{sum(report.unmapped.values()):,} members without a column, kept as text:")
+            for pointer, count in list(report.unmapped.items())[:10]:
+                render.err(f"  {pointer}  {count:,}")
+
+
+def _sources(given: list[Path]) -> list[Path | list[Path]]:
+    files: list[Path] = [path for path in given if not path.is_dir()]
+    folders: list[Path | list[Path]] = [path for path in given if path.is_dir()]
+    return [*folders, files] if files else folders
+
+
+@app.command()
+def tables(lake: LakeFolder = Path("lake"), json: Annotated[bool, typer.Option("--json")] = False) -> None:
+    """List the tables of the current snapshot with their rows."""
+    from hiexchange.lake import Lake
+
+    found = Lake(lake).tables()
+    if json:
+        render.json_out(found)
+    else:
+        render.table(found.items(), ["table", "rows"])
+
+
+@app.command()
+def show(
+    table: Annotated[str, typer.Argument(help="Name of a table, or a SELECT.")],
+    lake: LakeFolder = Path("lake"),
+    limit: Annotated[int, typer.Option(help="Rows at most.")] = 10,
+    columns: Annotated[
+        str | None, typer.Option(help="Columns, comma-separated; period.start reaches into structs.")
+    ] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print columns and types instead of rows.")] = False,
+) -> None:
+    """Print some rows of a table, or of a query over the tables."""
+    from hiexchange.lake import Lake
+
+    opened = Lake(lake)
+    if " " in table.strip():
+        found = opened.sql(table).slice(0, limit)
+    else:
+        lazy = opened.table(table, columns=columns.split(",") if columns else None)
+        if schema:
+            render.table([(field.name, str(field.type)) for field in lazy.schema], ["column", "type"])
+            return
+        found = lazy.head(limit)
+    render.table([list(row.values()) for row in found.to_pylist()], found.column_names)
+
+
+@app.command("to-ndjson")
+def to_ndjson(
+    table: Annotated[str, typer.Argument(help="Resource type.")],
+    lake: LakeFolder = Path("lake"),
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File; default standard output.")] = None,
+    order: Annotated[str, typer.Option(help="stored, or source for the order of the files that came in.")] = "stored",
+) -> None:
+    """Write the resources of a type as NDJSON, equal to what came in."""
+    from hiexchange._files import atomic_file
+    from hiexchange.lake import Lake
+
+    lines = Lake(lake).to_ndjson(table, order=order)
+    if output is None:
+        for line in lines:
+            render.out(line.decode().rstrip("\n"))
+        return
+    with atomic_file(output) as file:
+        file.writelines(lines)

@@ -1,0 +1,140 @@
+"""Columns derived from others: decimals as numbers, dates as intervals, keys.
+
+All vectorised over Arrow, and total: a text that is no number or date gives null, never an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation, localcontext
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hiexchange.lake.schema import INSTANT_MS, INSTANT_US, NUMERIC
+
+DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+# The separators and offsets are those Arrow's cast takes too, so that neither path is stricter.
+_DATE = re.compile(
+    r"(?P<year>\d{4})(?:-(?P<month>\d\d)(?:-(?P<day>\d\d)"
+    r"(?:[T ](?P<hour>\d\d)(?::(?P<minute>\d\d)(?::(?P<second>\d\d)(?:\.(?P<fraction>\d+))?)?)?"
+    r"(?P<zone>Z|[+-]\d\d(?::?\d\d)?)?)?)?)?"
+)
+_PATIENT = r"^(?:.*/)?Patient/(?P<id>[A-Za-z0-9.\-]{1,64})(?:/_history/.*)?$|^urn:(?:uuid|oid):(?P<urn>.+)$"
+
+
+def numeric(text: pa.Array) -> pa.Array:
+    """Return decimal128(32, 6); null where the text is not exactly representable, never rounded."""
+    try:
+        return pc.cast(text, NUMERIC)
+    except pa.ArrowInvalid:
+        return _by_value(text, _exact, NUMERIC)
+
+
+def _exact(text: str) -> Decimal | None:
+    try:
+        with localcontext() as context:
+            context.prec = 60
+            value = Decimal(text)
+            scaled = value.quantize(Decimal("0.000001"))
+    except InvalidOperation:
+        return None
+    return scaled if scaled == value and abs(scaled) < Decimal(10) ** 26 else None
+
+
+def interval(text: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Return first and last millisecond of a date, dateTime or instant; without offset it counts as UTC."""
+    exact = _full_instants(text)
+    if exact is None:
+        return _bounds_by_value(text)
+    start = exact.cast(INSTANT_MS, safe=False)
+    # Seconds are the coarsest unit here; a fraction names one millisecond.
+    whole = pc.invert(pc.match_substring(text, "."))
+    return start, _plus(start, pc.if_else(whole, 999, 0))
+
+
+def instant(text: pa.Array) -> pa.Array:
+    """Return the instant of dateTimes in microseconds; a partial one counts as its start."""
+    exact = _full_instants(text)
+    return exact if exact is not None else pc.cast(_bounds_by_value(text)[0], INSTANT_US)
+
+
+def _plus(start: pa.Array, milliseconds: pa.Array) -> pa.Array:
+    return pc.add(start.cast(pa.int64()), milliseconds).cast(start.type)
+
+
+def _full_instants(text: pa.Array) -> pa.Array | None:
+    """Cast to microseconds when every value has date, time with seconds, and offset; else None."""
+    if pc.all(pc.equal(pc.utf8_slice_codeunits(text, 16, 17), ":")).as_py() is False:
+        return None
+    try:
+        return pc.cast(text, INSTANT_US)
+    except pa.ArrowInvalid:
+        return None
+
+
+def _by_value(text: pa.Array, function: Callable[[str], Decimal | None], kind: pa.DataType) -> pa.Array:
+    coded = pc.dictionary_encode(text)
+    values = pa.array([function(value) for value in coded.dictionary.to_pylist()], kind)
+    return pc.take(values, coded.indices)
+
+
+def _bounds_by_value(text: pa.Array) -> tuple[pa.Array, pa.Array]:
+    coded = pc.dictionary_encode(text)
+    bounds = [bounds_of(value) for value in coded.dictionary.to_pylist()]
+    starts = pa.array([pair[0] for pair in bounds], INSTANT_MS)
+    ends = pa.array([pair[1] for pair in bounds], INSTANT_MS)
+    return pc.take(starts, coded.indices), pc.take(ends, coded.indices)
+
+
+def bounds_of(text: str) -> tuple[datetime | None, datetime | None]:
+    """Return first and last millisecond that a FHIR date text includes, or (None, None)."""
+    match = _DATE.fullmatch(text)
+    if match is None:
+        return None, None
+    part = {name: int(value) for name, value in match.groupdict().items() if value and name not in ("zone", "fraction")}
+    zone = match["zone"]
+    try:
+        start = datetime(
+            part["year"],
+            part.get("month", 1),
+            part.get("day", 1),
+            part.get("hour", 0),
+            part.get("minute", 0),
+            part.get("second", 0),
+            int((match["fraction"] or "0")[:3].ljust(3, "0")) * 1000,
+            tzinfo=UTC if zone in (None, "Z") else datetime.strptime(zone.ljust(5, "0"), "%z").tzinfo,
+        ).astimezone(UTC)
+        return start, _end(start, part, bool(match["fraction"]))
+    except (ValueError, OverflowError):
+        return None, None
+
+
+def _end(start: datetime, part: dict[str, int], fraction: bool) -> datetime:
+    if fraction:
+        return start
+    if "second" in part:
+        return start + timedelta(milliseconds=999)
+    if "minute" in part:
+        return start + timedelta(milliseconds=59_999)
+    if "hour" in part:
+        return start + timedelta(milliseconds=3_599_999)
+    if "day" in part:
+        return start + timedelta(milliseconds=86_399_999)
+    year, month = (part["year"], part["month"] + 1) if "month" in part else (part["year"] + 1, 1)
+    if month > 12:
+        year, month = year + 1, 1
+    if year > 9999:
+        return datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)
+    return datetime(year, month, 1, tzinfo=UTC) - timedelta(milliseconds=1)
+
+
+def patient_key(reference: pa.Array) -> pa.Array:
+    """Return the Patient id in reference texts; null where it refers to something else."""
+    coded = pc.dictionary_encode(reference)
+    found = pc.extract_regex(coded.dictionary.cast(pa.string()), _PATIENT)
+    ident, urn = pc.struct_field(found, "id"), pc.struct_field(found, "urn")
+    key = pc.if_else(pc.equal(ident, ""), urn, ident)
+    return pc.take(key, coded.indices)

@@ -1,0 +1,541 @@
+"""Blocks of NDJSON to Arrow: ``encode(block, shape, source)``, pure and picklable.
+
+The fast path quotes decimals at byte level and gives the block to ``pyarrow.json`` with an explicit
+schema; lines it can't be trusted with are diverted to the exact path (``lines.py``), and whatever it
+refuses goes there whole. Both paths give the same rows (``tests/lake/test_paths.py``). No I/O here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pj
+
+from hiexchange.lake import annotate
+from hiexchange.lake.cut import Block
+from hiexchange.lake.infer import infer
+from hiexchange.lake.lines import BLANKS, Refused, cut_contained, dump, read
+from hiexchange.lake.schema import OURS, Node, Plan, plan
+from hiexchange.lake.shape import Shape, covers, merge
+
+TAG = "\ue000"
+"""Marks a quoted number: a private-use code point; blocks that hold it go the exact way."""
+_TAG_BYTES = TAG.encode()
+_NUMBER = rb"(-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)"
+_REFERENCES = ("patient", "subject", "beneficiary")
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a block comes from, and how to read it."""
+
+    resource: str
+    file: str
+    load: str
+    version: str = "4.0.1"
+    transaction_time: datetime | None = None
+    fast: bool = True
+    """False forces the exact path (tests, comparisons)."""
+    require_id: bool = False
+    """Quarantine resources without ``id`` instead of keying them by their content."""
+
+
+@dataclass(frozen=True)
+class Reject:
+    """One quarantined line."""
+
+    line: int
+    offset: int
+    length: int
+    reason: str
+    raw: bytes
+
+
+@dataclass
+class Encoded:
+    """What a block became."""
+
+    batch: pa.RecordBatch
+    shape: Shape
+    """The shape of ``batch``: the one given, widened by what the block holds."""
+    rejects: list[Reject] = field(default_factory=list)
+    unmapped: Counter[str] = field(default_factory=Counter)
+    """Members without a column, by JSON pointer with ``*`` for indices."""
+    slow_lines: int = 0
+    lines: int = 0
+    """Lines that are not blank."""
+
+
+class _NotFast(Exception):
+    """The fast path can't vouch for these lines."""
+
+
+def encode(block: Block, shape: Shape, source: Source) -> Encoded:
+    """Turn whole lines into a record batch in the stored schema.
+
+    Args:
+        block: Whole lines; the last one may lack its line end.
+        shape: Members known so far; the result's shape covers it.
+        source: Type, version and lineage.
+
+    Returns:
+        Rows in the order of the lines. A bad line never costs its neighbours: it is a reject.
+    """
+    if block.too_long:
+        empty = plan(source.resource, shape, source.version).stored_schema.empty_table().to_batches()
+        reject = Reject(block.line, block.offset, block.length, "too-long", block.data)
+        return Encoded(empty[0] if empty else _no_rows(source, shape), shape, [reject], lines=1)
+    return _Encoding(block, shape, source).run()
+
+
+def _no_rows(source: Source, shape: Shape) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist([], schema=plan(source.resource, shape, source.version).stored_schema)
+
+
+class _Encoding:
+    """The state of one call of :func:`encode`."""
+
+    def __init__(self, block: Block, shape: Shape, source: Source) -> None:
+        self.block = block
+        self.data = block.data
+        self.source = source
+        self.result = Encoded(pa.RecordBatch.from_pylist([], schema=OURS), shape)
+        self.starts, self.ends = _line_bounds(self.data)
+        self.result.lines = len(self.starts)
+        self.contained: dict[int, bytes] = {}
+
+    def run(self) -> Encoded:
+        """Encode all lines: fast where possible, the rest exactly, merged in line order."""
+        slow = self._suspects() if self.source.fast else np.ones(len(self.starts), bool)
+        fast_rows, fast_lines = None, np.flatnonzero(~slow)
+        if len(fast_lines):
+            try:
+                fast_rows, fast_lines = self._fast(fast_lines)
+            except _NotFast:
+                fast_rows, fast_lines = None, np.array([], np.int64)
+        taken = np.zeros(len(self.starts), bool)
+        taken[fast_lines] = True
+        slow_rows, slow_lines, unmapped = self._exact(np.flatnonzero(~taken))
+        current = plan(self.source.resource, self.result.shape, self.source.version)
+        parts = [pa.RecordBatch.from_arrays(widen(part, current), schema=current.parse_schema)
+                 for part in (fast_rows, slow_rows) if part is not None and part.num_rows]  # fmt: skip
+        order = np.concatenate([fast_lines, slow_lines]) if slow_rows is not None else fast_lines
+        if not parts:
+            self.result.batch = _no_rows(self.source, self.result.shape)
+            return self.result
+        batch = parts[0]
+        texts = pa.array([None] * (len(order) - len(unmapped)) + unmapped, pa.string())
+        if len(parts) > 1:
+            batch = pa.Table.from_batches(parts).combine_chunks().to_batches()[0]
+        if len(slow_lines) and len(fast_lines):
+            sorting = pa.array(np.argsort(order, kind="stable"))
+            batch, texts, order = batch.take(sorting), texts.take(sorting), np.sort(order)
+        self.result.batch = self._finish(batch, current, order, texts)
+        return self.result
+
+    # The fast path ------------------------------------------------------------------------
+
+    def _suspects(self) -> npt.NDArray[np.bool_]:
+        """Mark the lines that must go the exact way, by cheap looks at the bytes."""
+        data, codes = self.data, np.frombuffer(self.data, np.uint8)
+        regular = (codes[self.starts] == ord("{")) & (codes[self.ends - 1] == ord("}"))
+        slow: npt.NDArray[np.bool_] = ~regular
+        if not data.isascii():
+            try:
+                data.decode()
+            except UnicodeDecodeError:
+                for index in range(len(self.starts)):
+                    slow[index] |= not _is_utf8(data[self.starts[index] : self.ends[index]])
+            self._mark(slow, _TAG_BYTES)
+        if b'"contained"' in data:
+            self._cut_contained(slow)
+            for index in self._lines_with(b"null"):
+                slow[index] |= index not in self.contained or b"null" in self.bodies[index]
+        else:
+            self._mark(slow, b"null")
+        return slow
+
+    def _mark(self, slow: npt.NDArray[np.bool_], text: bytes) -> None:
+        for index in self._lines_with(text):
+            slow[index] = True
+
+    def _lines_with(self, text: bytes) -> list[int]:
+        """Return the indices of the lines that hold ``text``."""
+        found: list[int] = []
+        place = self.data.find(text)
+        while place >= 0:
+            index = int(np.searchsorted(self.starts, place, "right")) - 1
+            found.append(index)
+            place = self.data.find(text, int(self.ends[index]))
+        return found
+
+    def _cut_contained(self, slow: npt.NDArray[np.bool_]) -> None:
+        self.bodies: dict[int, bytes] = {}
+        for index in self._lines_with(b'"contained"'):
+            cut = cut_contained(self._line(index))
+            if cut is None:
+                slow[index] = True
+            else:
+                self.bodies[index], self.contained[index] = cut
+
+    def _line(self, index: int) -> bytes:
+        return self.data[self.starts[index] : self.ends[index]]
+
+    def _text(self, lines: Indices) -> bytes:
+        """Return the lines as one text for the JSON reader, ``contained`` emptied."""
+        if not self.contained:
+            if len(lines) == len(self.starts):
+                return self.data
+            return b"\n".join([self._line(index) for index in lines]) + b"\n"
+        get = self.bodies.get
+        return b"\n".join([get(index) or self._line(index) for index in lines.tolist()]) + b"\n"
+
+    def _fast(self, lines: Indices) -> tuple[pa.RecordBatch, Indices]:
+        """Read lines with pyarrow, widening the shape once when members are new."""
+        text = self._text(lines)
+        source = self.source
+        current = plan(source.resource, self.result.shape, source.version)
+        if current.nodes:
+            try:
+                return self._read(text, current, lines), lines
+            except _NotFast:
+                pass
+        found = infer(text, source.resource, source.version)
+        if found is None:
+            raise _NotFast
+        seen, strange = found
+        if any(index in self.contained for index in lines.tolist()):
+            seen = merge(seen, {"contained": {}})
+        if strange:
+            odd = {index for name in strange for index in self._lines_with(b'"' + name.encode() + b'"')}
+            lines = np.array([index for index in lines.tolist() if index not in odd], np.int64)
+            text = self._text(lines)
+            found = infer(text, source.resource, source.version) if len(lines) else None
+            if found is None or found[1]:
+                raise _NotFast
+            seen = merge(found[0], {"contained": {}} if self.contained else {})
+        if current.nodes and covers(current.shape, seen) and not strange:
+            raise _NotFast
+        widened = merge(self.result.shape, seen)
+        batch = self._read(text, plan(source.resource, widened, source.version), lines)
+        self.result.shape = widened
+        return batch, lines
+
+    def _read(self, text: bytes, current: Plan, lines: Indices) -> pa.RecordBatch:
+        """Read with an explicit schema and prove that every line became its row."""
+        if self.contained and "contained" not in current.shape:
+            raise _NotFast
+        schema = current.parse_schema
+        try:
+            table = read_json(quote(text, current), schema)
+        except pa.ArrowInvalid:
+            raise _NotFast from None
+        if table.num_rows != len(lines) or not _all_equal(table["resourceType"], self.source.resource):
+            raise _NotFast
+        arrays = [_one_chunk(column) for column in table.columns]
+        names = current.decimal_names
+        arrays = [
+            arrays[0],
+            *(untag(array, node, names) for array, node in zip(arrays[1:], current.nodes, strict=True)),
+        ]
+        if self.contained:
+            texts = [self.contained.get(index) for index in lines.tolist()]
+            arrays[schema.get_field_index("contained")] = pa.array(
+                [None if text is None else text.decode() for text in texts], pa.string()
+            )
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    # The exact path -----------------------------------------------------------------------
+
+    def _exact(self, lines: Indices) -> tuple[pa.RecordBatch | None, Indices, list[str | None]]:
+        rows, kept, unmapped = [], [], []
+        seen: Shape = {}
+        for index in lines.tolist():
+            line = self._line(index)
+            try:
+                found = read(line, self.source.resource, self.source.version, seen)
+                if self.source.require_id and not isinstance(found.row.get("id"), str):
+                    raise Refused("no-id")
+            except Refused as refused:
+                self._reject(index, refused.reason)
+                continue
+            rows.append(found.row)
+            kept.append(index)
+            unmapped.append(dump(found.unmapped) if found.unmapped else None)
+            self.result.unmapped.update(_INDEX.sub("/*", pointer) for pointer in found.unmapped)
+        self.result.slow_lines = len(lines)
+        if not rows:
+            return None, np.array([], np.int64), []
+        self.result.shape = merge(self.result.shape, seen)
+        schema = plan(self.source.resource, self.result.shape, self.source.version).parse_schema
+        batch = pa.RecordBatch.from_struct_array(pa.array(rows, pa.struct(list(schema))))
+        return batch, np.array(kept, np.int64), unmapped
+
+    def _reject(self, index: int, reason: str) -> None:
+        start, end = int(self.starts[index]), int(self.ends[index])
+        line = self.block.line + self.data.count(b"\n", 0, start)
+        self.result.rejects.append(Reject(line, self.block.offset + start, end - start, reason, self.data[start:end]))
+
+    # Both paths ---------------------------------------------------------------------------
+
+    def _finish(self, batch: pa.RecordBatch, current: Plan, lines: Indices, texts: pa.Array) -> pa.RecordBatch:
+        """Add annotations, keys and lineage."""
+        arrays: list[pa.Array] = [batch.column(0)]
+        for node, array in zip(current.nodes, batch.columns[1:], strict=True):
+            arrays += annotated(array, node)
+        count = batch.num_rows
+        source = self.source
+        newlines = np.flatnonzero(np.frombuffer(self.data, np.uint8) == 10)
+        numbers = self.block.line + np.searchsorted(newlines, self.starts[lines], "left")
+        ours = [
+            texts,
+            self._keys(batch, lines),
+            patient_of(batch, source.resource),
+            _updated(batch, count),
+            _subsetted(batch, count),
+            _constant(source.file, count),
+            pa.array(numbers, pa.int64()),
+            pa.repeat(pa.scalar(source.transaction_time, OURS.field("__hx_transaction_time").type), count),
+            _constant(source.load, count),
+        ]
+        return pa.RecordBatch.from_arrays(arrays + ours, schema=current.stored_schema)
+
+    def _keys(self, batch: pa.RecordBatch, lines: Indices) -> pa.Array:
+        index = batch.schema.get_field_index("id")
+        ids = batch.column(index) if index >= 0 else pa.nulls(batch.num_rows, pa.string())
+        if not ids.null_count:
+            return ids
+        # CMS v3 test claims have no id: their content is their key, so that a repeated load is one row.
+        keys = [
+            given if given is not None else "sha256:" + hashlib.sha256(self._line(line)).hexdigest()
+            for given, line in zip(ids.to_pylist(), lines.tolist(), strict=True)
+        ]
+        return pa.array(keys, pa.string())
+
+
+_INDEX = re.compile(r"/\d+(?=/|$)")
+
+
+def _line_bounds(data: bytes) -> tuple[Indices, Indices]:
+    """Return start and end of every line that is not blank, line ends and a final CR left out."""
+    codes = np.frombuffer(data, np.uint8)
+    newlines = np.flatnonzero(codes == 10)
+    starts = np.concatenate([np.zeros(1, np.int64), newlines + 1])
+    ends = np.concatenate([newlines, np.array([len(data)], np.int64)])
+    filled = ends > starts
+    starts, ends = starts[filled], ends[filled]
+    if len(starts) and b"\r" in data:
+        ends = ends - (codes[ends - 1] == 13)
+        filled = ends > starts
+        starts, ends = starts[filled], ends[filled]
+    if len(starts):
+        spaced = np.flatnonzero(np.isin(codes[starts], (9, 13, 32)))
+        blank = [index for index in spaced.tolist() if not data[starts[index] : ends[index]].strip(BLANKS)]
+        starts, ends = np.delete(starts, blank), np.delete(ends, blank)
+    return starts, ends
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def read_json(text: bytes, schema: pa.Schema | None) -> pa.Table:
+    """Read NDJSON in one piece; with a schema, members outside it are an error."""
+    # A block_size below the longest line fails with "straddling object straddles two block boundaries".
+    options = pj.ReadOptions(use_threads=False, block_size=len(text) + 1)
+    behaviour = "error" if schema is not None else "infer"
+    parsing = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior=behaviour)
+    return pj.read_json(pa.BufferReader(text), read_options=options, parse_options=parsing)
+
+
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+
+
+def _all_equal(column: pa.ChunkedArray, text: str) -> bool:
+    return column.null_count == 0 and bool(pc.all(pc.equal(column, text)).as_py())
+
+
+def quote(text: bytes, current: Plan) -> bytes:
+    """Put quotes and the tag round every number under a decimal name.
+
+    By name, not by the look of the number: ``100`` is a decimal too. Inside a JSON string the quote
+    before the colon is escaped, so nothing there can match.
+    """
+    names = current.decimal_names
+    if not names:
+        return text
+    return _quoting(names).sub(rb'\1"' + _TAG_BYTES + rb'\2"', text)
+
+
+@lru_cache(maxsize=256)
+def _quoting(names: frozenset[str]) -> re.Pattern[bytes]:
+    one = sorted(names)
+    choice = one[0] if len(one) == 1 else "(?:" + "|".join(one) + ")"
+    return re.compile(rb'("' + choice.encode() + rb'"[ \t]*:[ \t]*)' + _NUMBER)
+
+
+def untag(array: pa.Array, node: Node, names: frozenset[str]) -> pa.Array:
+    """Strip the tags of decimals and prove that each has one, and that no other text has.
+
+    A number under a decimal's name but in a text column (Identifier.value) was quoted too: its tag
+    gives it away. Empty objects and lists, which no column can hold, are found here as well.
+
+    Raises:
+        _NotFast: The block must go the exact way.
+    """
+    if node.many:
+        if len(array) and pc.any(pc.equal(pc.list_value_length(array), 0)).as_py():
+            raise _NotFast
+        values = array.values
+        if values.null_count:
+            raise _NotFast
+        changed = _untag_item(values, node, names)
+        if changed is values:
+            return array
+        return pa.ListArray.from_arrays(array.offsets, changed, mask=_null_mask(array))
+    return _untag_item(array, node, names)
+
+
+def _untag_item(array: pa.Array, node: Node, names: frozenset[str]) -> pa.Array:
+    if node.kind == "struct":
+        given = [array.field(index) for index in range(array.type.num_fields)]
+        changed = [untag(child, below, names) for child, below in zip(given, node.children, strict=True)]
+        _refuse_empty(array, given)
+        if all(new is old for new, old in zip(changed, given, strict=True)):
+            return array
+        fields = [pa.field(child.name, value.type) for child, value in zip(node.children, changed, strict=True)]
+        return pa.StructArray.from_arrays(changed, fields=fields, mask=_null_mask(array))
+    if node.kind == "decimal":
+        if not pc.all(pc.starts_with(array, TAG)).as_py() and array.null_count < len(array):
+            raise _NotFast
+        return pc.binary_replace_slice(array.cast(pa.binary()), 0, len(_TAG_BYTES), b"").cast(pa.string())
+    if node.name in names and pa.types.is_string(array.type) and pc.any(pc.starts_with(array, TAG)).as_py():
+        raise _NotFast
+    return array
+
+
+def _refuse_empty(array: pa.StructArray, children: list[pa.Array]) -> None:
+    """Refuse objects without members: they have no place in a struct column."""
+    if any(child.null_count == array.null_count for child in children):
+        return  # one child is there whenever the object is
+    present = np.zeros(len(array), bool)
+    for child in children:
+        present |= child.is_valid().to_numpy(zero_copy_only=False)
+    if int(present.sum()) != len(array) - array.null_count:
+        raise _NotFast
+
+
+def _null_mask(array: pa.Array) -> pa.Array | None:
+    return array.is_null() if array.null_count else None
+
+
+def annotated(array: pa.Array, node: Node) -> list[pa.Array]:
+    """Return the stored array of a member, then its annotations."""
+    stored = array
+    if node.annotated and node.kind == "struct":
+        if node.many:
+            values = _annotated_struct(array.values, node)
+            stored = pa.ListArray.from_arrays(array.offsets, values, mask=_null_mask(array))
+        else:
+            stored = _annotated_struct(array, node)
+    if node.kind == "decimal" and not node.many:
+        return [stored, annotate.numeric(array)]
+    if node.dated:
+        return [stored, *annotate.interval(array)]
+    return [stored]
+
+
+def _annotated_struct(array: pa.StructArray, node: Node) -> pa.StructArray:
+    arrays: list[pa.Array] = []
+    fields: list[pa.Field] = []
+    for index, child in enumerate(node.children):
+        for value, spec in zip(annotated(array.field(index), child), child.stored_fields, strict=True):
+            arrays.append(value)
+            fields.append(pa.field(spec.name, value.type))
+    return pa.StructArray.from_arrays(arrays, fields=fields, mask=_null_mask(array))
+
+
+def widen(batch: pa.RecordBatch, current: Plan) -> list[pa.Array]:
+    """Return the columns of ``batch`` in the wider parse schema of ``current``."""
+    if batch.schema.equals(current.parse_schema):
+        return batch.columns
+    by_name = dict(zip(batch.schema.names, batch.columns, strict=True))
+    return [
+        cast_wide(by_name[field.name], field.type) if field.name in by_name else pa.nulls(batch.num_rows, field.type)
+        for field in current.parse_schema
+    ]
+
+
+def cast_wide(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Return an array with null members added where ``kind`` has more than it."""
+    if array.type.equals(kind):
+        return array
+    if pa.types.is_list(kind):
+        values = cast_wide(array.values, kind.value_type)
+        return pa.ListArray.from_arrays(array.offsets, values, mask=_null_mask(array))
+    if pa.types.is_struct(kind):
+        by_name = {array.type.field(index).name: array.field(index) for index in range(array.type.num_fields)}
+        arrays = [
+            cast_wide(by_name[field.name], field.type) if field.name in by_name else pa.nulls(len(array), field.type)
+            for field in kind
+        ]
+        return pa.StructArray.from_arrays(arrays, fields=list(kind), mask=_null_mask(array))
+    return array.cast(kind)
+
+
+def patient_of(batch: pa.RecordBatch, resource: str) -> pa.Array:
+    """Return the id of the patient a row belongs to: the compartment reference, or the id of a Patient."""
+    names = batch.schema.names
+    if resource == "Patient":
+        return batch.column(names.index("id")) if "id" in names else pa.nulls(batch.num_rows, pa.string())
+    found = pa.nulls(batch.num_rows, pa.string())
+    for name in _REFERENCES:
+        column = batch.column(names.index(name)) if name in names else None
+        if column is None or not pa.types.is_struct(column.type) or column.type.get_field_index("reference") < 0:
+            continue
+        found = pc.coalesce(found, annotate.patient_key(pc.struct_field(column, "reference")))
+    return found
+
+
+def _meta(batch: pa.RecordBatch, name: str) -> pa.Array | None:
+    index = batch.schema.get_field_index("meta")
+    if index < 0 or batch.column(index).type.get_field_index(name) < 0:
+        return None
+    return pc.struct_field(batch.column(index), name)
+
+
+def _updated(batch: pa.RecordBatch, count: int) -> pa.Array:
+    text = _meta(batch, "lastUpdated")
+    kind = OURS.field("__hx_updated").type
+    return pa.nulls(count, kind) if text is None else annotate.instant(text)
+
+
+def _subsetted(batch: pa.RecordBatch, count: int) -> pa.Array:
+    """Say of each row whether ``meta.tag`` has SUBSETTED: such a row never replaces a whole one."""
+    tags = _meta(batch, "tag")
+    flags = np.zeros(count, bool)
+    if tags is not None and tags.type.value_type.get_field_index("code") >= 0:
+        values = pc.list_flatten(tags)
+        marked = pc.fill_null(pc.equal(pc.struct_field(values, "code"), "SUBSETTED"), False)
+        flags[pc.list_parent_indices(tags).filter(marked).to_numpy(zero_copy_only=False)] = True
+    return pa.array(flags)
+
+
+def _constant(text: str, count: int) -> pa.Array:
+    return pa.repeat(pa.scalar(text, pa.string()), count)

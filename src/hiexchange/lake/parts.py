@@ -1,0 +1,109 @@
+"""Write Parquet parts: row groups by bytes, one schema a file, private, complete or absent."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from hiexchange._files import PRIVATE, storage_errors
+from hiexchange.lake.store import DataFile, sync_file
+
+ROW_GROUP_BYTES = 64 << 20
+LEVEL = 3
+
+
+def new_path(root: Path, table: str) -> Path:
+    """Return the path of a part that does not exist yet."""
+    return root / table / f"part-{uuid.uuid4().hex}.parquet"
+
+
+class PartWriter:
+    """Writes batches of one schema to one file; flushes a row group every 64 MB."""
+
+    def __init__(self, root: Path, table: str, schema: pa.Schema, load: str) -> None:
+        self._root = root
+        self._path = new_path(root, table)
+        self._load = load
+        self._schema = schema
+        self._waiting: list[pa.RecordBatch] = []
+        self._bytes = 0
+        self._rows = 0
+        self._bounds: list[str] = []
+        with storage_errors(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE))
+            self._writer = pq.ParquetWriter(
+                self._path, schema, compression="zstd", compression_level=LEVEL, write_page_index=True
+            )
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The schema every batch must have."""
+        return self._schema
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows."""
+        self._waiting.append(batch)
+        self._bytes += batch.nbytes
+        self._rows += batch.num_rows
+        if self._bytes >= ROW_GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        table = pa.Table.from_batches(self._waiting, schema=self._schema)
+        if "__hx_patient" in self._schema.names:
+            bounds = pc.min_max(table["__hx_patient"])
+            self._bounds += [text for text in (bounds["min"].as_py(), bounds["max"].as_py()) if text is not None]
+        with storage_errors(self._path):
+            self._writer.write_table(table, row_group_size=max(1, table.num_rows))
+        self._waiting, self._bytes = [], 0
+
+    def close(self) -> DataFile | None:
+        """Finish and sync the file; a part without rows is removed and gives None."""
+        self._flush()
+        with storage_errors(self._path):
+            self._writer.close()
+            if not self._rows:
+                self._path.unlink()
+                return None
+            sync_file(self._path)
+        return DataFile(
+            path=self._path.relative_to(self._root).as_posix(),
+            rows=self._rows,
+            size_bytes=self._path.stat().st_size,
+            load=self._load,
+            min_patient=min(self._bounds, default=None),
+            max_patient=max(self._bounds, default=None),
+        )
+
+    def abandon(self) -> None:
+        """Remove the unfinished file."""
+        self._writer.close()
+        self._path.unlink(missing_ok=True)
+
+
+def write_part(root: Path, table: str, data: pa.Table, load: str) -> DataFile | None:
+    """Write a table as one part."""
+    return write_batches(root, table, data.schema, data.to_batches(), load)
+
+
+def write_batches(
+    root: Path, table: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch], load: str
+) -> DataFile | None:
+    """Write batches as one part; nothing is left behind when an error comes out of them."""
+    writer = PartWriter(root, table, schema, load)
+    try:
+        for batch in batches:
+            writer.write(batch)
+        return writer.close()
+    except BaseException:
+        writer.abandon()
+        raise
