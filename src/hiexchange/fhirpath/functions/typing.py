@@ -1,0 +1,119 @@
+"""Functions about types and keys: ofType, is, as, getResourceKey, getReferenceKey."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hiexchange.errors import FHIRPathError
+from hiexchange.fhirpath import tree
+from hiexchange.fhirpath.columns import Collection, Part, merge
+from hiexchange.fhirpath.frame import Environment, Frame, booleans
+from hiexchange.fhirpath.kinds import conforms, resolve
+from hiexchange.fhirpath.navigate import child
+
+_REFERENCE = r"(?:^|/)(?P<type>[A-Z][A-Za-z]*)/(?P<id>[A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?$"
+_URN = re.compile(r"^urn:(?:uuid|oid):")
+
+
+def of_type(collection: Collection, name: str, env: Environment, position: int) -> Collection:
+    """Keep the elements of a type or its subtypes."""
+    wanted = _named(name, env, position)
+    kept = tuple(part for part in collection.parts if conforms(part.type, wanted, env.definitions))
+    return Collection(collection.n, kept)
+
+
+def as_type(collection: Collection, name: str, env: Environment, position: int) -> Collection:
+    """Return singletons that are of a type; empty where they are not."""
+    result = of_type(collection, name, env, position)
+    return Collection(collection.n, result.singles("operator as"))
+
+
+def is_type(collection: Collection, name: str, env: Environment, position: int) -> Collection:
+    """Say of singletons whether they are of a type; empty stays empty."""
+    wanted = _named(name, env, position)
+    there = np.zeros(collection.n, dtype=np.bool_)
+    match = np.zeros(collection.n, dtype=np.bool_)
+    for part in collection.singles("operator is"):
+        present = part.present(collection.n)
+        there |= present
+        if conforms(part.type, wanted, env.definitions):
+            match |= present
+    return Collection(collection.n, (Part(pa.array(match, mask=~there), "System.Boolean"),))
+
+
+def _named(name: str, env: Environment, position: int) -> str:
+    found = resolve(name, env.definitions)
+    if found is None:
+        raise FHIRPathError(f"{name!r} is no FHIR {env.definitions.version} type", position=position)
+    return found
+
+
+def _type_argument(node: tree.Call) -> str:
+    name = tree.type_name(node.arguments[0])
+    if name is None:
+        raise FHIRPathError(f"{node.name}() takes the name of a type", position=node.position)
+    return name
+
+
+def _of_type(node: tree.Call, frame: Frame) -> Collection:
+    return of_type(frame.eval(node.parent), _type_argument(node), frame.env, node.position)
+
+
+def _as(node: tree.Call, frame: Frame) -> Collection:
+    return as_type(frame.eval(node.parent), _type_argument(node), frame.env, node.position)
+
+
+def _is(node: tree.Call, frame: Frame) -> Collection:
+    return is_type(frame.eval(node.parent), _type_argument(node), frame.env, node.position)
+
+
+def _has_value(node: tree.Call, frame: Frame) -> Collection:
+    parent = frame.eval(node.parent)
+    mask = np.zeros(frame.n, dtype=np.bool_)
+    for part in parent.sparse():
+        mask[part.rows[np.asarray(part.values.is_valid())]] = True  # type: ignore[index]
+    return booleans(mask & (parent.counts() == 1), frame.n)
+
+
+def _resource_key(node: tree.Call, frame: Frame) -> Collection:
+    return child(frame.eval(node.parent), "id", frame.env)
+
+
+def _reference_key(node: tree.Call, frame: Frame) -> Collection:
+    wanted = _named(_type_argument(node), frame.env, node.position) if node.arguments else None
+    parent = frame.eval(node.parent)
+    references = of_type(parent, "Reference", frame.env, node.position)
+    found = child(references, "reference", frame.env)
+    return merge(frame.n, [_keys(part, wanted, frame.n) for part in found.parts])
+
+
+def _keys(part: Part, wanted: str | None, n: int) -> Part:
+    """Turn ``Type/id``, a URL that ends so, ``#id`` or ``urn:uuid:...`` into the id alone."""
+    text = part.values
+    split = pc.extract_regex(text, pattern=_REFERENCE)
+    key = pc.struct_field(split, "id")
+    kind = pc.struct_field(split, "type")
+    if split.null_count:
+        key = pc.if_else(split.is_valid(), key, pa.scalar(None, pa.string()))
+    if wanted is not None:
+        key = pc.if_else(pc.equal(kind, wanted), key, pa.scalar(None, pa.string()))
+    else:
+        # A bundle's own links carry no type; the id after the prefix is all there is.
+        urn = pc.match_substring_regex(text, _URN.pattern)
+        key = pc.if_else(urn, pc.replace_substring_regex(text, _URN.pattern, ""), key)
+    done = Part(key, "System.String", part.rows, None, part.order)
+    return done if part.rows is None else done.keep(np.asarray(key.is_valid()))
+
+
+FUNCTIONS = {
+    "ofType": (1, 1, _of_type),
+    "as": (1, 1, _as),
+    "is": (1, 1, _is),
+    "hasValue": (0, 0, _has_value),
+    "getResourceKey": (0, 0, _resource_key),
+    "getReferenceKey": (0, 1, _reference_key),
+}
