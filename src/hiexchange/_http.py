@@ -1,0 +1,496 @@
+"""The only module that imports httpx: sessions, redirects by hand, Retry-After, redaction.
+
+A :class:`Session` knows one server: which origins may see its token, which hosts may be visited at
+all, how long to wait. It retries nothing by itself except what :func:`retrying` is asked to; the
+engine above decides. No request carries a credential unless the caller says ``token=True`` *and*
+the URL lies inside the token's origins.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import ipaddress
+import re
+import ssl
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import httpx
+import tenacity
+from httpx import Auth, Client, Headers, Request, Response
+
+from hiexchange.errors import ConfigError, PolicyViolation, ServerError, ServerUnavailable
+
+__all__ = ["Auth", "Client", "Headers", "NoAnswer", "Policy", "Request", "Response", "Session"]
+
+USER_AGENT = "hiexchange/0.1"
+DECIMAL = re.compile(r"[+-]?\d+(\.\d+)?$")
+# Hosts that serve capability URLs for every cloud; visited only without a token.
+PUBLIC_STORAGE = (".amazonaws.com", ".blob.core.windows.net", ".storage.googleapis.com", "storage.googleapis.com")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Every number and permission of the client; the defaults suit servers nobody controls."""
+
+    connect_timeout_s: float = 10
+    write_timeout_s: float = 30
+    read_timeout_s: float = 120
+    """Idle time between bytes; there is no total timeout."""
+    stall_floor_bytes_s: float = 1000
+    stall_window_s: float = 300
+    """A body slower than the floor over this window is aborted and fetched again."""
+    workers_start: int = 4
+    workers_max: int = 16
+    rate: tuple[int, float] | None = None
+    """Requests per seconds, such as ``(3000, 300)``; the preset's when None."""
+    backoff_min_s: float = 1
+    backoff_max_s: float = 120
+    token_attempts: int = 5
+    kickoff_attempts: int = 6
+    delete_attempts: int = 3
+    file_attempts: int = 8
+    body_attempts: int = 3
+    """Downloads of one file that arrive whole but fail a check (servers with a quota count them)."""
+    fresh_404_attempts: int = 5
+    fresh_404_window_s: float = 120
+    refusals_max: int = 5
+    """Consecutive 401 answers over all files after which the run stops, resumable."""
+    poll_min_s: float = 2
+    poll_factor: float = 1.5
+    poll_max_s: float = 60
+    jitter: float = 0.1
+    """Share by which poll waits are lengthened at random."""
+    poll_cap_s: float = 3600
+    """Longest wait between polls, whatever the server asks for."""
+    wait_cap_s: float = 600
+    """The same for everything that is not a poll."""
+    busy_wait_s: float = 60
+    """First wait after a kick-off refused with 429 and no usable Retry-After."""
+    deadline_s: float = 7 * 86400
+    poll_error_budget: int = 30
+    confirmation_wait_s: float = 30
+    vanish_grace_s: float = 60
+    redirects_max: int = 5
+    url_bytes_max: int = 4096
+    max_rejected: int = 0
+    """Lines of one job that may be no JSON; they go to ``rejected.ndjson``."""
+    max_line_bytes: int = 256 << 20
+    max_file_bytes: int = 200 << 30
+    max_ratio: int = 1100
+    """Decoded over received bytes; deflate itself cannot pass 1032."""
+    max_attachment_bytes: int = 1 << 30
+    stop_grace_s: float = 5
+    strict: bool = False
+    """Fail on what is otherwise a warning: a wrong type in a file, an ignored parameter."""
+    adapt: bool = False
+    """Send a refused kick-off once more without the parameter the server named."""
+    accept_partial: bool = False
+    collapse_floor: float = 0.0
+    """Hold the watermark when a run has fewer resources than this share of the last one."""
+    stale_guard: bool = False
+    overlap_s: float = 0
+    """Seconds taken off a new watermark, so that consecutive windows overlap."""
+    cancel_on_deadline: bool = False
+    store_patients: bool = False
+    verify_committed: str = "size"
+    """What resume checks on committed files: ``size`` or ``full`` (hash again)."""
+    allowed_hosts: tuple[str, ...] = ()
+    token_origins: tuple[str, ...] = ()
+    allow_http: bool = False
+    """Let a server that is not on this machine be visited without TLS."""
+
+
+class NoAnswer(ServerUnavailable):
+    """The connection failed; ``sent`` says whether the server may have seen the request."""
+
+    def __init__(self, what: str, *, sent: bool = True, fatal: bool = False, **parts: Any) -> None:
+        super().__init__(what, **parts)
+        self.sent = sent
+        self.fatal = fatal
+        if fatal:
+            self.resumable = False
+            self.exit_code = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How to trust and be trusted: a CA bundle, a client certificate. Verification has no off switch."""
+
+    ca_file: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """Build the context; TLS 1.2 or newer.
+
+        Raises:
+            ConfigError: A file is missing or is not PEM.
+        """
+        try:
+            context = ssl.create_default_context(cafile=str(Path(self.ca_file).expanduser()) if self.ca_file else None)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            if self.client_cert:
+                context.load_cert_chain(self.client_cert, self.client_key)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(
+                f"a certificate file cannot be used: {type(error).__name__}", where=self.ca_file or self.client_cert
+            ) from None
+        return context
+
+
+class Session:
+    """One server as seen by one job: client, origins of the token, hosts that may be visited."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        auth: Auth | None = None,
+        policy: Policy | None = None,
+        tls: Tls | None = None,
+        headers: Mapping[str, str] | None = None,
+        token_origins: tuple[str, ...] = (),
+        allowed_hosts: tuple[str, ...] = (),
+    ) -> None:
+        """Open a pool of connections; nothing is sent yet.
+
+        Raises:
+            PolicyViolation: The base URL is not https, or holds a user name.
+        """
+        self.base_url = base_url.rstrip("/")
+        self.auth = auth
+        self.policy = policy or Policy()
+        self.stopped = threading.Event()
+        self.allowed_hosts = {host.lower() for host in (*allowed_hosts, *self.policy.allowed_hosts)}
+        check_url(self.base_url, allow_http=self.policy.allow_http)
+        self.token_scope = {origin(self.base_url), *map(origin, (*token_origins, *self.policy.token_origins))}
+        limits = httpx.Limits(
+            max_connections=self.policy.workers_max + 4, max_keepalive_connections=self.policy.workers_max
+        )
+        self.client = httpx.Client(
+            auth=None,
+            follow_redirects=False,
+            http2=False,
+            limits=limits,
+            verify=(tls or Tls()).context() if self.base_url.startswith("https") else True,
+            # AB2D recognises the token "gzip" alone, so no q-values and no other codings.
+            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **(headers or {})},
+            timeout=httpx.Timeout(
+                connect=self.policy.connect_timeout_s,
+                read=self.policy.read_timeout_s,
+                write=self.policy.write_timeout_s,
+                pool=None,
+            ),
+        )
+
+    def in_token_scope(self, url: str) -> bool:
+        """Say whether the token may travel to ``url``."""
+        return origin(url) in self.token_scope
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        token: bool,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+        stream: bool = False,
+    ) -> Response:
+        """Send one request, follow its redirects by hand, and return the answer whatever its status.
+
+        Args:
+            method: GET, POST or DELETE.
+            url: Absolute URL; checked against the policy, as is every redirect.
+            token: Attach the credential. It is dropped for good at the first hop to another origin.
+            headers: Beyond the session's own.
+            content: Body, for POST.
+            stream: Leave the body unread; the caller closes the response.
+
+        Raises:
+            PolicyViolation: A URL may not be visited, or may not have the token.
+            NoAnswer: No connection, no answer, or a broken one.
+        """
+        self.permit(url, token=token)
+        auth = self.auth if token else None
+        for _ in range(self.policy.redirects_max + 1):
+            request = self.client.build_request(method, url, headers=headers, content=content)
+            with transport_errors(url):
+                response = self.client.send(request, auth=auth, stream=True, follow_redirects=False)
+            if response.status_code not in (301, 302, 303, 307, 308) or "location" not in response.headers:
+                return response if stream else _read(response, url)
+            target = urljoin(url, response.headers["location"])
+            response.close()
+            self.permit(target, token=False)
+            if origin(target) != origin(url):
+                auth = None
+            if response.status_code in (301, 302, 303) and method == "POST":
+                method, content = "GET", None
+            url = target
+        raise PolicyViolation(f"more than {self.policy.redirects_max} redirects", where=redact(url))
+
+    def permit(self, url: str, *, token: bool) -> None:
+        """Check a URL before it is visited.
+
+        Raises:
+            PolicyViolation: Scheme, user name, host, or the token outside its origins.
+        """
+        check_url(url, allow_http=self.policy.allow_http)
+        if not self._known_host(url):
+            raise PolicyViolation(
+                "the server points to a host that is not agreed",
+                where=redact(url),
+                hint="if the host is right, list it in Policy(allowed_hosts=…)",
+            )
+        if token and not self.in_token_scope(url):
+            raise PolicyViolation(
+                "the token is asked for by another origin",
+                where=redact(url),
+                hint="if that origin is right, list it in Policy(token_origins=…)",
+            )
+
+    def _known_host(self, url: str) -> bool:
+        host = host_of(url)
+        base = host_of(self.base_url)
+        if host == base or host in self.allowed_hosts or origin(url) in self.token_scope:
+            return True
+        if is_private(host) or _is_address(host):
+            return False
+        site = base.split(".", 1)[-1]
+        return host.endswith(PUBLIC_STORAGE) or ("." in site and host.endswith("." + site) and not _is_address(base))
+
+    def wait(self, delay_s: float) -> bool:
+        """Sleep, but wake at once when the job is stopped; True if it was."""
+        return self.stopped.wait(max(0.0, delay_s))
+
+    def close(self) -> None:
+        """Close every idle connection."""
+        self.client.close()
+
+
+class transport_errors:
+    """Turn httpx's exceptions into :class:`NoAnswer` with one plain sentence each."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL):
+            raise PolicyViolation("not a URL that can be visited", where=redact(self.url)) from None
+        if isinstance(error, httpx.TransportError):
+            raise _no_answer(error, self.url) from error
+
+
+def _no_answer(error: httpx.TransportError, url: str) -> NoAnswer:
+    text = _root_cause(error)
+    sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError | httpx.PoolTimeout)
+    fatal = "CERTIFICATE_VERIFY_FAILED" in text or "certificate required" in text.lower()
+    if fatal:
+        what, hint = "the certificate was not accepted", "check the server's name, the private CA or the client certificate"
+    elif isinstance(error, httpx.ProxyError):
+        what, hint = "the proxy refused", "check HTTPS_PROXY and the proxy's credentials"
+    elif not sent:
+        what, hint = "the server cannot be reached", "check the address, the network, and whether your IP is allow-listed"
+    elif isinstance(error, httpx.TimeoutException):
+        what, hint = "the server stopped answering", "run the same command again: it resumes"
+    else:
+        what, hint = "the connection broke", "run the same command again: it resumes"
+    return NoAnswer(what, sent=sent, fatal=fatal, where=redact(url), said=text, hint=hint)
+
+
+def _root_cause(error: BaseException) -> str:
+    while error.__cause__ is not None or error.__context__ is not None:
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return f"{type(error).__name__}: {error}"[:200]
+
+
+def _read(response: Response, url: str) -> Response:
+    with transport_errors(url):
+        try:
+            response.read()
+        except httpx.DecodingError:
+            response.close()
+            raise NoAnswer("the body cannot be decoded", where=redact(url), sent=True) from None
+        except BaseException:
+            response.close()
+            raise
+    return response
+
+
+def raw_body(response: Response) -> Iterator[bytes]:
+    """Yield a streamed body's bytes as received, content encoding untouched.
+
+    Raises:
+        NoAnswer: The connection broke, or ended before the declared length.
+    """
+    with transport_errors(str(response.request.url)):
+        # No chunk_size: it halves the speed and doubles the CPU time (bulk-data.md section 9).
+        yield from response.iter_raw()
+
+
+def shut_down(response: Response) -> None:
+    """Wake a thread that is blocked reading ``response``; closing the client does not (httpx 0.28)."""
+    import socket
+
+    stream = response.extensions.get("network_stream")
+    raw = stream.get_extra_info("socket") if stream is not None else None
+    if raw is not None:
+        try:
+            raw.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it was closed by the other side in the meantime
+
+
+def check_url(url: str, *, allow_http: bool = False) -> None:
+    """Refuse URLs that are not plain https (http on this machine), or that hold a user name.
+
+    Raises:
+        PolicyViolation: With the redacted URL.
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        raise PolicyViolation("not a URL that can be visited", where=redact(url)) from None
+    if parts.username is not None or parts.password is not None:
+        # httpx would send it as Basic credentials even with auth=None.
+        raise PolicyViolation("a URL with a user name is refused", where=redact(url))
+    local = host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+    if not host or (parts.scheme != "https" and not (parts.scheme == "http" and (local or allow_http))):
+        raise PolicyViolation(
+            "only https URLs are visited", where=redact(url), hint="http is allowed on this machine, or by allow_http"
+        )
+
+
+def origin(url: str) -> str:
+    """Return scheme, host and port, which is what a token is bound to."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return f"{parts.scheme}://{(parts.hostname or '').lower()}:{port}"
+
+
+def host_of(url: str) -> str:
+    """Return the lower-case host name."""
+    return (urlsplit(url).hostname or "").lower()
+
+
+def redact(url: str) -> str:
+    """Return ``url`` without user name and query values: links to files are capabilities."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "(unreadable URL)"
+    return f"{parts.scheme}://{host}{port}{parts.path}" + ("?…" if parts.query else "")
+
+
+def is_private(host: str) -> bool:
+    """Say whether a host is an address of this machine or a private network."""
+    if host == "localhost" or host.endswith(".localhost") or host.endswith(".internal"):
+        return True
+    if not _is_address(host):
+        return False
+    return not ipaddress.ip_address(host).is_global
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Return the seconds a server asks us to wait, at least 1; None when it does not say or cannot be read.
+
+    Seconds (decimal, repeated), epoch seconds, epoch milliseconds and HTTP dates are understood;
+    the last three are taken relative to the response's own ``Date``. Not clamped: the caller knows
+    its cap.
+
+    Source:
+        RFC 9110 section 10.2.3; the SMART bulk data server sends epoch seconds and milliseconds.
+    """
+    text = headers.get("retry-after", "").strip()
+    if not text:
+        return None
+    sent_at = parse_http_date(headers.get("date", "")) or now
+    first = text.split(",", 1)[0].strip()
+    if DECIMAL.match(first):
+        value = float(first)
+        if value >= 1e12:
+            value = value / 1000 - sent_at.timestamp()
+        elif value >= 1e9:
+            value -= sent_at.timestamp()
+        return max(1.0, float(-(-value // 1)))
+    date = parse_http_date(text)
+    return None if date is None else max(1.0, (date - sent_at).total_seconds())
+
+
+def parse_http_date(text: str) -> datetime | None:
+    """Return an HTTP date as an aware datetime, or None."""
+    try:
+        date = email.utils.parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError):
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
+
+
+def now_utc() -> datetime:
+    """Return the time, in UTC."""
+    return datetime.now(UTC)
+
+
+def retrying(session: Session, attempts: int, *, retry: Any) -> tenacity.Retrying:
+    """Return a retrying loop with full jitter whose sleep ends when the session is stopped.
+
+    An exception's ``retry_after_s`` is a lower bound on the wait, clamped to the policy's cap.
+    """
+    policy = session.policy
+    jittered = tenacity.wait_random_exponential(multiplier=policy.backoff_min_s, max=policy.backoff_max_s)
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked = getattr(error, "retry_after_s", None) or 0.0
+        return min(max(jittered(state), asked), policy.wait_cap_s)
+
+    return tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(attempts) | tenacity.stop_when_event_set(session.stopped),
+        wait=wait,
+        retry=retry,
+        sleep=lambda seconds: session.wait(seconds) and None,
+        reraise=True,
+    )
+
+
+def unavailable(response: Response, what: str) -> ServerUnavailable:
+    """Build the error for an answer that says 'later'."""
+    return ServerUnavailable(
+        what,
+        retry_after_s=retry_after(response.headers, now_utc()),
+        where=redact(str(response.request.url)),
+        said=f"HTTP {response.status_code}",
+        hint="run the same command again later: it resumes",
+    )
+
+
+def answered(response: Response) -> str:
+    """Describe an answer in a few words, without its content."""
+    kind = response.headers.get("content-type", "no content type").split(";")[0]
+    request_id = response.headers.get("x-request-id")
+    return f"HTTP {response.status_code} ({kind})" + (f" request-id {request_id}" if request_id else "")
+
+
+def refuse_answer(response: Response, what: str) -> ServerError:
+    """Build the error for an answer that cannot be read."""
+    return ServerError(what, where=redact(str(response.request.url)), said=answered(response))

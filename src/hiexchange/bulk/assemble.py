@@ -1,0 +1,135 @@
+"""Put a job's pages and receipts together: the result, its warnings, and whether the watermark may move."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+
+from hiexchange import ndjson
+from hiexchange._files import write_json
+from hiexchange.bulk.journal import JobState
+from hiexchange.bulk.kickoff import read_object
+from hiexchange.bulk.manifest import Manifest, join_pages, parse_manifest
+from hiexchange.bulk.plan import plan_files
+from hiexchange.bulk.request import ExportRequest
+from hiexchange.bulk.result import ExportResult, FileReceipt
+from hiexchange.bulk.watermark import reason_to_hold, watermark_key, watermark_value
+from hiexchange.errors import DataError
+from hiexchange.servers import Server
+
+SERIOUS = ("fatal/", "error/")
+
+
+def read_pages(folder: Path, pages: Mapping[int, str], integrity: Mapping[str, str]) -> list[Manifest]:
+    """Return the manifest pages kept in a job folder, in order."""
+    return [
+        parse_manifest(
+            read_object((folder / f"manifest-{number:03}.json").read_bytes()), url=pages[number], integrity=integrity
+        )
+        for number in sorted(pages)
+    ]
+
+
+def result(
+    folder: Path, state: JobState, pages: list[Manifest], server: Server, request: ExportRequest, *, now: datetime
+) -> ExportResult:
+    """Return what the export gave, from what is committed."""
+    manifest = join_pages(pages)
+    planned, doubles = plan_files(pages)
+    receipts = tuple(FileReceipt.from_data(state.files[file.file]) for file in planned if file.file in state.files)
+    failed = {name: reason for name, reason in state.failed.items() if name not in state.files}
+    outcomes = count_outcomes(folder, receipts)
+    serious = [name for name in outcomes if name.startswith(SERIOUS)]
+    notes = [f"{receipt.file}: {note}" for receipt in receipts for note in receipt.notes]
+    ignored = (*state.ignored, *ignored_parameters(request, receipts))
+    partial = bool(failed or serious)
+    held = _held(manifest, receipts, request, server, failed=failed, serious=serious, ignored=ignored, now=now)
+    value = None
+    if held is None:
+        newest = max((item.newest for item in receipts if item.kind == "output"), default="")
+        value = watermark_value(
+            manifest.transaction_time,
+            newest=newest if server.policy.stale_guard else "",
+            overlap_s=server.policy.overlap_s,
+        )
+    return ExportResult(
+        folder=folder,
+        manifest=manifest,
+        receipts=receipts,
+        outcomes=outcomes,
+        deleted=sum(item.lines for item in receipts if item.kind == "deleted"),
+        failed=failed,
+        warnings=tuple(dict.fromkeys((*manifest.warnings, *doubles, *state.warnings, *notes))),
+        ignored_parameters=tuple(dict.fromkeys(ignored)),
+        partial=partial,
+        watermark=(watermark_key(server.url, server.version, request), value) if value else None,
+        held=held,
+    )
+
+
+def _held(
+    manifest: Manifest,
+    receipts: Iterable[FileReceipt],
+    request: ExportRequest,
+    server: Server,
+    *,
+    failed: Mapping[str, str],
+    serious: list[str],
+    ignored: tuple[str, ...],
+    now: datetime,
+) -> str | None:
+    if failed:
+        return f"{len(failed)} files are missing"
+    if serious and not server.policy.accept_partial:
+        return f"the server reports {serious[0]}"
+    if "_since" in ignored:
+        return "the server ignored _since"
+    if request.since is None and not any(item.resources for item in receipts if item.kind == "output"):
+        return "the export is empty"
+    return reason_to_hold(manifest.transaction_time, now=now)
+
+
+def ignored_parameters(request: ExportRequest, receipts: Iterable[FileReceipt]) -> list[str]:
+    """Name the parameters that the content shows the server did not follow."""
+    ignored = []
+    output = [item for item in receipts if item.kind == "output"]
+    if request.types and any(name not in (*request.types, "Parameters") for item in output for name in item.types):
+        ignored.append("_type")
+    if request.since and any(item.oldest and item.oldest < request.since[:10] for item in output):
+        ignored.append("_since")
+    return ignored
+
+
+def count_outcomes(folder: Path, receipts: Iterable[FileReceipt]) -> dict[str, int]:
+    """Count the issues of the export's OperationOutcomes by ``severity/code``; their text is not kept."""
+    counts: Counter[str] = Counter()
+    for receipt in receipts:
+        if receipt.kind != "outcome":
+            continue
+        try:
+            for value in ndjson.reader(folder / receipt.file):
+                for issue in value.get("issue") or () if isinstance(value, Mapping) else ():
+                    counts[f"{issue.get('severity', 'error')}/{issue.get('code', 'unknown')}"] += 1
+        except DataError:
+            counts["warning/unreadable"] += 1
+    return dict(counts)
+
+
+def write_receipt(folder: Path, done: ExportResult) -> None:
+    """Write ``receipt.json``: what a lake needs to take the folder over."""
+    write_json(
+        folder / "receipt.json",
+        {
+            "transaction_time": done.manifest.transaction_time,
+            "watermark": list(done.watermark) if done.watermark else None,
+            "held": done.held,
+            "partial": done.partial,
+            "failed": dict(done.failed),
+            "outcomes": dict(done.outcomes),
+            "ignored_parameters": list(done.ignored_parameters),
+            "warnings": list(done.warnings),
+            "files": [receipt.to_data() for receipt in done.receipts],
+        },
+    )

@@ -1,0 +1,560 @@
+"""The export job: start, wait, download, finish; resume from its folder after any stop.
+
+Every step is journaled before what cannot be undone. The folder describes itself (``request.json``,
+``journal.ndjson``, manifest pages, files), so that another process, or another day, goes on where
+this one stopped: a finished file is never fetched twice, a second job never started.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tenacity
+
+from hiexchange._files import folder_lock, read_json, sha256_file, storage_errors, write_bytes, write_json
+from hiexchange._http import Auth, NoAnswer, Policy, Session, now_utc, redact
+from hiexchange.bulk import assemble
+from hiexchange.bulk.download import Downloads, with_urls
+from hiexchange.bulk.journal import Journal
+from hiexchange.bulk.kickoff import KickOffPhase
+from hiexchange.bulk.manifest import Manifest, join_pages, parse_manifest
+from hiexchange.bulk.plan import PlannedFile, plan_files, renewed_urls
+from hiexchange.bulk.polling import FATAL, Page, Poller, fetch_next, poll_rules
+from hiexchange.bulk.protocol import PollRules
+from hiexchange.bulk.rejects import Rejects
+from hiexchange.bulk.request import ExportRequest
+from hiexchange.bulk.result import ExportResult, FileReceipt, JobStatus
+from hiexchange.bulk.watermark import WatermarkStore
+from hiexchange.errors import (
+    ConfigError,
+    ExportError,
+    HIExchangeError,
+    JobExpired,
+    JobFailed,
+    JobMismatch,
+    JobVanished,
+    PartialExport,
+    ServerUnavailable,
+)
+from hiexchange.events import Event, PageReceived, Reporter, Warned, ignore
+from hiexchange.servers import Server
+
+VERSION = 1
+RENEWALS = 3
+GONE = {200, 202, 204, 404, 410}
+
+
+class ExportJob:
+    """One bulk export in one folder. Not to be used by two threads at once."""
+
+    def __init__(self, server: Server, request: ExportRequest, folder: str | Path, *, on_event: Reporter) -> None:
+        """Use :meth:`start`, :meth:`resume` or :meth:`adopt`."""
+        self.server, self.request, self.folder = server, request, Path(folder)
+        self._event_lock = threading.Lock()
+        self._on_event = on_event
+        self.journal = Journal(self.folder / "journal.ndjson")
+        self._session: Session | None = None
+        self._busy = False
+
+    # Beginning --------------------------------------------------------------------------------
+
+    @classmethod
+    def start(
+        cls, server: Server, request: ExportRequest, folder: str | Path, *, on_event: Reporter | None = None
+    ) -> ExportJob:
+        """Kick off an export, or go on with the one in ``folder`` if it is of the same request.
+
+        Args:
+            server: Where.
+            request: What.
+            folder: Where the job lives; created.
+            on_event: Hears of progress; may be called from worker threads, one event at a time.
+
+        Raises:
+            JobMismatch: The folder belongs to another request or server.
+            JobLocked: Another process works in it.
+            KickOffRejected, AuthError, ServerUnavailable, ProtocolViolation: See their texts.
+        """
+        place = Path(folder)
+        if (place / "request.json").exists():
+            return cls.resume(place, server=server, request=request, on_event=on_event)
+        _refuse_strangers(place)
+        with storage_errors(place):
+            place.mkdir(parents=True, exist_ok=True)
+        job = cls(server, request, place, on_event=on_event or ignore)
+        with job._working():
+            job._write_request()
+            job._kick_off()
+        return job
+
+    @classmethod
+    def resume(
+        cls,
+        folder: str | Path,
+        *,
+        auth: Auth | None = None,
+        server: Server | None = None,
+        request: ExportRequest | None = None,
+        policy: Policy | None = None,
+        on_event: Reporter | None = None,
+    ) -> ExportJob:
+        """Go on with the job in ``folder``; the normal path after any stop.
+
+        Args:
+            folder: The job's folder.
+            auth: The credential, which is never stored.
+            server: Instead of ``auth``; must be the one the job was started with.
+            request: Needed again when it named patients; must equal the stored one.
+            policy: Numbers to change.
+            on_event: Hears of progress.
+
+        Raises:
+            ConfigError: There is no job in the folder.
+            JobMismatch, JobLocked, JournalCorrupt: See their texts.
+            JobFailed, JobVanished, JobExpired: The job had ended so.
+        """
+        place = Path(folder)
+        stored = _read_request(place)
+        server = _same_server(stored, server) if server else _server_from(stored, auth, policy)
+        if request is not None and (different := request.differences(stored["request"])):
+            raise JobMismatch(
+                "the folder belongs to another request",
+                where=str(place),
+                said=f"different: {', '.join(different)}",
+                hint="use another folder for another request",
+            )
+        job = cls(server, request or ExportRequest.from_canonical(stored["request"]), place, on_event=on_event or ignore)
+        with job._working():
+            job._raise_if_over()
+            job._repair_files()
+            if job.journal.state.phase in ("planned", "intent"):
+                job._kick_off()
+        return job
+
+    @classmethod
+    def adopt(
+        cls,
+        server: Server,
+        status_url: str,
+        folder: str | Path,
+        *,
+        request: ExportRequest | None = None,
+        on_event: Reporter | None = None,
+    ) -> ExportJob:
+        """Take over a job that runs at the server: a lost folder, or one started elsewhere."""
+        place = Path(folder)
+        if (place / "request.json").exists():
+            raise JobMismatch("the folder holds a job already", where=str(place), hint="resume it, or use another")
+        _refuse_strangers(place)
+        with storage_errors(place):
+            place.mkdir(parents=True, exist_ok=True)
+        job = cls(server, request or ExportRequest(level="system"), place, on_event=on_event or ignore)
+        with job._working():
+            job._connect().permit(status_url, token=server.auth is not None)
+            job._write_request()
+            job.journal.write("accepted", status_url=status_url, adopted=True)
+        return job
+
+    # Phases -----------------------------------------------------------------------------------
+
+    def wait(self, deadline_s: float | None = None) -> Manifest:
+        """Poll until the server has prepared every file, and return the manifest of all pages.
+
+        Args:
+            deadline_s: Seconds to wait at most; the policy's by default.
+
+        Raises:
+            JobFailed, JobVanished, JobExpired, JobTimeout, AuthError, ProtocolViolation.
+        """
+        with self._working():
+            self._wait(deadline_s)
+            return self.manifest()
+
+    def download(self, *, workers: int | None = None, accept_partial: bool | None = None) -> ExportResult:
+        """Fetch and prove every file that is not committed yet.
+
+        Args:
+            workers: Threads; by default the governor decides (4, up to 16).
+            accept_partial: Return a partial result instead of raising; the policy's by default.
+
+        Raises:
+            PartialExport: Some files could not be had; ``.result`` holds what was.
+            StorageError: The disk; free space and resume.
+        """
+        with self._working():
+            if self.journal.state.phase in ("planned", "intent", "polling"):
+                self._wait(None)
+            if self.journal.state.phase == "complete":
+                self._download(workers)
+            result = self._result()
+            accepted = self.server.policy.accept_partial if accept_partial is None else accept_partial
+            if result.failed and not accepted:
+                raise _partial(result)
+            if self.journal.state.phase == "complete":
+                self.journal.write("downloaded", partial=result.partial)
+                assemble.write_receipt(self.folder, result)
+            return result
+
+    def mark_ingested(self, store: WatermarkStore | None = None) -> None:
+        """Say that the data were taken over; with ``store``, commit the watermark there.
+
+        Raises:
+            ExportError: Not everything is downloaded.
+        """
+        with self._working():
+            if self.journal.state.phase == "downloaded":
+                self.journal.write("ingested")
+            if self.journal.state.phase != "ingested":
+                raise ExportError("the export is not downloaded yet", where=str(self.folder))
+            if store is not None and not self.journal.state.watermark_done:
+                result = self._result()
+                if result.watermark is not None:
+                    store.commit(*result.watermark, run_id=self.folder.name)
+                self.journal.write("watermark", key=result.watermark and result.watermark[0])
+
+    def finish(self) -> None:
+        """Delete the job at the server, once the data were taken over. Doing it twice is harmless.
+
+        Raises:
+            ExportError: :meth:`mark_ingested` has not been called.
+        """
+        with self._working():
+            if self.journal.state.phase == "finished":
+                return
+            if self.journal.state.phase != "ingested":
+                raise ExportError(
+                    "the data have not been taken over yet, so the job stays at the server",
+                    where=str(self.folder),
+                    hint="ingest the result and call mark_ingested() first",
+                )
+            if self.server.preset.delete == "after_ingest":
+                self._delete()
+            self.journal.write("finished")
+        self.close()
+
+    def cancel(self) -> None:
+        """Delete the job at the server now; committed files stay."""
+        with self._working():
+            self._delete()
+            self.journal.write("cancelled")
+        self.close()
+
+    def stop(self) -> None:
+        """Ask a running wait or download, in another thread, to stop; nothing is lost."""
+        if self._session is not None:
+            self._session.stopped.set()
+
+    def close(self) -> None:
+        """Close connections and the journal's file."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+        self.journal.close()
+
+    def __enter__(self) -> ExportJob:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def status(self) -> JobStatus:
+        """Return where the job stands; no network."""
+        return read_status(self.folder)
+
+    def manifest(self) -> Manifest:
+        """Return the manifest of all pages known.
+
+        Raises:
+            ExportError: There is none yet.
+        """
+        pages = self._pages()
+        if not pages:
+            raise ExportError("the server has not given a manifest yet", where=str(self.folder))
+        return join_pages(pages)
+
+    # Inside -----------------------------------------------------------------------------------
+
+    def _report(self, event: Event) -> None:
+        with self._event_lock:
+            self._on_event(event)
+
+    def _connect(self) -> Session:
+        if self._session is None:
+            self._session = self.server.connect(types=self.request.types, on_event=self._report)
+        return self._session
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """Hold the folder's lock, and journal an interruption."""
+        with folder_lock(self.folder, what="job folder"):
+            self.journal.refresh()
+            try:
+                yield
+            except KeyboardInterrupt:
+                self.journal.write("interrupted")
+                if self._session is not None:
+                    self._session.stopped.clear()
+                raise
+            finally:
+                self.journal.close()
+
+    def _write_request(self) -> None:
+        stored = self.request.canonical(patients=self.server.policy.store_patients)
+        server = {"url": self.server.url, "preset": self.server.preset.name, "version": self.server.version}
+        write_json(self.folder / "request.json", {"format": VERSION, "server": server, "request": stored})
+
+    def _kick_off(self) -> None:
+        state = self.journal.state
+        if state.phase == "intent":
+            self.journal.write("warned", message="possible_orphan: the last kick-off may have been accepted unseen")
+            self._report(Warned("the last kick-off may have been accepted unseen; it is sent again"))
+        phase = KickOffPhase(self._connect(), self.request, self.server.preset, self.journal, self._report)
+        accepted = phase.run()
+        if accepted.manifest is not None:
+            self.journal.write("accepted", status_url=None)
+            self._take_page(Page(self.server.url + self.request.path, accepted.manifest, None, last=True))
+            self._follow_links()
+            self.journal.write("complete")
+
+    def _wait(self, deadline_s: float | None) -> None:
+        state = self.journal.state
+        if state.phase in ("planned", "intent"):
+            self._kick_off()
+        if state.phase != "polling":
+            return
+        limit = deadline_s if deadline_s is not None else self.server.preset.deadline_s or self.server.policy.deadline_s
+        try:
+            self._poller().until_complete(limit, self._take_page)
+            self._follow_links()
+        except (JobFailed, JobVanished, JobExpired) as error:
+            self.journal.write("failed", kind=type(error).__name__, reason=error.said or "")
+            raise
+        self.journal.write("complete")
+
+    def _poller(self) -> Poller:
+        state = self.journal.state
+        assert state.status_url is not None
+        return Poller(
+            self._connect(),
+            state.status_url,
+            self._rules(),
+            self.server.preset,
+            self._report,
+            accepted_at=state.accepted_at or now_utc(),
+        )
+
+    def _rules(self) -> PollRules:
+        return poll_rules(
+            self.server.policy,
+            self.server.preset,
+            separate_status=self.journal.state.separate_status,
+            allow_partial=self.request.allow_partial,
+        )
+
+    def _take_page(self, page: Page) -> None:
+        """Keep a page as received, then journal it; the status URL's own page may grow a ``next`` link."""
+        manifest = self._parse(page)
+        number = next((n for n, url in self.journal.state.pages.items() if url == page.url), None)
+        number = number or len(self.journal.state.pages) + 1
+        write_bytes(self.folder / f"manifest-{number:03}.json", page.content)
+        self.journal.write("page", page=number, url=page.url, expires=page.expires, next=list(manifest.links))
+        for text in manifest.warnings:
+            self._report(Warned(text))
+        self._report(PageReceived(number, sum(1 for _ in manifest.files())))
+
+    def _follow_links(self) -> None:
+        while self.journal.state.more:
+            url = self.journal.state.more[0]
+            self._connect().permit(url, token=False)
+            self._take_page(fetch_next(self._connect(), url))
+
+    def _parse(self, page: Page) -> Manifest:
+        from hiexchange.bulk.kickoff import read_object
+
+        return parse_manifest(
+            read_object(page.content), url=page.url, integrity=self.server.preset.integrity, expires=page.expires
+        )
+
+    def _pages(self) -> list[Manifest]:
+        return assemble.read_pages(self.folder, self.journal.state.pages, self.server.preset.integrity)
+
+    def _download(self, workers: int | None) -> None:
+        planned, warnings = plan_files(self._pages())
+        for text in warnings:
+            self._report(Warned(text))
+        done = self.journal.state.files
+        for name in {Path(file.file).parent for file in planned}:
+            (self.folder / name).mkdir(exist_ok=True)
+        missing = [file for file in planned if file.file not in done]
+        rejected = sum(data.get("rejected_lines", 0) for data in done.values())
+        downloads = Downloads(
+            folder=self.folder,
+            session=self._connect(),
+            journal=self.journal,
+            preset=self.server.preset,
+            report=self._report,
+            rejects=Rejects(self.folder / "rejected.ndjson", already=rejected),
+            dated=self.request.since is not None or self.server.policy.stale_guard,
+        )
+        for _ in range(RENEWALS):
+            downloads.run(missing, workers=workers)
+            expired, downloads.expired = downloads.expired, []
+            if not expired:
+                return
+            missing = self._renewed(expired)
+            if not missing:
+                break
+        for file in downloads.expired or expired:
+            self.journal.write("file_failed", file=file.file, reason="the link has expired")
+
+    def _renewed(self, expired: list[PlannedFile]) -> list[PlannedFile]:
+        """Ask for the manifest again: servers may renew links. Same links again are no renewal."""
+        if self.journal.state.static:
+            return []
+        self._report(Warned(f"{len(expired)} links have expired; the manifest is asked for again"))
+        pages: list[Page] = []
+        try:
+            self._poller().until_complete(self.server.policy.deadline_s, pages.append)
+        except ExportError as error:
+            self._report(Warned(f"the links cannot be renewed: {error.what}"))
+            return []
+        fresh = [self._parse(page) for page in pages]
+        renewed = with_urls(expired, renewed_urls(expired, fresh))
+        old = {file.file: file.item.url for file in expired}
+        return [file for file in renewed if file.item.url != old[file.file]]
+
+    def _result(self) -> ExportResult:
+        return assemble.result(self.folder, self.journal.state, self._pages(), self.server, self.request, now=now_utc())
+
+    def _raise_if_over(self) -> None:
+        fatal = self.journal.state.fatal
+        if self.journal.state.phase == "failed" and fatal is not None:
+            kinds: Mapping[str, type[HIExchangeError]] = {kind.__name__: kind for kind in FATAL.values()}
+            raise kinds.get(fatal[0], JobFailed)(
+                "the job had ended at the server",
+                where=str(self.folder),
+                said=fatal[1] or None,
+                hint="start the export anew in another folder; committed files stay",
+            )
+        if self.journal.state.phase == "cancelled":
+            raise JobFailed("the job was cancelled", where=str(self.folder), hint="start the export anew")
+
+    def _repair_files(self) -> None:
+        """Bring the disk to what the journal says: finish renames, drop strays, forget files that are gone."""
+        for name, data in list(self.journal.state.files.items()):
+            final, part = self.folder / name, self.folder / f"{name}.part"
+            receipt = FileReceipt.from_data(data)
+            if not final.exists() and part.exists() and part.stat().st_size == receipt.stored_bytes:
+                part.replace(final)
+            if not self._intact(final, receipt):
+                self._report(Warned(f"{name} is not as it was committed; it is fetched again"))
+                self.journal.write("forgotten", file=name)
+        for stray in self.folder.glob("*/*.part"):
+            stray.unlink()
+
+    def _intact(self, path: Path, receipt: FileReceipt) -> bool:
+        if not path.exists() or path.stat().st_size != receipt.stored_bytes:
+            return False
+        return self.server.policy.verify_committed != "full" or sha256_file(path) == receipt.sha256
+
+    def _delete(self) -> None:
+        url = self.journal.state.status_url
+        if url is None:
+            return
+        session = self._connect()
+
+        def attempt() -> int:
+            response = session.send("DELETE", url, token=session.auth is not None)
+            if response.status_code >= 500 or response.status_code == 429:
+                raise ServerUnavailable("the job cannot be deleted now", said=f"HTTP {response.status_code}")
+            return response.status_code
+
+        loop = _delete_loop(session)
+        try:
+            status = loop(attempt)
+            said = f"HTTP {status}"
+        except ServerUnavailable as error:
+            status, said = 0, error.said or error.what
+        if status not in GONE:
+            self._report(Warned(f"the job could not be deleted at the server ({said})"))
+            self.journal.write("warned", message=f"DELETE failed: {said}")
+
+
+def _delete_loop(session: Session) -> tenacity.Retrying:
+    from hiexchange._http import retrying
+
+    passing = tenacity.retry_if_exception(
+        lambda error: isinstance(error, ServerUnavailable) and not (isinstance(error, NoAnswer) and error.fatal)
+    )
+    return retrying(session, session.policy.delete_attempts, retry=passing)
+
+
+def read_status(folder: str | Path) -> JobStatus:
+    """Return where the job in ``folder`` stands, from its files alone.
+
+    Raises:
+        ConfigError: There is no job in the folder.
+    """
+    place = Path(folder)
+    stored = _read_request(place)
+    state = Journal(place / "journal.ndjson").state
+    server = _server_from(stored, None, None)
+    pages = assemble.read_pages(place, state.pages, server.preset.integrity)
+    planned = plan_files(pages)[0] if pages else None
+    receipts = [FileReceipt.from_data(data) for data in state.files.values()]
+    return JobStatus(
+        phase=state.phase,
+        folder=place,
+        status_url=redact(state.status_url) if state.status_url else None,
+        files_total=None if planned is None else len(planned),
+        files_done=len(receipts),
+        resources=sum(receipt.resources for receipt in receipts if receipt.kind == "output"),
+        failed=dict(state.failed),
+        interrupted=state.interrupted,
+        transaction_time=join_pages(pages).transaction_time if pages else None,
+    )
+
+
+def _partial(result: ExportResult) -> PartialExport:
+    name, reason = next(iter(result.failed.items()))
+    count = len(result.failed)
+    return PartialExport(
+        f"{count:,} of {len(result.receipts) + count:,} files could not be had",
+        result=result,
+        where=str(result.folder),
+        said=f"{name}: {reason}",
+        hint="`hiexchange export resume` tries them again; --accept-partial takes what is there",
+    )
+
+
+def _read_request(place: Path) -> Any:
+    try:
+        return read_json(place / "request.json")
+    except (OSError, ValueError):
+        raise ConfigError("there is no export job in the folder", where=str(place)) from None
+
+
+def _server_from(stored: Mapping[str, Any], auth: Auth | None, policy: Policy | None) -> Server:
+    known = stored["server"]
+    policy = policy or Policy(allow_http=str(known["url"]).startswith("http:"))
+    return Server(known["url"], auth, preset=known["preset"], policy=policy, version=known.get("version"))
+
+
+def _same_server(stored: Mapping[str, Any], server: Server) -> Server:
+    if stored["server"]["url"] != server.url:
+        raise JobMismatch(
+            "the folder belongs to another server",
+            said=f"stored: {redact(stored['server']['url'])}; given: {redact(server.url)}",
+            hint="use another folder for another server",
+        )
+    return server
+
+
+def _refuse_strangers(place: Path) -> None:
+    """Refuse a folder that holds something else: an export must not mix with other files."""
+    if place.is_dir() and any(item.name != "lock" for item in place.iterdir()):
+        raise JobMismatch("the folder is not empty and holds no job", where=str(place), hint="use an empty folder")

@@ -1,0 +1,179 @@
+"""Prove a file line by line as it streams past: each line one JSON object of the right type.
+
+Whole blocks are checked at once by msgspec (about 1 GB/s, 2026-11, one core); only a block that fails
+is read line by line. Blank lines, CRLF, a byte-order mark, NUL padding and a missing last line end
+are set right and counted; a line that is no JSON object is a :class:`Reject`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import msgspec
+
+from hiexchange.ndjson import BOM
+
+BLOCK = 1 << 20
+MAX_REJECTS_KEPT = 1000
+
+
+class _Line(msgspec.Struct):
+    resourceType: str
+
+
+class _DatedLine(msgspec.Struct):
+    resourceType: str
+    meta: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Meta(msgspec.Struct):
+    lastUpdated: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A line that is not one JSON object of FHIR."""
+
+    line: int
+    offset: int
+    reason: str
+    text: bytes = field(repr=False)
+
+
+class LineCheck:
+    """Feed decoded bytes, get clean ones; the counts are right after :meth:`finish`."""
+
+    def __init__(self, *, dated: bool = False, max_line_bytes: int = 256 << 20) -> None:
+        """Start; with ``dated`` the oldest and newest ``meta.lastUpdated`` are kept."""
+        self.lines = 0
+        self.types: dict[str, int] = {}
+        self.rejects: list[Reject] = []
+        self.rejected = 0
+        self.notes: set[str] = set()
+        self.oldest = self.newest = ""
+        self.too_long = False
+        self._max_line = max_line_bytes
+        self._dated = dated
+        self._decoder = msgspec.json.Decoder(_DatedLine if dated else _Line)
+        self._meta = msgspec.json.Decoder(_Meta)
+        self._tail: list[bytes] = []
+        self._tail_size = 0
+        self._offset = 0
+        self._number = 0
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the clean bytes of every line that ends in ``data`` or before it."""
+        self._tail.append(data)
+        self._tail_size += len(data)
+        if self._tail_size < BLOCK or b"\n" not in data:
+            if self._tail_size > self._max_line and not any(b"\n" in part for part in self._tail):
+                self.too_long = True
+                self._offset += self._tail_size
+                self._tail, self._tail_size = [], 0
+            return b""
+        joined = b"".join(self._tail)
+        end = joined.rfind(b"\n") + 1
+        self._tail, self._tail_size = [joined[end:]], len(joined) - end
+        return self._check(joined[:end])
+
+    def finish(self) -> bytes:
+        """Return the clean bytes of what is left, ended by a line end."""
+        joined = b"".join(self._tail)
+        self._tail, self._tail_size = [], 0
+        if joined and not joined.endswith(b"\n"):
+            if joined.strip(b"\0 \t\r"):
+                self.notes.add("the last line has no line end")
+            joined += b"\n"
+        return self._check(joined) if joined else b""
+
+    def _check(self, block: bytes) -> bytes:
+        if self._offset == 0 and block.startswith(BOM):
+            self.notes.add("byte-order mark")
+            self._offset += len(BOM)
+            block = block[len(BOM) :]
+        try:
+            if not block.isascii():
+                block.decode()
+            found = self._decoder.decode_lines(block)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return self._one_by_one(block)
+        ends = block.count(b"\n")
+        if len(found) != ends or b"\r\n" in block:
+            return self._one_by_one(block)
+        self._number += ends
+        self._offset += len(block)
+        self.lines += ends
+        self._count(found)
+        return block
+
+    def _count(self, found: list[_Line]) -> None:
+        names = {line.resourceType for line in found}
+        if len(names) == 1:
+            name = names.pop()
+            self.types[name] = self.types.get(name, 0) + len(found)
+        else:
+            for line in found:
+                self.types[line.resourceType] = self.types.get(line.resourceType, 0) + 1
+        if self._dated:
+            for line in found:
+                self._date(line)
+
+    def _date(self, line: _Line) -> None:
+        try:
+            updated = self._meta.decode(line.meta).lastUpdated  # type: ignore[attr-defined]
+        except msgspec.DecodeError:
+            return
+        if updated:
+            self.newest = max(self.newest, updated)
+            self.oldest = min(self.oldest or updated, updated)
+
+    def _one_by_one(self, block: bytes) -> bytes:
+        return b"".join(self._clean_lines(block))
+
+    def _clean_lines(self, block: bytes) -> Iterator[bytes]:
+        for raw in block.split(b"\n")[:-1]:
+            self._number += 1
+            start = self._offset
+            self._offset += len(raw) + 1
+            line = self._set_right(raw)
+            if not line:
+                continue
+            reason = self._wrong_with(line)
+            if reason is None:
+                self.lines += 1
+                yield line + b"\n"
+                continue
+            self.rejected += 1
+            if len(self.rejects) < MAX_REJECTS_KEPT:
+                self.rejects.append(Reject(self._number, start, reason, line))
+
+    def _set_right(self, raw: bytes) -> bytes:
+        line = raw
+        if line.endswith(b"\r"):
+            self.notes.add("CRLF line ends")
+            line = line[:-1]
+        if b"\0" in line:
+            stripped = line.strip(b"\0")
+            if stripped != line:
+                self.notes.add("NUL padding")
+            line = stripped
+        if not line.strip():
+            self.notes.add("blank lines")
+            return b""
+        return line
+
+    def _wrong_with(self, line: bytes) -> str | None:
+        try:
+            line.decode()
+        except UnicodeDecodeError:
+            return "invalid UTF-8"
+        try:
+            found = self._decoder.decode(line)
+        except msgspec.ValidationError:
+            return "not a FHIR resource"
+        except msgspec.DecodeError as error:
+            # Positions only, never content.
+            return f"not JSON: {error}"
+        self._count([found])
+        return None

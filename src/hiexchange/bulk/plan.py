@@ -1,0 +1,64 @@
+"""Which files a manifest asks for, and under which names of our own they are kept. Pure.
+
+Names come from our counter and the type, never from URLs: duplicate names lost data elsewhere. They
+depend only on the order of the pages, so a resumed job finds its files again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from hiexchange.bulk.manifest import Manifest, OutputFile
+
+FOLDERS = {"output": "output", "deleted": "deleted", "outcome": "outcome"}
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFile:
+    """One file to fetch, and where it goes."""
+
+    file: str
+    item: OutputFile
+    requires_token: bool | None
+
+
+def plan_files(pages: Iterable[Manifest]) -> tuple[list[PlannedFile], list[str]]:
+    """Return the files to fetch in order, and warnings; a URL listed twice is fetched once."""
+    counters: Counter[tuple[str, str]] = Counter()
+    seen: dict[str, PlannedFile] = {}
+    planned: list[PlannedFile] = []
+    warnings: list[str] = []
+    for page in pages:
+        for item in page.files():
+            if item.url in seen:
+                warnings.append(f"{seen[item.url].file} is listed more than once; it is fetched once")
+                continue
+            name = item.type or {"output": "organized", "outcome": "OperationOutcome", "deleted": "Bundle"}[item.kind]
+            counters[item.kind, name] += 1
+            file = f"{FOLDERS[item.kind]}/{name}.{counters[item.kind, name]:05}.ndjson"
+            seen[item.url] = PlannedFile(file, item, page.requires_access_token)
+            planned.append(seen[item.url])
+    return planned, list(dict.fromkeys(warnings))
+
+
+def renewed_urls(planned: Iterable[PlannedFile], fresh: Iterable[Manifest]) -> Mapping[str, OutputFile]:
+    """Match renewed links to planned files: by full URL, else by URL without query where that is unique.
+
+    Returns:
+        Our file name to the renewed entry, for those that were found.
+    """
+    exact: dict[str, OutputFile] = {}
+    by_path: dict[str, list[OutputFile]] = {}
+    for page in fresh:
+        for item in page.files():
+            exact[item.url] = item
+            by_path.setdefault(item.key, []).append(item)
+    found: dict[str, OutputFile] = {}
+    for file in planned:
+        same_path = by_path.get(file.item.key, [])
+        item = exact.get(file.item.url) or (same_path[0] if len(same_path) == 1 else None)
+        if item is not None:
+            found[file.file] = item
+    return found

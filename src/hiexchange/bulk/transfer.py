@@ -1,0 +1,201 @@
+"""One attempt at one file: stream it to ``.part``, prove it, and say what was proved.
+
+Nothing here retries; :mod:`hiexchange.bulk.download` does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from hiexchange._files import storage_errors
+from hiexchange._http import Policy, Response, raw_body
+from hiexchange.bulk.decode import BodyDecoder, Broken
+from hiexchange.bulk.lines import LineCheck
+from hiexchange.bulk.manifest import OutputFile
+
+HEADER_TYPE = "Parameters"
+BUFFER = 1 << 20
+
+
+class Stopped(Exception):
+    """The job was stopped while a body was being read."""
+
+
+@dataclass(slots=True)
+class Body:
+    """What came out of one attempt."""
+
+    wire_bytes: int = 0
+    plain_bytes: int = 0
+    stored_bytes: int = 0
+    sha256: str = ""
+    plain_sha256: str = ""
+    complete: bool = False
+    """The bytes ran to the end the sender meant; only the content can still be wrong."""
+    verified: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    check: LineCheck = field(default_factory=LineCheck)
+
+
+class Meter:
+    """Abort a body that trickles: fewer bytes than the floor over the window."""
+
+    def __init__(self, policy: Policy) -> None:
+        """Start now."""
+        self._floor = policy.stall_floor_bytes_s * policy.stall_window_s
+        self._window = policy.stall_window_s
+        self._since = time.monotonic()
+        self._bytes = 0
+
+    def count(self, size: int) -> None:
+        """Take ``size`` more bytes into account.
+
+        Raises:
+            Broken: Too slow.
+        """
+        self._bytes += size
+        now = time.monotonic()
+        if now - self._since >= self._window:
+            if self._bytes < self._floor:
+                raise Broken("the body trickled below the stall floor")
+            self._since, self._bytes = now, 0
+
+
+def receive(
+    response: Response, part: Path, item: OutputFile, policy: Policy, *, stopped: Callable[[], bool], dated: bool
+) -> Body:
+    """Stream a 200 answer into ``part`` and check it on the way; ``part`` is fsynced.
+
+    Raises:
+        NoAnswer: The connection broke.
+        Broken: The bytes cannot be whole.
+        Stopped: ``stopped()`` became true.
+        StorageError: The disk.
+    """
+    body = Body(check=LineCheck(dated=dated, max_line_bytes=policy.max_line_bytes))
+    decoder = BodyDecoder(response.headers.get("content-encoding", ""))
+    plain_digest = hashlib.sha256() if item.checksum else None
+    digest = hashlib.sha256()
+    with storage_errors(part), part.open("wb", buffering=0) as file:
+
+        def store(data: bytes) -> None:
+            if data:
+                digest.update(data)
+                _write(file, data)
+                body.stored_bytes += len(data)
+
+        for plain in _decoded(response, decoder, body, policy, stopped):
+            if plain_digest:
+                plain_digest.update(plain)
+            store(body.check.feed(plain))
+        store(body.check.finish())
+        os.fsync(file.fileno())
+    body.sha256 = digest.hexdigest()
+    body.plain_sha256 = plain_digest.hexdigest() if plain_digest else ""
+    body.notes += [*decoder.notes, *sorted(body.check.notes)]
+    body.complete = True
+    if "content-length" in response.headers or "chunked" in response.headers.get("transfer-encoding", "").lower():
+        body.verified.append("transport")
+    if decoder.layers:
+        body.verified.append("gzip")
+    return body
+
+
+def _decoded(
+    response: Response, decoder: BodyDecoder, body: Body, policy: Policy, stopped: Callable[[], bool]
+) -> Iterator[bytes]:
+    meter = Meter(policy)
+    for raw in raw_body(response):
+        if stopped():
+            raise Stopped
+        body.wire_bytes += len(raw)
+        meter.count(len(raw))
+        for piece in decoder.feed(raw):
+            body.plain_bytes += len(piece)
+            if body.plain_bytes > policy.max_file_bytes or (
+                body.plain_bytes > BUFFER and body.plain_bytes > body.wire_bytes * policy.max_ratio
+            ):
+                raise Broken("the body grows past every sensible size")
+            yield piece
+    for piece in decoder.finish():
+        body.plain_bytes += len(piece)
+        yield piece
+
+
+def _write(file: IO[bytes], data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def problem_with(body: Body, item: OutputFile, *, length_of: str, strict: bool) -> str | None:
+    """Return why a received body is not the file the manifest promised, or None; fills ``verified``.
+
+    Counts of error entries are not compared: the SMART server's are wrong (1000 for one line).
+    """
+    check = body.check
+    if check.too_long:
+        return "a line is longer than the limit"
+    if not check.rejected:
+        body.verified.append("parse")
+    elif not check.lines:
+        return "the body is not NDJSON"
+    if wrong := _wrong_types(body, item, strict):
+        return wrong
+    if item.kind == "output" and item.count is not None:
+        found = resources_in(check, item) + check.rejected
+        if found < item.count:
+            return f"{found:,} of {item.count:,} resources arrived"
+        if found > item.count:
+            body.notes.append(f"{found:,} resources arrived, {item.count:,} were announced")
+        else:
+            body.verified.append("count")
+    return _wrong_bytes(body, item, length_of)
+
+
+def resources_in(check: LineCheck, item: OutputFile) -> int:
+    """Count resources; the header lines of organized output are none."""
+    headers = check.types.get(HEADER_TYPE, 0) if item.type is None else 0
+    return check.lines - headers
+
+
+def _wrong_types(body: Body, item: OutputFile, strict: bool) -> str | None:
+    types = body.check.types
+    if item.kind != "output" or item.type is None:
+        return None
+    others = sorted(name for name in types if name != item.type)
+    if not others:
+        body.verified.append("type")
+        return None
+    if set(types) == {"OperationOutcome"}:
+        return "the body is an OperationOutcome instead of the file"
+    text = f"holds {', '.join(others[:3])} beside {item.type}"
+    if strict:
+        return text
+    body.notes.append(text)
+    return None
+
+
+def _wrong_bytes(body: Body, item: OutputFile, length_of: str) -> str | None:
+    if item.checksum:
+        if body.plain_sha256 != item.checksum:
+            return "the checksum differs"
+        body.verified.append("sha256")
+    elif item.checksum_note:
+        body.notes.append(item.checksum_note)
+    for name, expected in (("fileSize", item.size), ("length", item.length)):
+        if expected is None:
+            continue
+        if expected in (body.plain_bytes, body.wire_bytes):
+            body.verified.append("size")
+        elif name == "length" and length_of == "plain" and not item.checksum:
+            return f"the file has {body.plain_bytes:,} bytes, {expected:,} were announced"
+        else:
+            body.notes.append(f"{name} says {expected:,} bytes, the plain file has {body.plain_bytes:,}")
+    return None
