@@ -184,6 +184,30 @@ MEMBER = Table(
     ),
 )
 
+ROSTER = Table(
+    "roster",
+    "One roster file that was handed in, and what became of it.",
+    ("roster_id", "received_at"),
+    (
+        Column("roster_id", TEXT, "see MEMBER", True),
+        Column("payer_id", TEXT, "payer that handed it in", True),
+        Column("list_id", TEXT, "which of its lists: only files of one list replace each other", True),
+        Column("file_name", TEXT, "name as received", True),
+        Column("file_sha256", TEXT, "of the bytes", True),
+        Column("header_sha", TEXT, "of the folded header: tells when columns change"),
+        Column("layout", TEXT, "name and version of the layout", True),
+        Column("mode", TEXT, "full or delta", True),
+        Column("as_of_on", DAY, "the day the file speaks of", True),
+        Column("received_at", INSTANT, "when it was read", True),
+        Column("state", TEXT, "accepted, held or refused", True),
+        Column("accepted_by", TEXT, "who released a held file"),
+        Column("rows_read", INT, "rows in the file", True),
+        Column("rows_accepted", INT, "rows that became MEMBER rows", True),
+        Column("rows_refused", INT, "rows that became ISSUE rows", True),
+        Column("rows_duplicate", INT, "exact duplicates, counted once", True),
+    ),
+)
+
 ATTRIBUTION = Table(
     "attribution",
     "Who cares for whom, bitemporal and append-only. Stored rows are assertions, never edited.",
@@ -204,6 +228,14 @@ ATTRIBUTION = Table(
         *_SOURCE,
         Column("status", TEXT, "active, inactive, disputed, suppressed", True),
         Column("reason_code", TEXT, "why the status is not active"),
+        Column("list_id", TEXT, "which of the payer's lists: only files of one list replace each other"),
+        Column("list_mode", TEXT, "full (absent = dropped) or delta (absent = unchanged)"),
+        Column("list_seq", INT, "1, 2, ... files of the list in the order they became known; orders equal known_from"),
+        Column("received_at", INSTANT, "when the file came; orders files of one as-of date"),
+        Column("authority_from", DAY, "first day the file speaks for: its as-of date, earlier in a restatement"),
+        Column("authority_to", DAY, "first day after it"),
+        Column("asserted_from", DAY, "start as the row says; null where the row follows from absence"),
+        Column("asserted_to", DAY, "end as the row says"),
     ),
 )
 
@@ -446,6 +478,7 @@ TABLES: dict[str, Table] = {
     table.name: table
     for table in (
         MEMBER,
+        ROSTER,
         ATTRIBUTION,
         PERSON,
         PERSON_LINK,
