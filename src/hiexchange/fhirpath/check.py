@@ -252,7 +252,7 @@ def _projected(checker: Checker, node: tree.Call, parent: Shape, arguments: list
 
 
 def _unknown(checker: Checker, node: tree.Call, parent: Shape, arguments: list[Shape]) -> Shape:
-    return Shape(parent.types, True, False)
+    return Shape((), True, False)
 
 
 _SPECIAL: dict[str, _Special] = {
@@ -266,13 +266,16 @@ _SPECIAL: dict[str, _Special] = {
     "children": _unknown,
     "descendants": _unknown,
     "resolve": _unknown,
+    "round": lambda checker, node, parent, arguments: Shape(("System.Decimal",)),
+    "abs": lambda checker, node, parent, arguments: parent.with_many(False),
+    "power": lambda checker, node, parent, arguments: parent.with_many(False),
 }
 
 _TYPED = {"ofType", "is", "as", "getReferenceKey"}
 _WALKING = {"where", "select", "all", "exists", "repeat", "aggregate"}
 _SAME = {
     "where", "first", "last", "tail", "skip", "take", "single", "distinct", "intersect", "exclude", "trace",
-    "lowBoundary", "highBoundary", "abs",
+    "lowBoundary", "highBoundary",
 }  # fmt: skip
 _BOOLEAN = (
     "exists", "empty", "not", "all", "allTrue", "anyTrue", "allFalse", "anyFalse", "subsetOf", "supersetOf",
@@ -290,7 +293,7 @@ _RESULT = {
     **dict.fromkeys(
         ("count", "length", "indexOf", "lastIndexOf", "toInteger", "ceiling", "floor", "truncate"), "System.Integer"
     ),
-    **dict.fromkeys(("toDecimal", "sqrt", "exp", "ln", "log", "power", "round"), "System.Decimal"),
+    **dict.fromkeys(("toDecimal", "sqrt", "exp", "ln", "log"), "System.Decimal"),
     "toBoolean": "System.Boolean",
     "toDate": "System.Date",
     "toDateTime": "System.DateTime",

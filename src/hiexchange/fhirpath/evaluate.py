@@ -17,7 +17,7 @@ from hiexchange.errors import FHIRPathError
 from hiexchange.fhirpath import compare, functions, quantity, tree
 from hiexchange.fhirpath.arithmetic import arithmetic, negate
 from hiexchange.fhirpath.columns import Collection, Ints, Part, dense, empty, join_same_type, merge, unite
-from hiexchange.fhirpath.frame import Environment, Frame
+from hiexchange.fhirpath.frame import Environment, Frame, spread
 from hiexchange.fhirpath.functions.subset import at_index, distinct
 from hiexchange.fhirpath.functions.typing import as_type, is_type
 from hiexchange.fhirpath.navigate import child
@@ -59,9 +59,15 @@ def _index(node: tree.Index, frame: Frame) -> Collection:
 
 
 def _total(node: tree.Total, frame: Frame) -> Collection:
-    if frame.total is None:
-        raise FHIRPathError("$total is only known inside aggregate(...)", position=node.position)
-    return frame.total
+    here: Frame | None = frame
+    rows: Ints | None = None
+    while here is not None:
+        if here.total is not None:
+            return here.total if rows is None else spread(here.total, rows)
+        if here.rows is not None:
+            rows = here.rows if rows is None else here.rows[rows]
+        here = here.outer
+    raise FHIRPathError("$total is only known inside aggregate(...)", position=node.position)
 
 
 def _child(node: tree.Child, frame: Frame) -> Collection:

@@ -52,7 +52,7 @@ def align(left: Any, right: Any) -> tuple[Any, Any]:
 
 def text_of(value: Decimal) -> str:
     """Write a computed decimal plainly: no exponent, no trailing zeros after the point."""
-    text = format(value, "f")
+    text = _plain(value)
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
@@ -75,7 +75,13 @@ def arithmetic(operator: str, left: Part, right: Part, n: int) -> tuple[pa.Array
                 result.append(None)
     if operator == "div":
         return pa.array([None if x is None else int(x) for x in result], pa.int64()), "System.Integer"
-    return pa.array([None if x is None else text_of(x) for x in result], pa.string()), "System.Decimal"
+    # Sums and products keep their digits (1.50 + 1 is 2.50); a quotient's trailing zeros mean nothing.
+    write = text_of if operator in ("/", "mod") else _plain
+    return pa.array([None if x is None else write(x) for x in result], pa.string()), "System.Decimal"
+
+
+def _plain(value: Decimal) -> str:
+    return format(value, "f")
 
 
 def map_decimals(part: Part, n: int, function: Callable[[Decimal], Decimal | None]) -> pa.Array:

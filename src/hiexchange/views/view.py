@@ -16,6 +16,7 @@ from hiexchange.definitions import Definitions
 from hiexchange.errors import ConfigError, FHIRPathError, ViewError
 from hiexchange.fhirpath import Environment, Part, environment, parse
 from hiexchange.fhirpath.check import Checker, Shape
+from hiexchange.views.contained import ContainedReader
 from hiexchange.views.definition import Column, Constant, Definition, Select, read_definition
 from hiexchange.views.run import Plan, run_batch
 from hiexchange.views.schema import arrow_type
@@ -91,7 +92,7 @@ class View:
 
     def _environment(self) -> Environment:
         constants = {constant.name: _scalar(constant) for constant in self.definition.constants}
-        return environment(self._definitions, variables=constants, now=self.now or datetime.now(UTC))
+        return environment(self._definitions, variables=constants, now=self.now or datetime.now(UTC), contained=ContainedReader(self.fhir_version))
 
 
 class _Checked:

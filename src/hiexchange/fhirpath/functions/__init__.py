@@ -10,7 +10,17 @@ from hiexchange.errors import FHIRPathError
 from hiexchange.fhirpath import tree
 from hiexchange.fhirpath.columns import Collection
 from hiexchange.fhirpath.frame import Frame
-from hiexchange.fhirpath.functions import conversion, existence, filtering, strings, subset, typing
+from hiexchange.fhirpath.functions import (
+    boundary,
+    conversion,
+    existence,
+    filtering,
+    maths,
+    strings,
+    subset,
+    typing,
+    utility,
+)
 
 Implementation = Callable[[tree.Call, Frame], Collection]
 
@@ -25,7 +35,7 @@ class Function(NamedTuple):
 
 FUNCTIONS: Mapping[str, Function] = {
     name: Function(*entry)
-    for module in (conversion, existence, filtering, strings, subset, typing)
+    for module in (boundary, conversion, existence, filtering, maths, strings, subset, typing, utility)
     for name, entry in module.FUNCTIONS.items()
 }
 

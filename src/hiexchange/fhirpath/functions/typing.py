@@ -80,7 +80,13 @@ def _has_value(node: tree.Call, frame: Frame) -> Collection:
 
 
 def _resource_key(node: tree.Call, frame: Frame) -> Collection:
-    return child(frame.eval(node.parent), "id", frame.env)
+    parent = frame.eval(node.parent)
+    found = child(parent, "id", frame.env)
+    if (found.counts() == parent.counts()).all():
+        return found
+    # A resource without an id (payers' samples) has the key that the lake made of its content.
+    ours = child(parent, "__hx_key", frame.env)
+    return Collection(frame.n, tuple(found.singles("getResourceKey()"))) if not ours.parts else ours
 
 
 def _reference_key(node: tree.Call, frame: Frame) -> Collection:
