@@ -23,7 +23,7 @@ import pyarrow.json as pj
 from hiexchange.lake import annotate
 from hiexchange.lake.cut import Block
 from hiexchange.lake.infer import infer
-from hiexchange.lake.lines import BLANKS, Refused, cut_contained, dump, read
+from hiexchange.lake.lines import BLANKS, Refused, cut_contained, dump, has_contained, read
 from hiexchange.lake.schema import OURS, Node, Plan, plan
 from hiexchange.lake.shape import Shape, covers, merge
 
@@ -158,7 +158,7 @@ class _Encoding:
                 for index in range(len(self.starts)):
                     slow[index] |= not _is_utf8(data[self.starts[index] : self.ends[index]])
             self._mark(slow, _TAG_BYTES)
-        if b'"contained"' in data:
+        if b'"contained"' in data and has_contained(self.source.resource, self.source.version):
             self._cut_contained(slow)
             for index in self._lines_with(b"null"):
                 slow[index] |= index not in self.contained or b"null" in self.bodies[index]

@@ -115,6 +115,13 @@ def _refuse_lone_surrogates(value: dict[str, Any]) -> None:
         raise Refused("lone-surrogate") from None
 
 
+@lru_cache(maxsize=1024)
+def has_contained(resource: str, version: str) -> bool:
+    """Say whether a type has ``contained``; Binary, Bundle and Parameters have not."""
+    found = Definitions.load(version).get(resource)
+    return found is not None and "contained" in found.elements
+
+
 def cut_contained(line: bytes) -> tuple[bytes, bytes] | None:
     """Return (the line with root member ``contained`` emptied, the bytes of its array as they stand).
 
@@ -158,7 +165,7 @@ def read(line: bytes, resource: str, version: str, seen: Shape) -> Line:
     Raises:
         Refused: The line cannot be a row of this table.
     """
-    cut = cut_contained(line) if b'"contained"' in line else None
+    cut = cut_contained(line) if b'"contained"' in line and has_contained(resource, version) else None
     value = parse(cut[0] if cut else line)
     if value.get("resourceType") != resource:
         raise Refused("wrong-resource-type")
