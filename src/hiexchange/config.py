@@ -12,7 +12,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,24 @@ class MeasureSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     id: str
     """Name of a native measure, or path of a bundle."""
     period: tuple[date, date]
+    """First and last day, inclusive."""
+    offset: str = "+00:00"
+    """Offset from UTC in which calendar days are told apart, such as ``-06:00``."""
+
+    @property
+    def offset_delta(self) -> timedelta:
+        """The offset as a timedelta.
+
+        Raises:
+            ConfigError: It is not written as ``+HH:MM``.
+        """
+        try:
+            offset = datetime.fromisoformat(f"2000-01-01T00:00{self.offset}").utcoffset()
+        except ValueError:
+            offset = None
+        if offset is None:
+            raise ConfigError(f"measures: {self.offset!r} is no offset", hint='write it as "-06:00"')
+        return offset
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

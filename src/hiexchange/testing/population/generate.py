@@ -16,7 +16,7 @@ from typing import IO, Any
 import msgspec
 
 from hiexchange.testing.population import resources
-from hiexchange.testing.population.people import Person, Practice, household, namesake, practices
+from hiexchange.testing.population.people import Person, Practice, household, namesakes, practices
 from hiexchange.testing.population.rosters import (
     CHECK_DAYS,
     HEADERS,
@@ -168,10 +168,9 @@ def _people(rng: Random, first: int, size: int, year: int) -> Iterable[Person]:
         if rng.random() < 0.08:
             yield absentee(rng, family[0], number, year)
             number += 1
-        if rng.random() < 0.02 and indexed + 2 <= size:
-            double = replace(family[0], number=number, first=f"Dora{family[0].first}", kind="namesake", suffix="")
-            yield double
-            yield namesake(double, number + 1, rng)
+        if rng.random() < 0.05 and indexed + 2 <= size:
+            for double in namesakes(rng, number, year):
+                yield double
             number += 2
             indexed += 2
 

@@ -71,7 +71,7 @@ class Person:
     hispanic: bool
     language: str
     kind: str = "plain"
-    """``plain``, ``twin``, ``senior``, ``junior``, ``namesake``."""
+    """``plain``, ``twin``, ``senior``, ``junior``, ``namesake``, ``namesake-elsewhere``."""
     indexed: bool = True
     """False: on a roster only, unknown to the patient index."""
     extras: dict[str, str] = field(default_factory=dict)
@@ -212,18 +212,20 @@ def household(rng: Random, first_number: int, year: int) -> list[Person]:
     return people
 
 
-def namesake(person: Person, number: int, rng: Random) -> Person:
-    """Return another person with the same name, sex and birth date, elsewhere: nobody can tell them apart by those."""
+def namesakes(rng: Random, first_number: int, year: int) -> tuple[Person, Person]:
+    """Return two people of different households with the same name, sex and birth date."""
+    first = replace(household(rng, first_number, year)[0], kind="namesake", suffix="")
     city, zip_code = rng.choice(CITIES)
-    return replace(
-        person,
-        number=number,
-        kind="namesake",
+    second = replace(
+        first,
+        number=first_number + 1,
+        kind="namesake-elsewhere",
         line=f"{rng.randint(100, 9899)} {rng.choice(STREETS)} {rng.choice(STREET_KINDS)}",
         city=city,
         zip=zip_code,
         phone=f"501{rng.randint(2_000_000, 9_999_999)}",
     )
+    return first, second
 
 
 def _surname(rng: Random) -> str:

@@ -57,6 +57,8 @@ def memberships(rng: Random, person: Person, clinics: list[Practice], *, year: i
     which = rng.choices(((), PAYERS[:1], PAYERS[1:], PAYERS), weights=(12, 46, 34, 8))[0]
     if person.kind in ("namesake", "junior") or not person.indexed:
         which = which or PAYERS[:1]
+    if person.kind == "namesake-elsewhere":
+        which = ()  # on no roster: nothing a payer says can tell the two apart
     clinic = rng.choice(clinics)
     result = []
     for payer in which:

@@ -22,6 +22,7 @@ delimiter = ","
 
 [columns]
 member_id = { source = "MEMBER_ID", required = true }
+member_id_system = { constant = "urn:hiexchange:payer:payer-a" }
 first_name = "FIRST_NAME"
 last_name = "LAST_NAME"
 suffix = "SUFFIX"
@@ -56,6 +57,7 @@ delimiter = "|"
 
 [columns]
 member_id = { source = "subscriber", required = true }
+member_id_system = { constant = "urn:hiexchange:payer:payer-b" }
 first_name = "given"
 last_name = "family"
 birth_on = { source = "birth", format = "%m/%d/%Y", required = true }

@@ -1,0 +1,146 @@
+"""``hiexchange demo``: the whole route on a synthetic population, compared with what was planted."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hiexchange.cli import render
+from hiexchange.cli._progress import reporter
+from hiexchange.cli.run import summary
+
+if TYPE_CHECKING:
+    from hiexchange.pipeline import RunResult
+    from hiexchange.testing.bulk_server import BulkServer
+    from hiexchange.testing.population import Difference, Population
+
+DIFFERS = 7
+FAULTS: tuple[int, ...] = ()
+"""What the demo's server does wrong: it asks for patience once, and cuts one file short."""
+WEEK = timedelta(days=7)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+
+    @app.command("demo")
+    def demo(
+        folder: Annotated[Path, typer.Option(help="Where everything is written; made anew.")] = Path("hiexchange-demo"),
+        patients: Annotated[int, typer.Option(min=20, help="How many patients.")] = 500,
+        seed: Annotated[int, typer.Option(help="Same seed, same people.")] = 7,
+    ) -> None:
+        """Run the whole route on synthetic people, offline, and compare every stage with the planted truth."""
+        from hiexchange import config, pipeline
+        from hiexchange.testing.bulk_server import BulkServer
+        from hiexchange.testing.population import generate
+
+        begin = time.perf_counter()
+        shutil.rmtree(folder / "out", ignore_errors=True)
+        population = generate(folder, patients=patients, seed=seed)
+        with BulkServer(population.fhir, auth="smart", faults=FAULTS) as server:
+            render.out(f"hiexchange demo   seed {seed} · {patients:,} patients · FHIR R4 · {server.url}")
+            known_at = datetime(population.year + 1, 1, 5, 12, tzinfo=UTC)
+            settings = config.load(write_settings(population, server, known_at))
+            result = pipeline.run(settings, on_event=reporter())
+            summary(result)
+            settings = config.load(write_settings(population, server, known_at + WEEK))
+            again = pipeline.run(settings, on_event=reporter())
+        verdicts = compare(population, again)
+        render.out(f" {'week on':<8}  {_later(result, again)}")
+        render.out(" truth     " + " · ".join(f"{name} {text}" for name, text, _ in verdicts))
+        render.out(f" total     {time.perf_counter() - begin:.1f} s")
+        if not all(right for _, _, right in verdicts) or not again.identity_holds:
+            raise typer.Exit(DIFFERS)
+
+
+def write_settings(population: Population, server: BulkServer, known_at: datetime) -> Path:
+    """Write the configuration an operator would have written, and the demo's key beside it."""
+    from hiexchange import _files
+    from hiexchange.testing.population.settings import subscriptions
+
+    _files.write_json(population.folder / "demo.jwk", server.private_key)
+    year = population.year
+    rosters = "\n".join(
+        f'[[rosters]]\npath = "rosters/{path.name}"\nlayout = "layouts/{payer}.toml"\n'
+        for payer, _, path in population.rosters()
+    )
+    path = population.folder / "hiexchange.toml"
+    path.write_text(
+        f"""\
+# What `hiexchange demo` ran: `hiexchange run` does the same against any server and folder.
+output = "out"
+known_at = "{known_at:%Y-%m-%dT%H:%M:%SZ}"
+
+[servers.demo]
+url = "{server.url}"
+client_id = "{server.client_id}"
+key = "file:demo.jwk"
+
+[export]
+group = "all"
+
+[[measures]]
+id = "followup-7d"
+period = [{year}-01-01, {year}-12-31]
+offset = "-06:00"
+
+{rosters}
+{subscriptions(list(population.tins))}""",
+        encoding="utf-8",
+    )
+    return path
+
+
+def compare(population: Population, result: RunResult) -> list[tuple[str, str, bool]]:
+    """Return check, verdict in words, and whether it is right."""
+    from hiexchange.attribution import active
+    from hiexchange.testing.population.truth import rows
+
+    truth = population.truth
+    attributed = [
+        (day, *row)
+        for day in truth.check_days()
+        for row in rows(active(result.attribution, day, result.known_at), "payer_id", "member_id", "provider_npi")
+    ]
+    keys = dict(
+        zip(result.members["member_key"].to_pylist(), rows(result.members, "payer_id", "member_id"), strict=True)
+    )
+    links = ((*keys[key], band, person) for key, band, person in rows(result.links, "member_key", "band", "person_id"))
+    by_class = truth.matching(links)
+    events = result.routing.events if result.routing else None
+    visits = {key: (visit, trigger) for key, visit, trigger in rows(events, "event_key", "encounter_id", "trigger")}
+    sent = (
+        (*visits[key], subscriber)
+        for key, subscriber, state in rows(result.deliveries, "event_key", "subscriber_id", "state")
+        if state == "acked"
+    )
+    episodes = rows(result.measures[0].table, "episode", "denominator", "denominator_exclusion", "numerator")
+    followed = ((key.split("/")[-1], *counts) for key, *counts in episodes)
+    checks = {
+        f"attribution at {len(truth.check_days())} dates": truth.attribution(attributed),
+        f"matching in {len(by_class) - 1} classes": [item for found in by_class.values() for item in found],
+        "routing": truth.routing(sent),
+        "measure": truth.measure(followed),
+    }
+    return [(name, _verdict(found), not found) for name, found in checks.items()]
+
+
+def _verdict(differences: list[Difference]) -> str:
+    if not differences:
+        return "ok"
+    first = ", ".join(f"{item.kind} {item.key}" for item in differences[:3])
+    return f"DIFFERS in {len(differences)} ({first})"
+
+
+def _later(first: RunResult, again: RunResult) -> str:
+    def acked(result: RunResult) -> int:
+        return result.deliveries["state"].to_pylist().count("acked")
+
+    fresh = again.deliveries.num_rows - first.deliveries.num_rows
+    sent = acked(again) - acked(first)
+    return f"the same command again: {fresh} new notices, {sent:,} that were due in daily and weekly files sent"
