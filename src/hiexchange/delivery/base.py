@@ -128,6 +128,8 @@ class Format(Protocol):
     content_type: str
     message: bool
     """True when one batch is one message of one event (HL7 v2, FHIR) on message channels."""
+    row_limit: int | None
+    """Rows one file can hold; None = any number."""
 
     def render(self, page: Page) -> bytes:
         """Return the payload.
@@ -189,6 +191,8 @@ class DeliveryReport:
     """Deliveries of the whole ledger by state; their sum is ``created``."""
     created: int = 0
     """Deliveries of the whole ledger."""
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """Channels (``subscriber/channel``) that could not be sealed or reached at all, and why."""
 
     @property
     def balanced(self) -> bool:

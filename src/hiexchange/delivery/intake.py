@@ -8,8 +8,9 @@ removes an unsealed original, a discharge releases the visit's rows of an on-dis
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -59,9 +60,11 @@ class _Event:
     person: str | None
 
 
-def configure(store: Store, subscriptions: Iterable[SubscriptionLike], now: datetime) -> dict[str, ChannelSpec]:
+def configure(
+    store: Store, subscriptions: Iterable[SubscriptionLike], now: datetime, base: Path
+) -> dict[str, ChannelSpec]:
     """Record the present preferences of every channel; a new channel's first window opens ``now``."""
-    specs = {spec.key: spec for spec in current(subscriptions, now.date())}
+    specs = {spec.key: _placed(spec, base) for spec in current(subscriptions, now.date())}
     at = microseconds(now)
     with store.transaction():
         for spec in specs.values():
@@ -76,14 +79,18 @@ def configure(store: Store, subscriptions: Iterable[SubscriptionLike], now: date
     return specs
 
 
-def enqueue(store: Store, routing: RoutingLike, persons: pa.Table | None, now: datetime) -> int:
+def _placed(spec: ChannelSpec, base: Path) -> ChannelSpec:
+    return replace(spec, pgp_key=str(base / spec.pgp_key)) if spec.pgp_key else spec
+
+
+def enqueue(store: Store, routing: RoutingLike, persons: pa.Table | None, *, now: datetime, base: Path) -> int:
     """Commit the deliveries of a routing result; return how many are new.
 
     Raises:
         SchemaMismatch: A table is not of its corridor schema.
         DataError: A decision names a channel or an event that the routing result does not hold.
     """
-    specs = configure(store, routing.subscriptions, now)
+    specs = configure(store, routing.subscriptions, now, base)
     decisions = check(routing.decisions, ROUTING_DECISION)
     decisions = decisions.filter(pc.equal(decisions["decision"], "deliver"))
     if not decisions.num_rows:

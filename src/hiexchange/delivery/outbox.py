@@ -62,7 +62,7 @@ class Outbox:
         if (path is None) == (store is None):
             raise TypeError("give either a path or a store")
         self._store: Store = store if store is not None else SQLiteStore(path or "")
-        self._base = Path(base) if base is not None else Path(path).parent if path is not None else Path()
+        self._base = Path(base if base is not None else Path(path).parent if path is not None else "").absolute()
         self._retry = retry or RetryPolicy()
         self._workers = workers
 
@@ -83,7 +83,7 @@ class Outbox:
 
         A new channel's first window opens ``now``; a change affects only batches sealed after it.
         """
-        intake.configure(self._store, subscriptions, now)
+        intake.configure(self._store, subscriptions, now, self._base)
 
     def enqueue(self, routing: RoutingLike, *, now: datetime, persons: pa.Table | None = None) -> int:
         """Commit the deliveries of a routing result, all or none; return how many are new.
@@ -98,7 +98,7 @@ class Outbox:
             SchemaMismatch: A table is not of its corridor schema.
             DataError: A decision names a channel or event that ``routing`` does not hold.
         """
-        return intake.enqueue(self._store, routing, persons, now)
+        return intake.enqueue(self._store, routing, persons, now=now, base=self._base)
 
     def run(
         self,
@@ -111,6 +111,9 @@ class Outbox:
     ) -> DeliveryReport:
         """Seal what is due, send what is sealed; failures become states, not exceptions.
 
+        A channel that cannot be sealed (unknown format, expired key, missing extra) is named in the
+        report's ``problems``, its rows wait, and the other channels go on.
+
         Args:
             now: Aware UTC instant by which cadence, leases and retries are judged.
             destinations: In place of the channel's own, by ``subscriber/channel`` or ``subscriber``.
@@ -121,11 +124,10 @@ class Outbox:
 
         Raises:
             DeliveryError: The ledger is damaged or locked.
-            UnknownLayout, MissingExtra: A channel asks for a format or transport that is not there.
         """
         clock = _running_clock(now)
         means = Means(clock, self._base, self._retry, destinations or {}, recheck, on_event, self._workers)
-        sealed = sealing.seal_due(self._store, sealing.Window(now, clock, recheck, flush))
+        sealed, problems = sealing.seal_due(self._store, sealing.Window(now, clock, recheck, flush))
         sender = Sender(self._store, means)
         sender.run()
         states = tables_out.states(self._store, clock())
@@ -135,6 +137,7 @@ class Outbox:
             rows_acked=sender.counts["rows_acked"],
             batches_failed=sum(sender.counts[f"batches_{state}"] for state in ("retry", "unknown", "dead")),
             states=states,
+            problems=problems | sender.problems,
             created=int(self._store.rows("SELECT count(*) FROM delivery")[0][0]),
         )
 

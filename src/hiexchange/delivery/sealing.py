@@ -22,9 +22,11 @@ from hiexchange.delivery.cadence import last_tick, next_tick, quiet_until, windo
 from hiexchange.delivery.channel import ChannelSpec, from_json
 from hiexchange.delivery.formats import format_named
 from hiexchange.delivery.ledger import Row, Store
-from hiexchange.errors import DeliveryError
+from hiexchange.errors import ConfigError, DeliveryError
 
 MANIFEST_VERSION = 1
+LEDGER_CODES = ("HX-610", "HX-611")
+"""Errors of the ledger itself: they end the run."""
 SEAL_AT_ONCE = 200
 """Batches of one transaction: a crash repeats at most this much rendering, and nothing else."""
 
@@ -111,10 +113,19 @@ class Seal:
     salt: str = ""
 
 
-def seal_due(store: Store, window: Window) -> int:
-    """Seal what is due in every active channel; return how many batches were sealed."""
-    due = due_channels(store, window.now, flush=window.flush)
-    return sum(seal_channel(store, channel.place, window) for channel in due)
+def seal_due(store: Store, window: Window) -> tuple[int, dict[str, str]]:
+    """Seal what is due in every active channel; return the batches, and the channels that could not be."""
+    sealed = 0
+    problems: dict[str, str] = {}
+    for channel in due_channels(store, window.now, flush=window.flush):
+        try:
+            sealed += seal_channel(store, channel.place, window)
+        except (ConfigError, DeliveryError) as error:
+            if error.code in LEDGER_CODES:
+                raise
+            # One subscriber's expired key or unknown format is not the others' trouble.
+            problems[channel.spec.key] = error.what
+    return sealed, problems
 
 
 def due_channels(store: Store, now: datetime, *, flush: bool = False) -> list[ChannelRow]:
@@ -177,7 +188,7 @@ def _seal_some(store: Store, channel: ChannelRow, until: datetime, window: Windo
     limit = SEAL_AT_ONCE if single else None
     found = _waiting(store, channel, until, before=collects and not window.flush, limit=limit)
     items = _held_back(store, spec, found, at, window.recheck)
-    parts = list(_parts(items, spec, single=single))
+    parts = list(_parts(items, spec, single=single, limit=form.row_limit))
     sealed = 0
     for part in parts[:SEAL_AT_ONCE]:
         period = (channel.sealed_to, until) if collects else (until, until)
@@ -243,12 +254,12 @@ def hold(store: Store, delivery_id: str, reason: str, at: datetime) -> None:
     audit.append(store, microseconds(at), "held", delivery_id, reason=reason)
 
 
-def _parts(items: Sequence[Item], spec: ChannelSpec, *, single: bool) -> Iterator[list[Item]]:
+def _parts(items: Sequence[Item], spec: ChannelSpec, *, single: bool, limit: int | None) -> Iterator[list[Item]]:
     """Split rows into files: by template major, by the split column, by the row limit."""
     groups: dict[tuple[int, str], list[Item]] = {}
     for item in items:
         groups.setdefault((item.template_major, _split_value(item, spec)), []).append(item)
-    size = 1 if single else (spec.max_rows or len(items))
+    size = 1 if single else min(spec.max_rows or len(items), limit or len(items))
     # In order of the first event, so that sequence numbers follow time as far as files allow.
     for group in groups.values():
         for start in range(0, len(group), size):

@@ -73,6 +73,7 @@ class Sender:
     store: Store
     means: Means
     counts: Counter[str] = field(default_factory=Counter)
+    problems: dict[str, str] = field(default_factory=dict)
     _lanes: list[_Lane] = field(default_factory=list)
     _running: dict[Future[list[Attempt] | DeliveryError | None], _Lane] = field(default_factory=dict)
 
@@ -82,7 +83,7 @@ class Sender:
         today = self.means.clock().date()
         due = claiming.places_due(self.store, self.means.clock())
         specs = [row.spec for row in channels(self.store) if row.place in due and row.spec.active(today)]
-        waiting = [_Lane(spec, self._destination(spec)) for spec in specs]
+        waiting = [lane for lane in map(self._lane, specs) if lane is not None]
         with ThreadPoolExecutor(max_workers=max(1, self.means.workers), thread_name_prefix="deliver") as pool:
             try:
                 while waiting or self._running:
@@ -95,12 +96,17 @@ class Sender:
                 for lane in self._lanes:
                     lane.destination.close()
 
-    def _destination(self, spec: ChannelSpec) -> Destination:
+    def _lane(self, spec: ChannelSpec) -> _Lane | None:
         given = self.means.destinations
         for key in (spec.key, spec.subscriber_id):
             if key in given:
-                return given[key]
-        return destination_for(spec, self.means.base)
+                return _Lane(spec, given[key])
+        try:
+            return _Lane(spec, destination_for(spec, self.means.base))
+        except HIExchangeError as error:
+            # A missing extra or secret is one channel's trouble: its batches wait, the others go.
+            self.problems[spec.key] = error.what
+            return None
 
     def _step(self, pool: ThreadPoolExecutor, starting: list[_Lane]) -> None:
         """Wait for any worker, then settle all that are done and start what follows, in one transaction."""
@@ -143,6 +149,7 @@ class Sender:
         if isinstance(result, DeliveryError):
             # Connecting failed: surely nothing was sent, and the rest of the channel would fail alike.
             lane.stopped = True
+            self.problems[lane.spec.key] = result.what
             now = self.means.clock()
             refused = Outcome("retry", result.what)
             result = [Attempt(batch, refused, now, now) for batch in lane.group]

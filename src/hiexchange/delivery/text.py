@@ -76,6 +76,7 @@ class Separated:
     content_type: str
     separator: str
     message: bool = False
+    row_limit: int | None = None
 
     def render(self, page: Page) -> bytes:
         """See :class:`~hiexchange.delivery.base.Format`."""
@@ -99,6 +100,7 @@ class Lines:
     extension: str = "ndjson"
     content_type: str = "application/x-ndjson"
     message: bool = False
+    row_limit: int | None = None
 
     def render(self, page: Page) -> bytes:
         """See :class:`~hiexchange.delivery.base.Format`."""
