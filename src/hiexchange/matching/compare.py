@@ -113,7 +113,9 @@ def compare_pairs(
             (CASE WHEN a.g IS NULL OR b.g IS NULL THEN 0 WHEN a.g = b.g THEN 2
                  WHEN a.g[1:1] = b.g[1:1] AND (length(a.g) = 1 OR length(b.g) = 1 OR jaro_winkler_similarity(a.g, b.g) >= 0.85) THEN 1
                  ELSE -1 END)::TINYINT AS g,
-            {_same("su")} AS su, coalesce(a.baby OR b.baby, false) AS baby,
+            {_same("su")} AS su,
+            (CASE WHEN a.f[1:1] <> b.f[1:1] THEN 1 WHEN starts_with(a.f, b.f) OR starts_with(b.f, a.f) THEN 3
+                 WHEN a.f[-1:] <> b.f[-1:] THEN 2 ELSE 0 END)::TINYINT AS edge, coalesce(a.baby OR b.baby, false) AS baby,
             greatest(b.cf, 1) AS cf, greatest(b.cl, 1) AS cl
         FROM {pairs} q JOIN {left} a ON a.n = q.ln JOIN {right} b ON b.n = q.rn
         LEFT JOIN nick ON nick.a = a.f0 AND nick.b = b.f0

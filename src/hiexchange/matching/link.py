@@ -14,9 +14,10 @@ import duckdb
 import pyarrow as pa
 
 from hiexchange import tables
-from hiexchange.matching import compare, prepare, rules
+from hiexchange.matching import audit, compare, prepare, rules
 from hiexchange.matching.review import DECISION
-from hiexchange.matching.weights import FIELD_SQL, LEVELS, Weights, field_bits_sql, load_weights, score_sql
+from hiexchange.matching.score import Scoring
+from hiexchange.matching.weights import FIELD_SQL, LEVELS, Weights, field_bits_sql, load_weights
 
 MIN_GAP = 3.0
 """Bits by which the best candidate must beat the runner-up."""
@@ -61,28 +62,18 @@ def match(
         prepare.prepare_persons(con, person_rows)
         prepare.prepare_members(con, member_rows)
         prepare.finish(con)
-        people = int(con.execute("SELECT count(*) FROM p").fetchall()[0][0])
+        scoring = Scoring.of(con, weights)
         compare.candidate_pairs(con)
         compare.compare_pairs(con)
-        con.execute(f"CREATE TABLE scored AS {scored_sql(con, weights, people)}")
+        audit.forget_unstable_ids(con)
+        con.execute(f"CREATE TABLE scored AS {scoring.select()}")
+        audit.withdraw_erring_rules(con, scoring)
+        import os; os.environ.get("HXA") and print(con.sql("select * from audit").df().to_string())
         _apply_decisions(con, decisions)
-        _resolve(con, weights, people)
-        return _links(con, known_at=known_at, run_id=run_id, weights=weights, people=people)
+        _resolve(con, scoring)
+        return _links(con, known_at=known_at, run_id=run_id, scoring=scoring)
     finally:
         con.close()
-
-
-def scored_sql(con: duckdb.DuckDBPyConnection, weights: Weights, people: int, source: str = "levels") -> str:
-    """Return the SELECT that adds ``expected``, ``bits``, ``rule`` and ``guard`` to compared pairs."""
-    dates = con.execute(
-        "SELECT sum(c) * sum(c) / sum(c * c) FROM (SELECT count(*)::DOUBLE AS c FROM p WHERE b IS NOT NULL GROUP BY b)"
-    ).fetchall()[0][0]
-    days = max(float(dates or 1.0), 1.0)
-    return f"""
-        SELECT *, {rules.rule_sql(weights.auto_bits)} AS rule, {rules.guard_sql()} AS guard
-        FROM (SELECT *, cf::DOUBLE * cl / {max(people, 1)} / {days} AS expected, cf::DOUBLE / {days} AS expected_first,
-                     {score_sql(weights, people)} AS bits FROM {source})
-        """
 
 
 def _apply_decisions(con: duckdb.DuckDBPyConnection, decisions: Any) -> None:
@@ -104,60 +95,55 @@ def _apply_decisions(con: duckdb.DuckDBPyConnection, decisions: Any) -> None:
     )
 
 
-def _resolve(con: duckdb.DuckDBPyConnection, weights: Weights, people: int) -> None:
+def _resolve(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> None:
     """Create table ``chosen``: the best candidate of each member, its runner-up and the claims on its person."""
     con.execute(
-        """CREATE TABLE ranked AS SELECT *, row_number() OVER (PARTITION BY ln ORDER BY rule IS NULL, bits DESC, rule, rkey) AS place,
+        """CREATE TABLE ranked AS SELECT *, row_number() OVER (PARTITION BY ln ORDER BY rule IS NULL, closeness DESC, rule, rkey) AS place,
                count(DISTINCT rkey) OVER (PARTITION BY ln) AS candidates
            FROM scored WHERE rule IS NOT NULL OR bits > -10
-           QUALIFY row_number() OVER (PARTITION BY ln, rkey ORDER BY rule IS NULL, bits DESC, rule, rn) = 1"""
+           QUALIFY row_number() OVER (PARTITION BY ln, rkey ORDER BY rule IS NULL, closeness DESC, rule, rn) = 1"""
     )
     con.execute(
-        """CREATE TABLE rivals AS SELECT x.ln, x.rn AS best, x.bits AS best_bits, y.rn, y.bits, y.rule IS NOT NULL AS ruled
+        """CREATE TABLE rivals AS SELECT x.ln, x.rn AS best, x.closeness AS best_closeness, y.rn, y.bits, y.closeness
            FROM (SELECT * FROM ranked WHERE place = 1) x JOIN (SELECT * FROM ranked WHERE place > 1) y ON x.ln = y.ln"""
     )
-    _find_duplicates(con, weights, people)
+    _find_duplicates(con, scoring)
     con.execute(
         f"""
         CREATE TABLE chosen AS
         WITH runner AS (
             SELECT r.ln, max(r.bits) FILTER (d.ln IS NULL) AS second, bool_or(d.ln IS NOT NULL) AS duplicated,
-                   bool_or(d.ln IS NULL AND (r.ruled OR r.bits > r.best_bits - {MIN_GAP})) AS contested
+                   bool_or(d.ln IS NULL AND r.closeness > r.best_closeness - {MIN_GAP}) AS contested
             FROM rivals r LEFT JOIN duplicates d ON d.ln = r.best AND d.rn = r.rn GROUP BY r.ln),
         claims AS (
-            SELECT *, row_number() OVER w AS claim, lead(bits) OVER w AS next_bits, count(*) OVER (PARTITION BY payer, rkey) AS claimants
+            SELECT *, row_number() OVER w AS claim, lead(closeness) OVER w AS next_closeness
             FROM ranked WHERE place = 1 AND rule IS NOT NULL
-            WINDOW w AS (PARTITION BY payer, rkey ORDER BY bits DESC, lkey))
+            WINDOW w AS (PARTITION BY payer, rkey ORDER BY closeness DESC, lkey))
         SELECT k.*, k.bits - runner.second AS gap, coalesce(duplicated, false) AS duplicated,
             CASE WHEN k.lkey IN (SELECT key FROM torn) THEN 'member_names_several_people'
                  WHEN k.rule IS NULL AND k.guard IS NOT NULL THEN k.guard
+                 WHEN k.rule IS NULL AND k.withdrawn THEN 'rule_errs_here'
                  WHEN k.rule IS NULL THEN 'too_little_evidence'
                  WHEN contested THEN 'several_people_fit'
-                 WHEN claim > 1 OR (claim = 1 AND claimants > 1 AND claims.bits - claims.next_bits < {MIN_GAP}) THEN 'person_claimed_twice' END AS reason
+                 WHEN claim > 1 OR (claim = 1 AND claims.closeness - claims.next_closeness < {MIN_GAP}) THEN 'person_claimed_twice' END AS reason
         FROM ranked k LEFT JOIN runner USING (ln) LEFT JOIN claims ON claims.ln = k.ln
         WHERE k.place = 1
         """
     )
 
 
-def _find_duplicates(con: duckdb.DuckDBPyConnection, weights: Weights, people: int) -> None:
+def _find_duplicates(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> None:
     """Create table ``duplicates(ln, rn)``: pairs of index records that compete for a member and are one person."""
-    con.execute(
-        f"CREATE TABLE twofold AS SELECT DISTINCT best AS ln, rn FROM rivals WHERE ruled OR bits > best_bits - {MIN_GAP}"
-    )
+    con.execute(f"CREATE TABLE twofold AS SELECT DISTINCT best AS ln, rn FROM rivals WHERE closeness > best_closeness - {MIN_GAP}")
     compare.id_pairs(con, left="p", right="p", where="a.n IN (SELECT ln FROM twofold)")
     compare.compare_pairs(con, left="p", right="p", pairs="twofold", out="twofold_levels")
     firm = ", ".join(str(index) for index, rule in enumerate(rules.RULES) if not rule.audited)
-    con.execute(
-        f"CREATE TABLE duplicates AS SELECT ln, rn FROM ({scored_sql(con, weights, people, 'twofold_levels')}) WHERE rule IN ({firm})"
-    )
+    con.execute(f"CREATE TABLE duplicates AS SELECT ln, rn FROM ({scoring.select('twofold_levels')}) WHERE rule IN ({firm})")
 
 
-def _links(
-    con: duckdb.DuckDBPyConnection, *, known_at: datetime, run_id: str, weights: Weights, people: int
-) -> pa.Table:
+def _links(con: duckdb.DuckDBPyConnection, *, known_at: datetime, run_id: str, scoring: Scoring) -> pa.Table:
     steps = ", ".join(
-        f"{{'field': '{name}', 'level': {_level_name_sql(name)}, 'bits': round({field_bits_sql(weights, name, people)}, 2)}}"
+        f"{{'field': '{name}', 'level': {_level_name_sql(name)}, 'bits': round({field_bits_sql(scoring.weights, name, scoring.people)}, 2)}}"
         for name in LEVELS
     )
     fellegi_sunter = len(rules.RULES) - 1
@@ -176,11 +162,11 @@ def _links(
             $run_id AS run_id, $sha AS weights_sha, $known_at::TIMESTAMPTZ AS known_from, '9999-12-31 00:00:00+00'::TIMESTAMPTZ AS known_to
         FROM m LEFT JOIN (SELECT *, {rules.GRADES} AS grade, {rules.rule_name_sql("rule")} AS rule_name,
             list_filter([{steps}], lambda e: e.level IS NOT NULL) AS evidence,
-            CASE WHEN reason IS NULL THEN 'auto' WHEN rule IS NOT NULL OR bits >= {weights.review_bits} THEN 'review' ELSE 'none' END AS band FROM chosen) c ON c.ln = m.n
+            CASE WHEN reason IS NULL THEN 'auto' WHEN rule IS NOT NULL OR bits >= {scoring.weights.review_bits} THEN 'review' ELSE 'none' END AS band FROM chosen) c ON c.ln = m.n
         LEFT JOIN decided d ON d.key = m.key
         ORDER BY member_key
         """,
-        params={"run_id": run_id, "sha": weights.sha, "known_at": known_at},
+        params={"run_id": run_id, "sha": scoring.weights.sha, "known_at": known_at},
     ).to_arrow_table()
     return tables.check(links, tables.PERSON_LINK)
 

@@ -15,7 +15,8 @@ PROOF = "(i = 2 OR mb = 2 OR s = 2)"
 HOME = "(a >= 2 OR ph = 1 OR em = 1)"
 SAME_FIRST = "(f >= 4 OR sw)"
 SAME_LAST = "(l >= 3 OR sw)"
-PLAIN = "(x >= 0 AND su >= 0 AND s >= 0 AND g >= 0)"
+TYPO_HOME = "f = 3 AND l >= 3 AND d = 5 AND (a >= 2 OR ph = 1 OR em = 1) AND x >= 0 AND su >= 0 AND s >= 0 AND i >= 0 AND g >= 0"
+PLAIN = "(i >= 0 AND x >= 0 AND su >= 0 AND s >= 0 AND g >= 0)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +34,10 @@ class Rule:
 GUARDS: dict[str, str] = {
     "birth_date_conflict": f"d = -1 AND NOT (s = 2 AND {ID} AND f >= 4 AND l >= 3)",
     "suffix_conflict": "su = -1",
-    "sex_conflict": f"x = -1 AND NOT (f = 5 AND d >= 4 AND {PROOF} AND {HOME})",
-    "ssn4_conflict": f"s = -1 AND NOT (d >= 4 AND {SAME_FIRST} AND l >= 3 AND ({ID} OR (a >= 2 AND ph = 1)))",
-    "middle_name_conflict": f"g = -1 AND NOT (d = 5 AND ({PROOF} OR (f >= 4 AND {HOME})))",
-    "first_name_conflict": f"f IN (-1, 2) AND NOT (d >= 4 AND s = 2 AND {ID}) AND NOT (f = 2 AND d = 5 AND {PROOF})",
+    "sex_conflict": f"x = -1 AND NOT (f = 5 AND d = 5 AND ({PROOF} OR {HOME}))",
+    "ssn4_conflict": f"s = -1 AND NOT (d >= 4 AND {SAME_FIRST} AND {SAME_LAST} AND ({ID} OR (a >= 2 AND ph = 1)))",
+    "middle_name_conflict": f"g = -1 AND NOT (d = 5 AND ({PROOF} OR ({SAME_FIRST} AND {HOME})))",
+    "first_name_conflict": f"f IN (-1, 2) AND NOT sw AND NOT (d >= 4 AND s = 2 AND {ID}) AND NOT (f = 2 AND d = 5 AND {PROOF})",
     "no_birth_date": f"d = 0 AND NOT ({PROOF} AND {SAME_FIRST})",
 }
 """Why a pair may not be linked unseen, in order; the first that holds is the reason given."""
@@ -47,36 +48,29 @@ RULES: tuple[Rule, ...] = (
     Rule("name_birth_home", f"{SAME_FIRST} AND {SAME_LAST} AND d = 5 AND {HOME}"),
     Rule("id_first_birth", f"{ID} AND {SAME_FIRST} AND d = 5"),
     Rule("id_name_near_birth", f"{ID} AND {SAME_FIRST} AND d >= 3 AND {SAME_LAST}"),
-    Rule("name_birth_middle", f"{SAME_FIRST} AND {SAME_LAST} AND d = 5 AND g = 2 AND expected < 0.01 AND a <> -1"),
+    Rule("name_birth_middle", f"{SAME_FIRST} AND {SAME_LAST} AND d = 5 AND g = 2 AND expected < 0.1"),
     Rule("id_ssn4_name", f"{ID} AND s = 2 AND f >= 3 AND l >= 3"),
     Rule("id_typo_first_birth", f"{ID} AND f = 3 AND d = 5 AND (l >= 3 OR {HOME})"),
     Rule("id_similar_first_birth", f"{ID} AND f = 2 AND d = 5 AND l >= 3 AND s = 2"),
     Rule("id_ssn4_birth", f"{ID} AND s = 2 AND d = 5"),
     Rule("id_birth_unnamed", f"{ID} AND f = 0 AND d = 5 AND l >= 3 AND {HOME}"),
+    Rule("id_initial_birth", f"{ID} AND f = 1 AND d = 5 AND l >= 3"),
     Rule("ssn4_typo_first_birth", f"s = 2 AND f >= 3 AND d = 5 AND (l >= 3 OR {HOME})"),
-    Rule("ssn4_similar_first_birth", f"s = 2 AND f = 2 AND d = 5 AND l >= 3 AND {HOME}"),
+    Rule("ssn4_similar_first_birth", f"s = 2 AND f IN (1, 2) AND d = 5 AND l >= 3 AND {HOME}"),
     Rule("ssn4_name_near_birth", f"s = 2 AND {SAME_FIRST} AND d >= 3 AND {SAME_LAST}"),
-    Rule(
-        "first_birth_home",
-        f"{SAME_FIRST} AND d = 5 AND (a = 3 OR ph = 1 OR em = 1) AND expected_first < 0.05",
-        audited=True,
-    ),
-    Rule("name_near_birth_home", f"{SAME_FIRST} AND l >= 3 AND d >= 3 AND {HOME}", audited=True),
-    Rule("typo_first_birth_home", f"f = 3 AND l >= 3 AND d = 5 AND {HOME} AND {PLAIN} AND i >= 0", audited=True),
-    Rule(
-        "name_birth_zip",
-        f"{SAME_FIRST} AND {SAME_LAST} AND d = 5 AND a = 1 AND expected < 0.01 AND {PLAIN}",
-        audited=True,
-    ),
-    Rule("rare_name_birth", f"f = 5 AND l = 5 AND d = 5 AND expected < 0.003 AND {PLAIN} AND i >= 0", audited=True),
     Rule("id_ssn4_no_birth", f"{ID} AND s = 2 AND {SAME_FIRST} AND {SAME_LAST}"),
-    Rule("id_name_home_no_birth", f"{ID} AND f >= 4 AND l >= 4 AND d = 0 AND {HOME} AND su = 1"),
     Rule("ssn4_name_home_no_birth", f"s = 2 AND f >= 4 AND l >= 4 AND d = 0 AND {HOME}"),
-    Rule(
-        "fellegi_sunter",
-        f"bits >= auto_bits AND f >= 3 AND d >= 4 AND {PLAIN} AND i >= 0 AND ({PROOF} OR {HOME})",
-        audited=True,
-    ),
+    Rule("first_birth_home", f"{SAME_FIRST} AND d = 5 AND (a = 3 OR ph = 1 OR em = 1) AND expected_first < 0.05", audited=True),
+    Rule("name_near_birth_home", f"{SAME_FIRST} AND l >= 3 AND d >= 3 AND {HOME}", audited=True),
+    Rule("typo_inside_first_birth_home", f"{TYPO_HOME} AND edge = 0", audited=True),
+    Rule("typo_end_first_birth_home", f"{TYPO_HOME} AND edge = 2", audited=True),
+    Rule("typo_start_first_birth_home", f"{TYPO_HOME} AND edge = 1", audited=True),
+    Rule("cut_first_birth_home", f"{TYPO_HOME} AND edge = 3", audited=True),
+    Rule("name_birth_initial", f"{SAME_FIRST} AND {SAME_LAST} AND d = 5 AND g = 1 AND expected < 0.01 AND {PLAIN}", audited=True),
+    Rule("name_birth_zip", f"{SAME_FIRST} AND {SAME_LAST} AND d = 5 AND a = 1 AND expected < 0.01 AND {PLAIN}", audited=True),
+    Rule("rare_name_birth", f"f >= 4 AND l = 5 AND d = 5 AND expected < 0.003 AND {PLAIN}", audited=True),
+    Rule("id_name_no_birth", f"{ID} AND f >= 4 AND l >= 4 AND d = 0 AND {HOME} AND g >= 0", audited=True),
+    Rule("fellegi_sunter", f"bits >= auto_bits AND f >= 3 AND d >= 4 AND {PLAIN} AND ({PROOF} OR {HOME})", audited=True),
 )
 """Strongest first: a pair takes the first rule it meets. ``expected`` is the number of other people of the
 index one would expect to agree on the same name and birth date by chance."""
@@ -104,3 +98,8 @@ def guard_sql() -> str:
 def rule_name_sql(column: str) -> str:
     """Return a SQL expression that names the rule of an index column."""
     return f"([{', '.join(repr(rule.name) for rule in RULES)}])[{column} + 1]"
+
+
+CLOSENESS = "(bits - CASE WHEN f >= 4 OR sw THEN 0 ELSE 6 END)"
+"""What candidates compete by. A name that is exactly right beats a similar one by far more than its bits say:
+the similar one is the twin."""

@@ -1,0 +1,64 @@
+"""Let the data object to a rule. Some rules rest on how people usually are: that a mistyped first name in the
+same home is not a twin's, that a name and birth date rarely repeat. Where ssn4 or member id is known on both
+sides, they show whether the rule picks the right person here, so a rule they contradict is withdrawn for
+the run and its pairs are reviewed. Nobody needs to label anything.
+"""
+
+from __future__ import annotations
+
+import duckdb
+
+from hiexchange.matching import rules
+from hiexchange.matching.score import Scoring
+
+TOLERANCE = 3e-5
+"""Wrong links a rule may be expected to make, as a share of all members with a link."""
+
+UNSTABLE = 0.1
+"""Share of conflicting member ids among certain pairs above which a conflict of ids means nothing."""
+
+
+def forget_unstable_ids(con: duckdb.DuckDBPyConnection) -> None:
+    """Treat differing member ids as unknown where certain pairs differ too: the payer has renumbered."""
+    same, differ = con.execute(
+        """SELECT count(*) FILTER (i = 2), count(*) FILTER (i = -1) FROM levels
+           WHERE f = 5 AND l = 5 AND d = 5 AND a = 3 AND ph >= 0 AND s >= 0 AND i <> 0"""
+    ).fetchall()[0]
+    if differ > UNSTABLE * (same + differ):
+        con.execute("UPDATE levels SET i = 0 WHERE i = -1")
+
+
+def withdraw_erring_rules(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> None:
+    """Create table ``audit`` and take back the audited rules the identifiers contradict.
+
+    Each rule is applied without looking at ssn4 and ids; then they are looked at. The share contradicted among
+    pairs that agree on everything else is what wrong ssn4s and ids cause by themselves, and is allowed for.
+    """
+    blind = """(SELECT * EXCLUDE (s, i, mb), s AS s0, i AS i0, mb AS mb0, 0::TINYINT AS s, 0::TINYINT AS i, 0::TINYINT AS mb
+               FROM levels WHERE (f >= 3 OR sw) AND (d >= 3 OR (d = 0 AND i = 2)))"""
+    con.execute(
+        f"""CREATE TABLE blind AS SELECT rule, a >= 2 AND ph = 1 AND f = 5 AND l = 5 AND d = 5 AS certain, s0 = -1 AND i0 = -1 AS doubly,
+                s0 NOT IN (0, 1) AND i0 <> 0 AS doubly_known,
+                s0 = 2 OR i0 = 2 OR mb0 = 2 AS agrees, (s0 = -1 OR i0 = -1 OR mb0 = -1) AND NOT (s0 = 2 OR i0 = 2 OR mb0 = 2) AS contradicts
+            FROM (SELECT * FROM ({scoring.select(blind)}) WHERE rule IS NOT NULL
+                  QUALIFY row_number() OVER (PARTITION BY ln ORDER BY closeness DESC, rkey) = 1)"""
+    )
+    wrong, right = con.execute("SELECT count(*) FILTER (contradicts), count(*) FILTER (agrees) FROM blind WHERE certain").fetchall()[0]
+    noise = wrong / (wrong + right) if wrong + right else 0.0
+    audited = ", ".join(str(index) for index, rule in enumerate(rules.RULES) if rule.audited)
+    con.execute(
+        f"""CREATE TABLE audit AS
+            SELECT rule, known, contradicted, doubly, doubly_known, coalesce(applied, 0) AS applied, {noise} AS noise,
+                greatest(contradicted - {noise} * known, 0) / (known + 10) * coalesce(applied, 0) AS expected_wrong,
+                doubly / (doubly_known + 5) * coalesce(applied, 0) AS expected_wrong_doubly
+            FROM (SELECT rule, count(*) FILTER (agrees OR contradicts) AS known, count(*) FILTER (contradicts) AS contradicted,
+                         count(*) FILTER (doubly) AS doubly, count(*) FILTER (doubly_known) AS doubly_known FROM blind GROUP BY rule)
+            LEFT JOIN (SELECT rule, count(DISTINCT ln) AS applied FROM scored WHERE rule IS NOT NULL GROUP BY rule) USING (rule)
+            WHERE rule IN ({audited})"""
+    )
+    linked = con.execute("SELECT count(DISTINCT ln) FROM scored WHERE rule IS NOT NULL").fetchall()[0][0]
+    con.execute(
+        f"""UPDATE scored SET rule = NULL, withdrawn = true WHERE rule IN (
+                SELECT rule FROM audit WHERE greatest(expected_wrong, expected_wrong_doubly) > {TOLERANCE * linked}
+                AND (contradicted - {noise} * known > 0.7 * sqrt({noise} * known) OR doubly > 0))"""
+    )

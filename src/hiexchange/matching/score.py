@@ -1,0 +1,40 @@
+"""Put bits, rule and guard to compared pairs: :mod:`.weights` and :mod:`.rules` applied to one index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import duckdb
+
+from hiexchange.matching import rules
+from hiexchange.matching.weights import Weights, score_sql
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """Weights, and what of the index they depend on."""
+
+    weights: Weights
+    people: int
+    """Records in the index: the prior is one right one among them."""
+    days: float
+    """Effective number of birth dates (inverse Simpson index)."""
+
+    @classmethod
+    def of(cls, con: duckdb.DuckDBPyConnection, weights: Weights) -> Scoring:
+        """Measure the prepared index ``p``."""
+        people = int(con.execute("SELECT count(*) FROM p").fetchall()[0][0])
+        days = con.execute(
+            "SELECT sum(c) * sum(c) / sum(c * c) FROM (SELECT count(*)::DOUBLE AS c FROM p WHERE b IS NOT NULL GROUP BY b)"
+        ).fetchall()[0][0]
+        # A handful of records says nothing about how birth dates spread.
+        return cls(weights, people, max(float(days or 0.0), min(20_000.0, 20.0 * people), 1.0))
+
+    def select(self, source: str = "levels") -> str:
+        """Return a SELECT that adds expected, expected_first, bits, closeness, rule, guard, withdrawn to compared pairs."""
+        return f"""
+            SELECT *, {rules.CLOSENESS} AS closeness, {rules.rule_sql(self.weights.auto_bits)} AS rule, {rules.guard_sql()} AS guard,
+                   false AS withdrawn
+            FROM (SELECT *, cf::DOUBLE * cl / {max(self.people, 1)} / {self.days} AS expected, cf::DOUBLE / {self.days} AS expected_first,
+                         {score_sql(self.weights, self.people)} AS bits FROM {source})
+            """
