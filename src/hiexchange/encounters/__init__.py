@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+from hiexchange.encounters.adt import AdtSettings, RawMessage, from_adt, read_adt
+from hiexchange.encounters.alerts import from_alerts, read_alerts
 from hiexchange.encounters.fhir import from_view, read_view
+from hiexchange.encounters.people import Identities, Merge
+from hiexchange.encounters.resources import to_fhir
 from hiexchange.encounters.rows import Intake
 
-__all__ = ["Intake", "from_view", "read_view"]
+__all__ = [
+    "AdtSettings",
+    "Identities",
+    "Intake",
+    "Merge",
+    "RawMessage",
+    "from_adt",
+    "from_alerts",
+    "from_view",
+    "read_adt",
+    "read_alerts",
+    "read_view",
+    "to_fhir",
+]

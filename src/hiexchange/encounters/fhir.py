@@ -13,12 +13,11 @@ from typing import Any
 import pyarrow as pa
 
 from hiexchange._files import sha256_text
+from hiexchange.encounters.codes import EMERGENCY, INPATIENT
 from hiexchange.encounters.rows import Intake, Row, event_key, events_table, issue, issues_table, material_hash
 from hiexchange.encounters.times import Moment, Zones, parse_fhir
 
 UNKNOWN_FACILITY = "unknown"
-INPATIENT = {"IMP", "ACUTE", "NONAC", "OBSENC", "SS"}
-EMERGENCY = {"EMER"}
 TOLERANCE = timedelta(hours=6)
 """How far ahead of its receipt an event may lie: clocks and zones are off by hours, not by days."""
 
@@ -220,7 +219,7 @@ class _Known:
 
     def unchanged(self, row: Row) -> bool:
         key = (row["facility_id"], row["visit_number"], row["trigger"])
-        return self._hashes.get(key, [""])[-1] == row["material_hash"]
+        return bool(self._hashes.get(key, [""])[-1] == row["material_hash"])
 
     def versioned(self, row: Row) -> Row:
         place = (row["facility_id"], row["visit_number"])

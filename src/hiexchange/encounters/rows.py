@@ -9,13 +9,11 @@ from typing import Any
 import pyarrow as pa
 
 from hiexchange._files import sha256_text
+from hiexchange.encounters.people import Merge
 from hiexchange.tables import ENCOUNTER_EVENT, ISSUE
 
 Row = dict[str, Any]
 """One ENCOUNTER_EVENT row under construction."""
-
-CANCELS = {"cancel_admit": ("admit", "register"), "cancel_transfer": ("transfer",), "cancel_discharge": ("discharge",)}
-"""Trigger of a cancel -> the triggers it takes back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +30,8 @@ class Intake:
     """Those that could not become an event."""
     duplicates: int
     """Those already known: the same message from the same sender, or the same state of the same visit."""
+    merges: tuple[Merge, ...] = ()
+    """Identifiers that A40 messages joined."""
 
 
 def event_key(facility_id: str, visit_number: str, trigger: str, version: int) -> str:

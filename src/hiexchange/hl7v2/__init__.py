@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from hiexchange.hl7v2.mllp import END, START, Frames, frame
 from hiexchange.hl7v2.reader import (
+    CODE,
     MAX_BYTES,
     NULL,
     STANDARD,
@@ -24,6 +25,7 @@ from hiexchange.hl7v2.reader import (
 from hiexchange.hl7v2.writer import Ack, Components, Subcomponents, Value, ack, dtm, read_ack, write
 
 __all__ = [
+    "CODE",
     "END",
     "MAX_BYTES",
     "NULL",

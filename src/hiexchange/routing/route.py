@@ -62,8 +62,8 @@ class Routing:
             delivered, pending and dead. The parts sum to ``events``.
         """
         fates = self.fates(deliveries)
-        parts = ("swallowed", "unmatched", "unattributed", "held")
-        parts += ("deliver",) if deliveries is None else ("delivered", "pending", "dead")
+        ends = ["deliver"] if deliveries is None else ["delivered", "pending", "dead"]
+        parts = ["swallowed", "unmatched", "unattributed", "held", *ends]
         counts = Counter(fates.values())
         return {"events": self.events.num_rows, **{part: counts.get(part, 0) for part in parts}}
 
