@@ -132,7 +132,7 @@ def test_facilities_are_known_by_any_of_their_names(world: SimpleNamespace) -> N
 
 def test_a_facility_npi_may_come_with_the_event(world: SimpleNamespace) -> None:
     message = world.adt("A01")
-    told = message.replace(b"\rPID", b"||||GH^1999999976^NPI\rPID", 1)
+    told = message.replace(b"\rPID", b"|||||GH^1999999976^NPI\rPID", 1)
     assert one(world.read(message))["facility_npi"] is None
     assert one(world.read(told))["facility_npi"] == "1999999976"
 
