@@ -62,6 +62,10 @@ class MeasureInfo:
     """Licence text of the measure's owner, carried into every output."""
     population_ids: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """(group, population column) to the id the measure gives that population."""
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Group id to the population columns the group has; empty: whichever are filled."""
+    observations: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    """Group id to its (observation id, aggregate method)."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,226 @@
+"""From defines to populations: membership, strata and observations of one subject in one group.
+
+Source: Quality Measure IG (hl7.fhir.us.cqfmeasures), "Measure Conformance" and "Measure Population
+Criteria"; counts are membership, so the denominator's still holds the excluded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from hiexchange.measures.bundle import Group, Observation
+from hiexchange.measures.cql import compare
+from hiexchange.measures.cql.compiler import Define, Function
+from hiexchange.measures.cql.model import Element
+from hiexchange.measures.cql.subject import Subject
+from hiexchange.measures.cql.values import Code, Concept, Quantity
+
+PATIENT = "patient"
+"""Key of the only member under boolean basis."""
+
+
+@dataclass(slots=True)
+class Member:
+    """One member of a group's populations: the patient, or an episode."""
+
+    key: str
+    """Type/id of the episode, or PATIENT."""
+    value: Any
+    """The episode, as the criteria returned it."""
+    flags: dict[str, bool] = field(default_factory=dict)
+    """Population column to membership; only populations the group has."""
+    observations: list[tuple[str, Any]] = field(default_factory=list)
+    """(observation id, value)."""
+    strata: dict[str, Any] = field(default_factory=dict)
+    """Stratifier id to True, False, or the value of the stratum."""
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """A group with its expressions compiled."""
+
+    group: Group
+    defines: dict[str, Define | None]
+    """Population column to define; None for a criterion that names none."""
+    second_initial: dict[str, Define | None]
+    """Population id to define, where a ratio has two initial populations."""
+    observations: tuple[tuple[Observation, Function | Define | None, str], ...]
+    """(observation, what to call, column of the population observed)."""
+    stratifiers: tuple[tuple[str, Define | None], ...]
+
+
+def evaluate(criteria: Criteria, s: Subject) -> list[Member]:
+    """Return the members of a group's populations for one subject.
+
+    Under boolean basis exactly one member; under a resource basis one for each episode of the
+    initial population, in the order its define gives them, duplicates dropped.
+    """
+    boolean = criteria.group.basis == "boolean"
+    members = _boolean(criteria, s) if boolean else _episodes(criteria, s)
+    settle = _settle_ratio if criteria.group.scoring == "ratio" else _settle
+    for member in members:
+        settle(member.flags)
+    _stratify(criteria, s, members, boolean=boolean)
+    _observe(criteria, s, members, boolean=boolean)
+    return members
+
+
+def _boolean(criteria: Criteria, s: Subject) -> list[Member]:
+    member = Member(PATIENT, s.patient)
+    for column, define in criteria.defines.items():
+        if column != "initial_population" and not member.flags.get("initial_population", True):
+            member.flags[column] = False  # outside the initial population nothing else is asked
+        else:
+            member.flags[column] = define is not None and s.evaluate(define) is True
+    return [member]
+
+
+def _episodes(criteria: Criteria, s: Subject) -> list[Member]:
+    members: dict[Any, Member] = {}
+    first = criteria.defines.get("initial_population")
+    for value in _list(s.evaluate(first)) if first is not None else []:
+        token = compare.token(value)
+        if token not in members:
+            members[token] = Member(episode_key(value, len(members)), value)
+    if not members:
+        return []
+    for column, define in criteria.defines.items():
+        tokens = {compare.token(value) for value in _list(s.evaluate(define))} if define is not None else set()
+        for token, member in members.items():
+            member.flags[column] = token in tokens
+    return list(members.values())
+
+
+def _list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return [item for item in value if item is not None] if isinstance(value, list) else [value]
+
+
+def episode_key(value: Any, at: int) -> str:
+    """Return Type/id of an episode that is a resource, else its place."""
+    if isinstance(value, Element) and value.row is not None:
+        return f"{value.type.name}/{value.id}" if value.id is not None else f"{value.type.name}#{value.row}"
+    return f"#{at}"
+
+
+def _settle(flags: dict[str, bool]) -> None:
+    """Make the populations of a proportion, cohort or continuous variable lie within each other."""
+    if not flags.get("initial_population", True):
+        for column in flags:
+            flags[column] = False
+        return
+    if not flags.get("denominator", True) or not flags.get("measure_population", True):
+        for column in ("denominator_exclusion", "denominator_exception", "numerator", "numerator_exclusion"):
+            _clear(flags, column)
+        _clear(flags, "measure_population_exclusion")
+    if flags.get("denominator_exclusion"):
+        for column in ("numerator", "numerator_exclusion", "denominator_exception"):
+            _clear(flags, column)
+    if flags.get("numerator"):
+        _clear(flags, "denominator_exception")
+    elif "numerator" in flags:
+        _clear(flags, "numerator_exclusion")
+
+
+def _settle_ratio(flags: dict[str, bool]) -> None:
+    """In a ratio the numerator need not lie within the denominator."""
+    if not flags.get("initial_population", True):
+        for column in flags:
+            flags[column] = False
+        return
+    if not flags.get("denominator", True):
+        _clear(flags, "denominator_exclusion")
+        _clear(flags, "denominator_exception")
+    if not flags.get("numerator", True):
+        _clear(flags, "numerator_exclusion")
+
+
+def _clear(flags: dict[str, bool], column: str) -> None:
+    if column in flags:
+        flags[column] = False
+
+
+def _stratify(criteria: Criteria, s: Subject, members: list[Member], *, boolean: bool) -> None:
+    if not members or not any(any(member.flags.values()) for member in members):
+        # A subject outside every population is in no stratum; its counts are zero all the same.
+        for member in members:
+            member.strata = {name: False for name, _ in criteria.stratifiers}
+        return
+    for name, define in criteria.stratifiers:
+        value = s.evaluate(define) if define is not None else None
+        if isinstance(value, list) and not boolean:
+            tokens = {compare.token(item) for item in value}
+            for member in members:
+                member.strata[name] = compare.token(member.value) in tokens
+        else:
+            for member in members:
+                member.strata[name] = stratum(value)
+
+
+def stratum(value: Any) -> Any:
+    """Return a stratifier's value as True, False (also for null) or text."""
+    if value is None or isinstance(value, bool):
+        return value is True
+    if isinstance(value, Code):
+        return value.code
+    if isinstance(value, Concept):
+        return value.codes[0].code if value.codes else value.display
+    if isinstance(value, list):
+        return bool(value)
+    return str(value)
+
+
+_EXCLUDES = {
+    "denominator": ("denominator_exclusion",),
+    "numerator": ("numerator_exclusion",),
+    "measure_population": ("measure_population_exclusion",),
+}
+
+
+def _observe(criteria: Criteria, s: Subject, members: list[Member], *, boolean: bool) -> None:
+    for observation, call, column in criteria.observations:
+        if call is None:
+            continue
+        for member in members:
+            if not member.flags.get(column) or any(member.flags.get(name) for name in _EXCLUDES.get(column, ())):
+                continue
+            member.observations.append((observation.id, _call(call, s, member.value, boolean)))
+
+
+def _call(call: Function | Define, s: Subject, value: Any, boolean: bool) -> Any:
+    if isinstance(call, Define):
+        return s.evaluate(call)
+    return call.call(s, [] if call.arity == 0 or (boolean and call.arity == 0) else [value])
+
+
+def number(value: Any) -> tuple[float | None, str | None]:
+    """Return an observation as (number, unit) for the result table."""
+    if isinstance(value, Quantity):
+        return (None if value.value is None else float(value.value)), value.unit
+    if isinstance(value, bool):
+        return float(value), None
+    if isinstance(value, int | Decimal):
+        return float(value), None
+    return None, None
+
+
+METHODS: dict[str, Callable[[list[float]], float]] = {
+    "sum": sum,
+    "count": lambda values: float(len(values)),
+    "average": lambda values: sum(values) / len(values),
+    "min": min,
+    "minimum": min,
+    "max": max,
+    "maximum": max,
+    "median": lambda values: _median(sorted(values)),
+}
+"""``cqfm-aggregateMethod`` over the observed values of a population."""
+
+
+def _median(values: list[float]) -> float:
+    middle = len(values) // 2
+    return values[middle] if len(values) % 2 else (values[middle - 1] + values[middle]) / 2
