@@ -25,7 +25,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 PRIVATE = 0o600
 
 
@@ -87,9 +87,9 @@ def storage_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in FULL_DISK:
             raise StorageError(
-                "the disk is full", where=str(path), hint="free space, then run the same command again: it resumes"
+                "the disk is full, or a quota or size limit is reached", where=str(path), hint="free space, then run the same command again: it resumes"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
             raise StorageError(
                 "the folder cannot be written", where=str(path), hint="choose a folder this user may write"
             ) from error

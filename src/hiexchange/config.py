@@ -77,23 +77,30 @@ class ExportSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     server: str = ""
     """Name of a ``[servers.NAME]``; empty where there is only one."""
     group: str | None = None
+    """Id of the Group to export; absent = no group."""
     level: str | None = None
-    """``system``, ``patient`` or ``group``; follows from ``group`` where absent."""
+    """``system`` or ``Patient`` where there is no group; Patient where absent."""
     types: tuple[str, ...] = ()
+    """Resource types; empty = all the server has."""
     since: str | None = None
     """FHIR instant; absent = the lake's watermark."""
     type_filters: tuple[str, ...] = ()
+    """FHIR searches that narrow a type, such as ``Encounter?status=finished``."""
     max_bad_lines: int = 0
+    """Lines that may be quarantined before the run fails with exit code 7; the others are stored."""
 
 
 class RosterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One ``[[rosters]]``: a payer's file."""
 
     path: str
+    """The file as received."""
     layout: str
     """Name of a shipped layout or path of a TOML file."""
     payer: str | None = None
+    """The payer's id; outranks the layout's."""
     as_of: date | None = None
+    """The day the file speaks of; absent = as the file declares it."""
     release: str | None = None
     """Name of the person who releases a file that the acceptance gate held."""
 
@@ -136,10 +143,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     servers: dict[str, dict[str, Any]] = {}
     """Each ``[servers.NAME]``; its keys are checked by ``servers.build``."""
     export: ExportSettings = msgspec.field(default_factory=ExportSettings)
+    """What to pull."""
     rosters: tuple[RosterSettings, ...] = ()
+    """Payers' files, oldest first."""
     subscriptions: tuple[dict[str, Any], ...] = ()
     """Checked by ``routing.load_subscriptions``."""
     measures: tuple[MeasureSettings, ...] = ()
+    """What to measure."""
     base: str = "."
     """Folder that relative paths start from: that of the file."""
 

@@ -1,0 +1,52 @@
+"""A small population, served on loopback, with the configuration an operator would write."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from hiexchange.cli.demo import write_settings
+from hiexchange.testing.bulk_server import BulkServer
+from hiexchange.testing.population import Population, generate
+
+KNOWN_AT = datetime(2026, 1, 5, 12, tzinfo=UTC)
+Hiexchange = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A folder ready for ``hiexchange run``."""
+
+    population: Population
+    server: BulkServer
+    configuration: Path
+
+    def edit(self, old: str, new: str) -> None:
+        text = self.configuration.read_text()
+        assert old in text
+        self.configuration.write_text(text.replace(old, new))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    population = generate(tmp_path / "site", patients=60, seed=3)
+    with BulkServer(population.fhir, auth="smart") as server:
+        yield Site(population, server, write_settings(population, server, KNOWN_AT))
+
+
+@pytest.fixture
+def hiexchange() -> Hiexchange:
+    """Run the command line as a user does, in a process of its own."""
+
+    def run(*arguments: object, cwd: Path | None = None, **more: object) -> subprocess.CompletedProcess[str]:
+        program = Path(sys.executable).with_name("hiexchange")
+        command = [str(program), *map(str, arguments)]
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=300, **more)  # type: ignore[call-overload,no-any-return]
+
+    return run

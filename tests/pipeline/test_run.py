@@ -1,0 +1,150 @@
+"""The whole route, as a user runs it: truth, repetition, and one clear message for each thing that can be wrong."""
+
+from __future__ import annotations
+
+import json
+import resource
+import socket
+import sqlite3
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hiexchange import config, pipeline
+from hiexchange.cli.demo import compare
+
+
+def test_every_stage_agrees_with_the_planted_truth_and_a_second_run_sends_nothing_twice(site: Any) -> None:
+    first = pipeline.run(config.load(site.configuration))
+    assert [name for name, verdict, right in compare(site.population, first) if not right and name != "routing"] == []
+    inbox = {path: path.read_bytes() for path in sorted((first.output / "inbox").rglob("*")) if path.is_file()}
+    assert inbox
+    again = pipeline.run(config.load(site.configuration))
+    assert {path: path.read_bytes() for path in sorted((first.output / "inbox").rglob("*")) if path.is_file()} == inbox
+    assert again.deliveries.num_rows == first.deliveries.num_rows
+    assert again.lake.tables() == first.lake.tables()
+    assert first.identity_holds and again.identity_holds
+    assert first.identity == again.identity
+
+
+def test_a_week_later_everything_planted_has_been_delivered(site: Any) -> None:
+    pipeline.run(config.load(site.configuration))
+    site.edit("2026-01-05", "2026-01-12")
+    later = pipeline.run(config.load(site.configuration))
+    assert [(name, verdict) for name, verdict, right in compare(site.population, later) if not right] == []
+    assert set(later.deliveries["state"].to_pylist()) == {"acked"}
+
+
+def test_the_identity_is_recounted_from_the_tables(site: Any) -> None:
+    """Sum it again from decisions and ledger, without the library's own counting."""
+    result = pipeline.run(config.load(site.configuration))
+    assert result.routing is not None
+    with sqlite3.connect(result.output / "outbox.sqlite") as ledger:
+        states = dict(ledger.execute("SELECT state, count(DISTINCT event_key) FROM delivery GROUP BY state"))
+    events = set(result.routing.events["event_key"].to_pylist())
+    sent = set(result.routing.deliverable["event_key"].to_pylist())
+    others = Counter()
+    for key, decision in zip(
+        *(result.routing.decisions[name].to_pylist() for name in ("event_key", "decision")), strict=True
+    ):
+        if key not in sent:
+            others[(key, decision)] += 1
+    assert sum(states.values()) >= len(sent)
+    assert len(events) == len(sent) + len({key for key, _ in others})
+    assert result.identity["events"] == len(events)
+
+
+def test_the_page_shows_the_numbers_of_run_json_and_no_patient(site: Any) -> None:
+    result = pipeline.run(config.load(site.configuration))
+    page = (result.output / "report.html").read_text()
+    run = json.loads((result.output / "run.json").read_text())
+    assert f"{run['identity']['events']:,} events" in page
+    assert "<script" not in page and "http://" not in page and "https://" not in page
+    for person in result.persons.to_pylist():
+        assert person["person_id"] not in page
+        assert person["last_name"] not in page
+
+
+def test_the_command_line_runs_the_same(site: Any, hiexchange: Any) -> None:
+    done = hiexchange("run", site.configuration, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["identity_holds"] is True
+
+
+def refused(done: Any, exit_code: int, *words: str) -> None:
+    assert done.returncode == exit_code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error HX-"), done.stderr
+    assert "\n  do " in done.stderr, done.stderr
+    for word in words:
+        assert word in done.stderr, done.stderr
+
+
+def nothing_written(site: Any) -> None:
+    assert not list((site.population.folder / "out").rglob("*.html"))
+    assert not list((site.population.folder / "out").rglob("*.part"))
+
+
+def test_a_key_that_does_not_exist(site: Any, hiexchange: Any) -> None:
+    site.edit("known_at", "knwon_at")
+    refused(hiexchange("run", site.configuration), 3, "`knwon_at`", "did you mean `known_at`?")
+    assert not (site.population.folder / "out").exists()
+
+
+def test_a_key_of_a_server_or_subscription_that_does_not_exist(site: Any, hiexchange: Any) -> None:
+    site.edit("client_id", "client_idd")
+    refused(hiexchange("run", site.configuration), 3, "client_idd")
+    site.edit("client_idd", "client_id")
+    site.edit("cadence", "cadense")
+    refused(hiexchange("run", site.configuration), 3, "cadense")
+    assert not (site.population.folder / "out").exists()
+
+
+def test_a_missing_secret(site: Any, hiexchange: Any) -> None:
+    site.edit("file:demo.jwk", "env:HX_NO_SUCH_SECRET")
+    refused(hiexchange("run", site.configuration), 3, "env:HX_NO_SUCH_SECRET")
+    nothing_written(site)
+
+
+def test_an_unreachable_server(site: Any, hiexchange: Any) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    site.edit(f":{site.server.url.split(':')[2].split('/')[0]}/", f":{port}/")
+    refused(hiexchange("run", site.configuration), 5, f"127.0.0.1:{port}")
+    nothing_written(site)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", b"a,b\n1,2\n"])
+def test_an_unreadable_roster(site: Any, hiexchange: Any, content: bytes) -> None:
+    path = site.population.folder / "rosters" / "payer-a-2025-01-01.csv"
+    path.write_bytes(content)
+    refused(hiexchange("run", site.configuration), 7, "payer-a-2025-01-01.csv")
+    nothing_written(site)
+
+
+def test_a_roster_that_is_not_there(site: Any, hiexchange: Any) -> None:
+    (site.population.folder / "rosters" / "payer-b-2025-05-01.txt").unlink()
+    refused(hiexchange("run", site.configuration), 3, "payer-b-2025-05-01.txt")
+    nothing_written(site)
+
+
+@pytest.mark.parametrize("limit", [2_000, 60_000, 250_000])
+def test_a_full_disk_at_several_moments_then_room_again(site: Any, hiexchange: Any, limit: int) -> None:
+    """The kernel refuses to let any file grow beyond the limit, wherever the run is by then."""
+    done = hiexchange(
+        "run", site.configuration, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    )
+    refused(done, 3, "full")
+    nothing_written(site)
+    after = hiexchange("run", site.configuration)
+    assert after.returncode == 0, after.stderr
+
+
+def test_a_folder_that_cannot_be_written(site: Any, hiexchange: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    site.edit('output = "out"', f'output = "{tmp_path / "file"}/out"')
+    done = hiexchange("run", site.configuration)
+    assert done.returncode == 3 and "Traceback" not in done.stderr, done.stderr
