@@ -18,18 +18,6 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-DECIDED = (
-    "attribution_id",
-    "business_key",
-    "valid_from",
-    "valid_to",
-    "change_type",
-    "row_no",
-    "asserted_from",
-    "asserted_to",
-)
-"""Columns of ATTRIBUTION that the fold decides."""
-
 _KEY = ("member_key", "contract_id", "plan_id", "provider_npi", "provider_tin", "org_id", "attribution_level")
 _PAYLOAD = (
     "line_of_business",
@@ -50,7 +38,12 @@ _PAST = (
     *("known_to", "list_seq", "roster_id", "row_no", "change_type", "payer_change_type"),
 )
 _PAYLOAD_HASH = f"hash({', '.join(_PAYLOAD)})"
-_ID = "left(sha256(key || '|' || strftime(f, '%Y-%m-%d')), 32)"
+
+CHANGES = ("new", "changed", "nochange", "dropped", "cancelled")
+"""ATR change types; the tables below hold their place in this tuple."""
+_NEW, _CHANGED, _NOCHANGE, _DROPPED, _CANCELLED = range(len(CHANGES))
+_ACTIVE = 0
+"""Kind of a line that says somebody is attributed; the other kinds are _DROPPED and _CANCELLED."""
 
 
 class EditionLike(Protocol):
@@ -68,11 +61,37 @@ class EditionLike(Protocol):
     def restates(self) -> bool: ...
 
 
-class Work:
-    """The tables of one fold: ``a`` assertions, ``v`` rows visible now, ``s`` spells.
+def business_keys(members: pa.Table, list_id: str) -> pa.ChunkedArray:
+    """Return the business key of each roster line: list, member, contract, plan, provider, level."""
+    parts = ", ".join(f"coalesce({name}, '')" for name in _KEY)
+    con = duckdb.connect()
+    try:
+        con.register("members", members.select(list(_KEY)))
+        return con.sql(
+            f"SELECT left(sha256(concat_ws(chr(31), {_quoted(list_id)}, {parts})), 32) AS key FROM members"
+        ).to_arrow_table()["key"]
+    finally:
+        con.close()
 
-    ``src`` is a row number: of the history where ``old``, of the members otherwise. ``ord`` is the
-    number of the file that last touched a spell, 0 for none of those folded here.
+
+def attribution_ids(keys: pa.ChunkedArray, starts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the id of each spell: business key and first day, so that a reload gives the same."""
+    con = duckdb.connect()
+    try:
+        con.register("spells", pa.table({"key": keys, "f": starts}))
+        return con.sql(
+            "SELECT left(sha256(key || '|' || strftime(f, '%Y-%m-%d')), 32) AS id FROM spells"
+        ).to_arrow_table()["id"]
+    finally:
+        con.close()
+
+
+class Work:
+    """The tables of one fold: ``a`` assertions, ``v`` rows in force now, ``s`` spells.
+
+    ``k`` is the business key as a 128-bit number. ``src`` is a row number: of the history where
+    ``old``, of the members otherwise. ``ord`` is the number of the file that last touched a spell, 0
+    for none of those folded here. Rows are kept narrow: a list has millions.
     """
 
     def __init__(
@@ -80,7 +99,7 @@ class Work:
         con: duckdb.DuckDBPyConnection,
         past: pa.Table,
         members: pa.Table,
-        list_id: str,
+        keys: pa.ChunkedArray,
         order: list[str],
         newest: int,
     ) -> None:
@@ -88,44 +107,42 @@ class Work:
         self.con = con
         self.newest = newest
         con.register("order_of", pa.table({"roster_id": order, "ord": range(1, len(order) + 1)}))
-        con.register(
-            "members", _numbered(members, (*_KEY, *_PAYLOAD, "valid_from", "valid_to", "payer_change_type", "row_no"))
-        )
-        con.register("past", _numbered(past, _PAST))
-        parts = ", ".join(f"coalesce({name}, '')" for name in _KEY)
-        key = f"left(sha256(concat_ws(chr(31), {_quoted(list_id)}, {parts})), 32)"
+        lines = members.select([*_PAYLOAD, "valid_from", "valid_to", "payer_change_type"]).append_column("key", keys)
+        con.register("members", _numbered(lines))
+        con.register("past", _numbered(past.select(list(_PAST))))
         con.execute(
             f"""CREATE TEMP TABLE a AS
-            SELECT {key} AS key, valid_from AS af, valid_to AS til, {_kind("valid_from", "valid_to")} AS kind,
-                src, false AS old, row_no, {_PAYLOAD_HASH} AS ph,
-                {newest}::BIGINT AS ord FROM members"""
+            SELECT md5_number(key) AS k, valid_from AS af, valid_to AS til, {_kind("valid_from", "valid_to")} AS kind,
+                src, false AS old, {_PAYLOAD_HASH} AS ph, {newest}::SMALLINT AS ord FROM members"""
         )
         if len(order) > 1:
             con.execute(
                 f"""INSERT INTO a
-                SELECT business_key, asserted_from, asserted_to, {_kind("asserted_from", "asserted_to")}, src, true,
-                    row_no, {_PAYLOAD_HASH}, o.ord FROM past JOIN order_of o USING (roster_id)
+                SELECT md5_number(business_key), asserted_from, asserted_to, {_kind("asserted_from", "asserted_to")},
+                    src, true, {_PAYLOAD_HASH}, o.ord FROM past JOIN order_of o USING (roster_id)
                 WHERE asserted_from IS NOT NULL
                 QUALIFY row_number() OVER (PARTITION BY roster_id, row_no ORDER BY list_seq, attribution_id) = 1"""
             )
 
     def start(self, *, empty: bool) -> None:
         """Make the spells to start from: none, or those in force now."""
+        changes = " ".join(f"WHEN '{name}' THEN {number}" for number, name in enumerate(CHANGES))
         self.con.execute(
             f"""CREATE TEMP TABLE v AS
-            SELECT business_key AS key, valid_from AS f, valid_to AS t, src, roster_id, row_no, change_type,
-                {_PAYLOAD_HASH} AS ph
+            SELECT md5_number(business_key) AS k, valid_from AS f, valid_to AS t, src,
+                (CASE change_type {changes} END)::UTINYINT AS change, {_PAYLOAD_HASH} AS ph
             FROM past WHERE known_to > known_from
             QUALIFY row_number() OVER (PARTITION BY attribution_id ORDER BY known_from DESC, list_seq DESC) = 1
                 AND valid_from < valid_to"""
         )
         self.con.execute(
             f"""CREATE TEMP TABLE s AS
-            SELECT key, f, t, src, true AS old, 0::BIGINT AS ord, false AS absent, change_type AS change, ph,
-                NULL::DATE AS af, NULL::DATE AS til, 0::BIGINT AS row_no
+            SELECT k, f, t, src, true AS old, 0::SMALLINT AS ord, false AS absent, change, ph
             FROM v WHERE {"false" if empty else "true"}"""
         )
         self.con.execute("CREATE TEMP TABLE void AS FROM s LIMIT 0")
+        if not empty:
+            self.con.execute("DROP TABLE v")
 
     def step(self, number: int, edition: EditionLike) -> None:
         """Fold one file onto ``s``."""
@@ -140,58 +157,52 @@ class Work:
     def _resolve(self, edition: EditionLike) -> None:
         """Table ``n``: what each line says, start resolved; ``rf``/``rt`` is what it replaces."""
         self.con.execute(
-            """CREATE OR REPLACE TEMP TABLE n AS
-            WITH p AS (SELECT $as_of::DATE AS as_of, $begin::DATE AS begin),
+            f"""CREATE OR REPLACE TEMP TABLE n AS
+            WITH p AS (SELECT $as_of::DATE AS as_of),
+            asking AS (
+                SELECT r.k, r.src, r.old, CASE WHEN r.kind = {_ACTIVE} THEN p.as_of ELSE r.til END AS day FROM r, p
+                WHERE r.kind = {_DROPPED} AND r.af >= r.til OR r.kind = {_ACTIVE} AND r.af = p.as_of),
             looked AS (
-                SELECT r.src, r.old, min(s.f) AS covering
-                FROM r, p, s
-                WHERE s.key = r.key AND (r.kind = 'dropped' AND r.af >= r.til OR r.kind = 'active' AND r.af = p.as_of)
-                    AND s.f <= (CASE WHEN r.kind = 'active' THEN p.as_of ELSE r.til END)
-                    AND s.t >= (CASE WHEN r.kind = 'active' THEN p.as_of ELSE r.til END)
-                GROUP BY r.src, r.old),
+                SELECT q.src, q.old, min(s.f) AS covering
+                FROM asking q JOIN s ON s.k = q.k AND s.f <= q.day AND s.t >= q.day GROUP BY q.src, q.old),
             edges AS (
-                SELECT r.key, max(r.til) AS edge FROM r, p
-                WHERE r.kind <> 'cancelled' AND r.af < p.as_of AND r.til <= p.as_of AND r.af < r.til GROUP BY r.key),
+                SELECT r.k, max(r.til) AS edge FROM r, p
+                WHERE r.kind <> {_CANCELLED} AND r.af < p.as_of AND r.til <= p.as_of AND r.af < r.til GROUP BY r.k),
             resolved AS (
                 SELECT r.*, CASE
-                    WHEN r.kind = 'active' AND r.af = p.as_of
+                    WHEN r.kind = {_ACTIVE} AND r.af = p.as_of
                         THEN greatest(coalesce(l.covering, p.as_of), coalesce(e.edge, DATE '0001-01-01'))
-                    WHEN r.kind = 'dropped' AND r.af >= r.til THEN coalesce(l.covering, r.til)
+                    WHEN r.kind = {_DROPPED} AND r.af >= r.til THEN coalesce(l.covering, r.til)
                     ELSE r.af END AS f
-                FROM p, r LEFT JOIN looked l ON l.src = r.src AND l.old = r.old LEFT JOIN edges e ON e.key = r.key)
-            SELECT key, f, CASE WHEN kind = 'cancelled' THEN f ELSE til END AS t, kind, src, old, row_no, ph, af, til,
-                CASE WHEN kind = 'cancelled' THEN af ELSE f END AS rf, til AS rt
+                FROM p, r LEFT JOIN looked l ON l.src = r.src AND l.old = r.old LEFT JOIN edges e ON e.k = r.k)
+            SELECT k, f, CASE WHEN kind = {_CANCELLED} THEN f ELSE til END AS t, kind, src, old, ph,
+                CASE WHEN kind = {_CANCELLED} THEN af ELSE f END AS rf, til AS rt
             FROM resolved""",
-            {"as_of": edition.as_of, "begin": edition.authority_from},
+            {"as_of": edition.as_of},
         )
 
     def _replace(self, edition: EditionLike) -> None:
-        """Table ``s2``: lines replace the spells they overlap; a full file ends the others."""
+        """Tables ``gone`` and ``rest``: lines replace the spells they overlap; a full file ends the others."""
         self.con.execute(
             """CREATE OR REPLACE TEMP TABLE gone AS
-            SELECT DISTINCT s.key, s.f, s.t, s.src, s.old, s.ph
-            FROM s JOIN n ON s.key = n.key AND ((s.f < n.rt AND s.t > n.rf) OR s.f = n.f)"""
+            SELECT DISTINCT ON (s.k, s.f) s.k, s.f, s.t, s.src, s.old, s.ph
+            FROM s JOIN n ON s.k = n.k AND ((s.f < n.rt AND s.t > n.rf) OR s.f = n.f)"""
         )
-        end = (
-            "CASE WHEN s.t > $as_of::DATE THEN greatest(s.f, $as_of::DATE) ELSE s.t END"
-            if edition.mode == "full"
-            else "s.t"
-        )
-        given = {"as_of": edition.as_of} if edition.mode == "full" else {}
+        full = edition.mode == "full"
+        end = "CASE WHEN s.t > $as_of::DATE THEN greatest(s.f, $as_of::DATE) ELSE s.t END" if full else "s.t"
         self.con.execute(
             f"""CREATE OR REPLACE TEMP TABLE rest AS
-            SELECT s.* REPLACE ({end} AS t), s.t AS was
-            FROM s ANTI JOIN gone USING (key, f)""",
-            given,
+            SELECT s.* REPLACE ({end} AS t), s.t AS was FROM s ANTI JOIN gone USING (k, f)""",
+            {"as_of": edition.as_of} if full else {},
         )
 
     def _cut_window(self, edition: EditionLike) -> None:
-        """Table ``s2`` for a restatement: cut spells at the window, join lines to what stands beside it."""
+        """Tables ``n``, ``gone``, ``rest`` of a restatement: cut at the window, join to what stands beside it."""
         window = {"begin": edition.authority_from, "stop": edition.authority_to}
+        named = "" if edition.mode == "full" else "AND s.k IN (SELECT k FROM n)"
         self.con.execute(
             f"""CREATE OR REPLACE TEMP TABLE inside AS
-            SELECT s.* FROM s WHERE s.f < $stop::DATE AND s.t > $begin::DATE
-                {"" if edition.mode == "full" else "AND s.key IN (SELECT key FROM n)"}""",
+            SELECT s.* FROM s WHERE s.f < $stop::DATE AND s.t > $begin::DATE {named}""",
             window,
         )
         # Pieces of those spells before and after the window.
@@ -205,68 +216,55 @@ class Work:
         self.con.execute(
             """CREATE OR REPLACE TEMP TABLE n AS
             WITH w AS (SELECT $begin::DATE AS begin, $stop::DATE AS stop),
-            clipped AS (
-                SELECT n.* REPLACE (greatest(n.f, w.begin) AS f, least(n.t, w.stop) AS t)
-                FROM n, w)
+            clipped AS (SELECT n.* REPLACE (greatest(n.f, w.begin) AS f, least(n.t, w.stop) AS t) FROM n, w)
             SELECT c.* REPLACE (coalesce(b.f, c.f) AS f, coalesce(e.t, c.t) AS t)
             FROM clipped c JOIN w ON true
-            LEFT JOIN piece b ON b.key = c.key AND b.t = c.f AND c.f = w.begin AND c.f < c.t AND b.f < w.begin
-            LEFT JOIN piece e ON e.key = c.key AND e.f = c.t AND c.t = w.stop AND c.f < c.t AND e.f >= w.stop""",
+            LEFT JOIN piece b ON b.k = c.k AND b.t = c.f AND c.f = w.begin AND c.f < c.t AND b.f < w.begin
+            LEFT JOIN piece e ON e.k = c.k AND e.f = c.t AND c.t = w.stop AND c.f < c.t AND e.f >= w.stop""",
             window,
         )
-        self.con.execute("CREATE OR REPLACE TEMP TABLE gone AS SELECT DISTINCT key, f, t, src, old, ph FROM inside")
+        self.con.execute("CREATE OR REPLACE TEMP TABLE gone AS SELECT DISTINCT k, f, t, src, old, ph FROM inside")
         self.con.execute(
             """CREATE OR REPLACE TEMP TABLE rest AS
-            SELECT *, t AS was FROM s ANTI JOIN inside USING (key, f)
+            SELECT *, t AS was FROM s ANTI JOIN inside USING (k, f)
             UNION ALL BY NAME
             SELECT p.* FROM piece p WHERE NOT EXISTS (
-                SELECT 1 FROM n WHERE n.key = p.key AND n.f < n.t AND n.f <= p.f AND n.t >= p.t)"""
+                SELECT 1 FROM n WHERE n.k = p.k AND n.f < n.t AND n.f <= p.f AND n.t >= p.t)"""
         )
 
     def _record(self, number: int) -> None:
         """Make the new ``s`` of ``n`` and ``rest``; keep in ``void`` what became true of no day."""
-        self.con.execute(
-            """CREATE OR REPLACE TEMP TABLE judged AS
-            SELECT n.key, n.f, n.t, n.src, n.old, $number::BIGINT AS ord, false AS absent,
-                CASE WHEN n.kind <> 'active' THEN n.kind
-                    WHEN g.f IS NOT NULL AND g.t = n.t AND g.ph = n.ph THEN 'nochange'
-                    WHEN g.f IS NOT NULL OR o.key IS NOT NULL THEN 'changed'
-                    ELSE 'new' END AS change,
-                n.ph, n.af, n.til, n.row_no
-            FROM n LEFT JOIN gone g ON g.key = n.key AND g.f = n.f
-            LEFT JOIN (SELECT DISTINCT key FROM gone) o ON o.key = n.key""",
-            {"number": number},
-        )
-        self.con.execute(
-            """CREATE OR REPLACE TEMP TABLE s2 AS
-            SELECT * FROM judged WHERE f < t
-            UNION ALL BY NAME
-            SELECT * EXCLUDE (was) REPLACE (
-                CASE WHEN was IS DISTINCT FROM t THEN $number::BIGINT ELSE ord END AS ord,
-                was IS DISTINCT FROM t OR absent AS absent,
-                CASE WHEN was IS NULL THEN 'changed' WHEN was <> t THEN 'dropped' ELSE change END AS change,
-                CASE WHEN was IS DISTINCT FROM t THEN NULL ELSE af END AS af,
-                CASE WHEN was IS DISTINCT FROM t THEN NULL ELSE til END AS til,
-                CASE WHEN was IS DISTINCT FROM t THEN 0 ELSE row_no END AS row_no)
-            FROM rest WHERE f < t""",
-            {"number": number},
-        )
-        self.con.execute(
-            """INSERT INTO void BY NAME
-            SELECT * FROM judged WHERE f >= t
-            UNION ALL BY NAME
-            SELECT key, f, f AS t, src, old, $number::BIGINT AS ord, true AS absent, 'dropped' AS change, ph,
-                NULL::DATE AS af, NULL::DATE AS til, 0::BIGINT AS row_no FROM rest WHERE f >= t
-            UNION ALL BY NAME
-            SELECT key, f, f AS t, src, old, $number::BIGINT AS ord, true AS absent, 'cancelled' AS change, ph,
-                NULL::DATE AS af, NULL::DATE AS til, 0::BIGINT AS row_no
-            FROM gone WHERE NOT EXISTS (SELECT 1 FROM judged j WHERE j.key = gone.key AND j.f = gone.f)
-                AND NOT EXISTS (SELECT 1 FROM rest WHERE rest.key = gone.key AND rest.f = gone.f)""",
-            {"number": number},
-        )
+        touched = "was IS DISTINCT FROM t"
         self.con.execute("DROP TABLE s")
-        self.con.execute("ALTER TABLE s2 RENAME TO s")
-        for name in ("judged", "rest", "gone", "n"):
+        self.con.execute(
+            f"""CREATE TEMP TABLE s AS
+            SELECT n.k, n.f, n.t, n.src, n.old, {number}::SMALLINT AS ord, false AS absent,
+                (CASE WHEN n.kind <> {_ACTIVE} THEN n.kind
+                    WHEN g.f IS NOT NULL AND g.t = n.t AND g.ph = n.ph THEN {_NOCHANGE}
+                    WHEN g.f IS NOT NULL OR n.k IN (SELECT k FROM gone) THEN {_CHANGED}
+                    ELSE {_NEW} END)::UTINYINT AS change, n.ph
+            FROM n LEFT JOIN gone g ON g.k = n.k AND g.f = n.f"""
+        )
+        nowhere = f"{number}::SMALLINT AS ord, true AS absent"
+        self.con.execute(
+            f"""INSERT INTO void BY NAME
+            SELECT * FROM s WHERE f >= t
+            UNION ALL BY NAME
+            SELECT k, f, f AS t, src, old, {nowhere}, {_DROPPED}::UTINYINT AS change, ph FROM rest WHERE f >= t
+            UNION ALL BY NAME
+            SELECT k, f, f AS t, src, old, {nowhere}, {_CANCELLED}::UTINYINT AS change, ph FROM gone
+            WHERE NOT EXISTS (SELECT 1 FROM s WHERE s.k = gone.k AND s.f = gone.f)
+                AND NOT EXISTS (SELECT 1 FROM rest WHERE rest.k = gone.k AND rest.f = gone.f)"""
+        )
+        self.con.execute("DELETE FROM s WHERE f >= t")
+        self.con.execute(
+            f"""INSERT INTO s BY NAME
+            SELECT k, f, t, src, old, CASE WHEN {touched} THEN {number} ELSE ord END AS ord,
+                {touched} OR absent AS absent,
+                CASE WHEN was IS NULL THEN {_CHANGED} WHEN was <> t THEN {_DROPPED} ELSE change END AS change, ph
+            FROM rest WHERE f < t"""
+        )
+        for name in ("rest", "gone", "n"):
             self.con.execute(f"DROP TABLE {name}")
 
     def differences(self, *, late: bool) -> pa.Table:
@@ -274,55 +272,54 @@ class Work:
 
         Args:
             late: The list was folded anew, so spells of other files may differ too.
+
+        Returns:
+            ``src``, ``old``, ``ord``, ``f``, ``t``, ``change``, ``absent`` (the row follows from a
+            member's absence), ``hidden`` (kept for later folds, never in force).
         """
         if late:
             return self._differences_anew()
         return self.con.sql(
-            f"""WITH ended AS (FROM void QUALIFY row_number() OVER (PARTITION BY key, f ORDER BY absent, row_no) = 1)
-            SELECT {_decided("row_no")}, src, old, ord, false AS hidden FROM s WHERE ord > 0
+            """WITH ended AS (FROM void QUALIFY row_number() OVER (PARTITION BY k, f ORDER BY absent, src) = 1)
+            SELECT src, old, ord, f, t, change, absent, false AS hidden FROM s WHERE ord > 0
             UNION ALL
-            SELECT {_decided("row_no")}, src, old, ord, false AS hidden FROM ended
-            WHERE NOT EXISTS (SELECT 1 FROM s WHERE s.key = ended.key AND s.f = ended.f)"""
+            SELECT src, old, ord, f, t, change, absent, false FROM ended
+            WHERE NOT EXISTS (SELECT 1 FROM s WHERE s.k = ended.k AND s.f = ended.f)"""
         ).to_arrow_table()
 
     def _differences_anew(self) -> pa.Table:
         return self.con.sql(
-            f"""WITH changed AS (
-                SELECT s.* FROM s JOIN order_of o ON o.ord = s.ord LEFT JOIN v ON v.key = s.key AND v.f = s.f
-                WHERE v.key IS NULL OR v.t <> s.t OR v.roster_id <> o.roster_id OR v.row_no <> s.row_no
-                    OR v.change_type <> s.change OR v.ph <> s.ph),
+            f"""WITH shown AS (SELECT v.*, p.roster_id, p.row_no FROM v JOIN past p USING (src)),
+            lines AS (
+                SELECT s.*, o.roster_id, CASE WHEN s.absent THEN 0 WHEN s.old THEN p.row_no END AS row_no
+                FROM s JOIN order_of o USING (ord) LEFT JOIN past p ON s.old AND p.src = s.src),
+            changed AS (
+                SELECT l.* FROM lines l LEFT JOIN shown v ON v.k = l.k AND v.f = l.f
+                WHERE v.k IS NULL OR v.t <> l.t OR v.roster_id <> l.roster_id OR v.row_no <> l.row_no
+                    OR v.change <> l.change OR v.ph <> l.ph),
             ended AS (
-                SELECT v.key, v.f, v.f AS t, v.src, true AS old, {self.newest}::BIGINT AS ord, 'cancelled' AS change,
-                    NULL::DATE AS af, NULL::DATE AS til, 0::BIGINT AS row_no
-                FROM v WHERE NOT EXISTS (SELECT 1 FROM s WHERE s.key = v.key AND s.f = v.f)),
+                SELECT v.* FROM v WHERE NOT EXISTS (SELECT 1 FROM s WHERE s.k = v.k AND s.f = v.f)),
             -- Lines of the late file that no spell shows: kept for the next fold, never in force.
-            said AS (SELECT src FROM changed WHERE NOT old AND NOT absent),
             unseen AS (
-                SELECT key, af AS f, CASE WHEN kind = 'cancelled' THEN af ELSE til END AS t, src, old,
-                    {self.newest}::BIGINT AS ord, CASE kind WHEN 'active' THEN 'nochange' ELSE kind END AS change, af, til, row_no
-                FROM a WHERE NOT old AND src NOT IN (FROM said))
-            SELECT {_decided("row_no")}, src, old, ord, false AS hidden FROM changed
-            UNION ALL SELECT {_decided("row_no")}, src, old, ord, false FROM ended
-            UNION ALL SELECT {_decided("row_no")}, src, old, ord, true FROM unseen"""
+                SELECT * FROM a WHERE NOT old AND src NOT IN (SELECT src FROM changed WHERE NOT old AND NOT absent))
+            SELECT src, old, ord, f, t, change, absent, false AS hidden FROM changed
+            UNION ALL
+            SELECT src, true, {self.newest}, f, f, {_CANCELLED}, true, false FROM ended
+            UNION ALL
+            SELECT src, old, ord, af, CASE WHEN kind = {_CANCELLED} THEN af ELSE greatest(af, til) END,
+                CASE kind WHEN {_ACTIVE} THEN {_NOCHANGE} ELSE kind END, false, true FROM unseen"""
         ).to_arrow_table()
-
-
-def _decided(row_no: str) -> str:
-    return (
-        f"{_ID} AS attribution_id, key AS business_key, f AS valid_from, greatest(f, t) AS valid_to, "
-        f"change AS change_type, {row_no}, af AS asserted_from, til AS asserted_to"
-    )
 
 
 def _kind(begin: str, end: str) -> str:
     return (
-        "CASE WHEN payer_change_type = 'cancelled' THEN 'cancelled' "
-        f"WHEN payer_change_type = 'dropped' OR {begin} >= {end} THEN 'dropped' ELSE 'active' END"
+        f"(CASE WHEN payer_change_type = 'cancelled' THEN {_CANCELLED} "
+        f"WHEN payer_change_type = 'dropped' OR {begin} >= {end} THEN {_DROPPED} ELSE {_ACTIVE} END)::UTINYINT"
     )
 
 
-def _numbered(table: pa.Table, names: tuple[str, ...]) -> pa.Table:
-    return table.select(list(names)).append_column("src", pa.array(np.arange(len(table))))
+def _numbered(table: pa.Table) -> pa.Table:
+    return table.append_column("src", pa.array(np.arange(len(table), dtype=np.int32)))
 
 
 def _quoted(text: str) -> str:

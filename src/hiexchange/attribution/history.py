@@ -9,7 +9,6 @@ before the last one of its list.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Protocol
@@ -20,7 +19,7 @@ import pyarrow.compute as pc
 
 from hiexchange.attribution import fold
 from hiexchange.errors import ConfigError
-from hiexchange.tables import ATTRIBUTION, MEMBER, OPEN_DATE, OPEN_INSTANT, check
+from hiexchange.tables import ATTRIBUTION, INSTANT, MEMBER, OPEN_DATE, OPEN_INSTANT, check
 
 CARRIED = tuple(
     column.name
@@ -29,6 +28,9 @@ CARRIED = tuple(
     and column.name not in ("valid_from", "valid_to", "roster_id", "row_no", "row_sha")
 )
 """Columns that an attribution takes over from its roster line."""
+
+SHARED = 1 << 16
+"""Rows of a chunk of a constant column; all its chunks are one."""
 
 
 class RosterLike(Protocol):
@@ -106,14 +108,15 @@ def attribute(roster: RosterLike, history: Any = None, *, known_at: datetime) ->
         late = any(known > edition for known in editions)
         order = sorted([*editions, edition]) if late else [edition]
         identities = [known.roster_id for known in order]
-        work = fold.Work(con, past, members, roster.list_id, identities, order.index(edition) + 1)
+        keys = fold.business_keys(members, roster.list_id)
+        work = fold.Work(con, past, members, keys, identities, order.index(edition) + 1)
         work.start(empty=late)
         for number, known in enumerate(order, 1):
             work.step(number, known)
         changes = work.differences(late=late)
     finally:
         con.close()
-    return _assemble(changes, past, members, roster, order, edition, known_at)
+    return _assemble(changes, (past, members), keys, roster.list_id, order, known_at)
 
 
 def _edition(roster: RosterLike) -> Edition:
@@ -141,61 +144,78 @@ def _editions(past: pa.Table) -> list[Edition]:
 
 def _assemble(
     changes: pa.Table,
-    past: pa.Table,
-    members: pa.Table,
-    roster: RosterLike,
+    sources: tuple[pa.Table, pa.Table],
+    keys: pa.ChunkedArray,
+    list_id: str,
     order: list[Edition],
-    edition: Edition,
     known_at: datetime,
 ) -> pa.Table:
     """Return ATTRIBUTION rows: the fold's decisions with the payload of the lines they rest on."""
-    if not len(changes):
-        return ATTRIBUTION.empty()
-    known_from = max([known_at, *(_column_max(past, "known_from"))])
+    past, members = sources
+    # Knowledge is not back-dated: a late file is known when we get it.
+    known_from = max([known_at, *_column_max(past, "known_from")])
     sequence = 1 + max([0, *_column_max(past, "list_seq")])
     parts = []
-    for old in (False, True):
+    for old, source in ((False, members), (True, past)):
         chosen = changes.filter(pc.equal(changes["old"], old))
         if not len(chosen):
             continue
-        source = past if old else members
-        payload = source.select([*CARRIED, "row_sha"]).take(chosen["src"])
-        editions = pc.subtract(chosen["ord"], 1)
-        columns: dict[str, Any] = {name: payload[name] for name in (*CARRIED, "row_sha")}
-        columns |= {name: chosen[name] for name in fold.DECIDED}
-        columns |= _edition_columns(order, editions)
+        rows = chosen["src"]
+        begin, end = ("asserted_from", "asserted_to") if old else ("valid_from", "valid_to")
+        absent = chosen["absent"]
+        key = (past["business_key"] if old else keys).take(rows)
+        columns: dict[str, Any] = {name: _taken(source[name], rows) for name in (*CARRIED, "row_sha")}
         columns |= {
-            "list_id": pa.repeat(roster.list_id, len(chosen)),
-            "known_from": pa.repeat(pa.scalar(known_from, pa.timestamp("us", "UTC")), len(chosen)),
-            # A late file's lines that later files already outrank are kept, but were never in force.
-            "known_to": pc.if_else(
-                chosen["hidden"],
-                pa.scalar(known_from, pa.timestamp("us", "UTC")),
-                pa.scalar(OPEN_INSTANT, pa.timestamp("us", "UTC")),
-            ),
-            "list_seq": pa.repeat(pa.scalar(sequence, pa.int64()), len(chosen)),
+            "attribution_id": fold.attribution_ids(key, chosen["f"]),
+            "business_key": key,
+            "valid_from": chosen["f"],
+            "valid_to": chosen["t"],
+            "change_type": pa.array(fold.CHANGES).take(chosen["change"]),
+            "row_no": pc.if_else(absent, 0, source["row_no"].take(rows)),
+            "asserted_from": pc.if_else(absent, None, source[begin].take(rows)),
+            "asserted_to": pc.if_else(absent, None, source[end].take(rows)),
+            "list_id": _repeated(list_id, pa.string(), len(chosen)),
+            "list_seq": _repeated(sequence, pa.int64(), len(chosen)),
+            "known_from": _repeated(known_from, INSTANT, len(chosen)),
+            # Lines of a late file that later files already outrank are kept, but were never in force.
+            "known_to": pc.if_else(chosen["hidden"], pa.scalar(known_from, INSTANT), pa.scalar(OPEN_INSTANT, INSTANT)),
         }
+        columns |= _edition_columns(order, chosen["ord"])
         columns |= _status(columns)
-        arrays = [columns[column.name] for column in ATTRIBUTION.columns]
-        parts.append(pa.table(arrays, schema=ATTRIBUTION.schema))
-    result = pa.concat_tables(parts)
-    if len(parts) > 1 or edition is not order[-1]:
-        result = result.sort_by([("business_key", "ascending"), ("valid_from", "ascending"), ("known_to", "ascending")])
-    return result
+        parts.append(pa.table([columns[column.name] for column in ATTRIBUTION.columns], schema=ATTRIBUTION.schema))
+    return pa.concat_tables(parts) if parts else ATTRIBUTION.empty()
 
 
-def _edition_columns(order: list[Edition], numbers: Any) -> dict[str, Any]:
-    def of(values: Iterable[Any], kind: pa.DataType) -> Any:
-        return pa.array(list(values), kind).take(numbers)
+def _taken(column: pa.ChunkedArray, rows: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return chosen values; a column of one value stays one value that shares memory."""
+    if column.null_count == len(column):
+        return _repeated(None, column.type, len(rows))
+    if not column.null_count and pa.types.is_string(column.type):
+        low_high = pc.min_max(column)
+        if low_high["min"] == low_high["max"]:
+            return _repeated(low_high["min"].as_py(), column.type, len(rows))
+    return column.take(rows)
 
-    return {
-        "roster_id": of((known.roster_id for known in order), pa.string()),
-        "as_of_on": of((known.as_of for known in order), pa.date32()),
-        "received_at": of((known.received_at for known in order), pa.timestamp("us", "UTC")),
-        "list_mode": of((known.mode for known in order), pa.string()),
-        "authority_from": of((known.authority_from for known in order), pa.date32()),
-        "authority_to": of((known.authority_to for known in order), pa.date32()),
+
+def _repeated(value: Any, kind: pa.DataType, count: int) -> pa.ChunkedArray:
+    chunk = pa.repeat(pa.scalar(value, kind), min(count, SHARED))
+    whole, rest = divmod(count, SHARED)
+    return pa.chunked_array([*[chunk] * whole, chunk.slice(0, rest)] if whole else [chunk], type=kind)
+
+
+def _edition_columns(order: list[Edition], numbers: pa.ChunkedArray) -> dict[str, Any]:
+    given = {
+        "roster_id": ([known.roster_id for known in order], pa.string()),
+        "as_of_on": ([known.as_of for known in order], pa.date32()),
+        "received_at": ([known.received_at for known in order], INSTANT),
+        "list_mode": ([known.mode for known in order], pa.string()),
+        "authority_from": ([known.authority_from for known in order], pa.date32()),
+        "authority_to": ([known.authority_to for known in order], pa.date32()),
     }
+    if len(order) == 1:
+        return {name: _repeated(values[0], kind, len(numbers)) for name, (values, kind) in given.items()}
+    places = pc.subtract(numbers, 1)
+    return {name: pa.array(values, kind).take(places) for name, (values, kind) in given.items()}
 
 
 def _status(columns: dict[str, Any]) -> dict[str, Any]:

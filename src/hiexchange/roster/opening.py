@@ -10,6 +10,7 @@ import codecs
 import fnmatch
 import gzip
 import io
+import mmap
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -47,6 +48,12 @@ class Opened:
     size_bytes: int
     data: pa.Buffer
     """Content; memory-mapped where the file is plain."""
+    mapped: mmap.mmap | None = None
+
+    def forget(self) -> None:
+        """Give back the memory of mapped pages that were read; reading them again is safe."""
+        if self.mapped is not None and hasattr(self.mapped, "madvise"):
+            self.mapped.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True)
@@ -83,16 +90,18 @@ def open_file(path: str | Path, *, member: str | None = None, max_bytes: int = 8
         ) from None
     if not magic:
         raise refusal("empty_file", "the file is empty", file=file.name, hint="ask the payer to send it again")
-    inner = file.name
+    inner, mapped = file.name, None
     if magic.startswith(b"\x1f\x8b"):
         data = _gunzip(file, max_bytes)
     elif magic.startswith(b"PK") and not _is_workbook(file):
         inner, data = _unzip(file, member, max_bytes)
     else:
-        data = pa.memory_map(str(file)).read_buffer()
+        with file.open("rb") as stream:
+            mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        data = pa.py_buffer(mapped)
     if data.size == 0:
         raise refusal("empty_file", "the archive holds an empty file", file=file.name, hint="ask for it again")
-    return Opened(file.name, inner, sha, size, data)
+    return Opened(file.name, inner, sha, size, data, mapped)
 
 
 def as_text(opened: Opened, encoding: str = "auto") -> Text:

@@ -213,7 +213,7 @@ class _Intake:
         parts: list[pa.Table] = []
         read = 0
         for batch in self.raw.batches:
-            con.register("raw", batch)
+            con.register("raw", convert.trimmed(batch))
             staged = con.sql(plan.sql).to_arrow_table()
             read += len(staged)
             flags = staged["flags"].to_numpy()
@@ -221,6 +221,7 @@ class _Intake:
                 self.flagged(staged, flags, plan.checks)
                 staged = staged.filter(pa.array((flags & errors) == 0))
             parts.append(staged.drop_columns(["flags"]))
+            self.opened.forget()
         con.close()
         read += self.raw.ragged_rows
         if not parts:
