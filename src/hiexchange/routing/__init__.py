@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from hiexchange.routing.policy import Policy, may_still
+from hiexchange.routing.explain import Evidence, Explanation, explain
+from hiexchange.routing.policy import CONSENT, PROVIDER_ORG, Policy, Recheck
 from hiexchange.routing.route import Routing, route
 from hiexchange.routing.subscriptions import Channel, Subscription, Subscriptions, load_subscriptions
 
 __all__ = [
+    "CONSENT",
+    "PROVIDER_ORG",
     "Channel",
+    "Evidence",
+    "Explanation",
     "Policy",
+    "Recheck",
     "Routing",
     "Subscription",
     "Subscriptions",
+    "explain",
     "load_subscriptions",
-    "may_still",
     "route",
 ]

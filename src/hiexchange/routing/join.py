@@ -110,12 +110,12 @@ FROM counted r LEFT JOIN tally t ON t.cid = r.cid LEFT JOIN confirmed f ON f.cid
 ROWS = """
 CREATE TEMP TABLE offered AS
 SELECT c.*, p.sub,
-       CASE WHEN c.status = 'suppressed' THEN 'suppressed'
+       CASE WHEN c.sharing_pref = 'opt-out' AND coalesce(c.sharing_pref_from, DATE '0001-01-01') <= $known_on
+              THEN 'payer_opt_out'
+            WHEN c.status = 'suppressed' THEN 'suppressed'
             WHEN NOT CASE s.late WHEN 'event_time' THEN c.at_event
                                  WHEN 'delivery_time' THEN c.at_delivery ELSE true END THEN 'not_attributed_then'
             WHEN p.place_reason IS NOT NULL THEN p.place_reason
-            WHEN c.sharing_pref = 'opt-out' AND coalesce(c.sharing_pref_from, DATE '0001-01-01') <= $known_on
-              THEN 'payer_opt_out'
             WHEN d.person_id IS NOT NULL THEN 'opted_out_of_payer'
             WHEN s.grace_days IS NOT NULL AND c.valid_to <= $known_on - s.grace_days THEN 'attribution_ended'
             WHEN $stale_days IS NOT NULL AND c.as_of_on < $known_on - $stale_days THEN 'stale_roster'
@@ -193,8 +193,11 @@ WITH best AS (
   SELECT event_key, sub, provider_npi, org_id,
          bool_or(row_reason IS NULL) AS allowed,
          min(row_reason) AS row_reason,
-         list({'payer': payer_id, 'member': member_key, 'id': attribution_id}
-              ORDER BY payer_id, member_key, attribution_id) FILTER (WHERE row_reason IS NULL) AS rows_ok,
+         coalesce(
+           list({'payer': payer_id, 'member': member_key, 'id': attribution_id}
+                ORDER BY payer_id, member_key, attribution_id) FILTER (WHERE row_reason IS NULL),
+           list({'payer': payer_id, 'member': member_key, 'id': attribution_id}
+                ORDER BY payer_id, member_key, attribution_id)) AS rows_ok,
          bool_and(catch_up) FILTER (WHERE row_reason IS NULL) AS catch_up,
          min(struct_pack(basis := basis_order, since := -epoch(valid_from), level := level_order,
                          hash := attribution_id)) AS first

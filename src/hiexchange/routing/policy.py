@@ -172,40 +172,58 @@ def minimum_necessary(subscription: Subscription, columns: tuple[str, ...]) -> l
     return [name for name in columns if name in subscription.columns]
 
 
-def may_still(
-    *,
-    person_id: str | None,
-    subscription: Subscription,
-    payer_ids: Iterable[str],
-    consent: Any,
-    now: datetime,
-    policy: Policy | None = None,
-) -> str | None:
-    """Return the rule that now forbids a delivery already decided, or None: the check at claim time.
+class Recheck:
+    """May this recipient still have it? Asked for every delivery again when it is sealed and when it is sent.
 
-    An opt-out, or the end of a subscription, that arrives between route and send stops the delivery.
+    An opt-out, or the end of a subscription, that arrives between route and send stops the delivery. Pass
+    it to ``Outbox.run(recheck=...)``; it answers a reason code, or None to let it go.
     """
-    on = now.date()
-    if not subscription.active(on):
-        return "subscription_inactive"
-    rows = [
-        row
-        for row in consent_table(consent).to_pylist()
-        if row["person_id"] == person_id
-        and row["valid_from"] <= on < row["valid_to"]
-        and (row["known_from"] is None or row["known_from"] <= now)
-    ]
-    default = (policy or Policy()).consent_default
-    names = {subscription.id, *subscription.npi, *subscription.org}
-    denied = [row for row in rows if row["decision"] == DENY]
-    if any(row["scope"] == "exchange" for row in denied):
-        return "opted_out"
-    if default == DENY and not any(row["scope"] == "exchange" and row["decision"] == PERMIT for row in rows):
-        return "no_opt_in"
-    if any(row["scope"] == "provider" and (row["party"] is None or row["party"] in names) for row in denied):
-        return "opted_out_of_provider"
-    refused = {row["party"] for row in denied if row["scope"] == "payer"}
-    payers = list(payer_ids)
-    if payers and (None in refused or all(payer in refused for payer in payers)):
-        return "opted_out_of_payer"
-    return None
+
+    def __init__(
+        self, subscriptions: Iterable[Subscription], consent: Any, *, now: datetime, policy: Policy | None = None
+    ) -> None:
+        """Index what is known at ``now`` (aware).
+
+        Args:
+            subscriptions: As they stand now.
+            consent: CONSENT rows or dictionaries, as they stand now.
+            now: The clock of both.
+            policy: The exchange's rules.
+        """
+        self._on = now.date()
+        self._policy = policy or Policy()
+        self._spans: dict[str, list[Subscription]] = {}
+        for item in subscriptions:
+            self._spans.setdefault(item.id, []).append(item)
+        self._consent: dict[str, list[dict[str, Any]]] = {}
+        for row in consent_table(consent).to_pylist():
+            known = row["known_from"] is None or row["known_from"] <= now
+            if known and row["valid_from"] <= self._on < row["valid_to"]:
+                self._consent.setdefault(row["person_id"], []).append(row)
+
+    def __call__(self, candidate: Any) -> str | None:
+        """Return the rule that now forbids a delivery already decided, or None.
+
+        Args:
+            candidate: Anything with ``subscriber_id``, ``person_id`` and ``payer_ids``.
+        """
+        subscription = next(
+            (item for item in self._spans.get(candidate.subscriber_id, ()) if item.active(self._on)), None
+        )
+        if subscription is None:
+            return "subscription_inactive"
+        rows = self._consent.get(candidate.person_id or "", [])
+        denied = [row for row in rows if row["decision"] == DENY]
+        if any(row["scope"] == "exchange" for row in denied):
+            return "opted_out"
+        permitted = any(row["scope"] == "exchange" and row["decision"] == PERMIT for row in rows)
+        if self._policy.consent_default == DENY and not permitted:
+            return "no_opt_in"
+        names = {subscription.id, *subscription.npi, *subscription.org}
+        if any(row["scope"] == "provider" and (row["party"] is None or row["party"] in names) for row in denied):
+            return "opted_out_of_provider"
+        refused = {row["party"] for row in denied if row["scope"] == "payer"}
+        payers = list(candidate.payer_ids)
+        if payers and (None in refused or refused.issuperset(payers)):
+            return "opted_out_of_payer"
+        return None
