@@ -27,13 +27,16 @@ class Maker:
         self.random = random.Random(seed)
         self.definitions = Definitions.load(version)
         self.odd = odd
+        self.texts = TEXTS if self.random.random() < 0.3 else TEXTS[:5]
 
     def resource(self, name: str) -> dict[str, Any]:
         """Return a resource with an id and some members."""
-        value = self.members(name, 0, 0.35)
+        value = self.members(name, 0, 0.3 if self.random.random() < 0.5 else 0.12)
         value = {"resourceType": name, **value, "id": f"-{self.random.randrange(10**9)}"}
         if self.random.random() < 0.3:
-            value["contained"] = [{"resourceType": "Basic", "id": "c", "code": {"text": self.text()}, "n": self.number()}]
+            value["contained"] = [
+                {"resourceType": "Basic", "id": "c", "code": {"text": self.text()}, "n": self.number()}
+            ]
         items = list(value.items())
         self.random.shuffle(items)
         return dict(items)
@@ -43,13 +46,13 @@ class Maker:
         for name, (element, kind) in self.definitions.type(type_name).json_members.items():
             if self.random.random() > share or (depth == 0 and name in ("id", "contained")):
                 continue
-            if depth > 4 and not self.definitions.is_primitive(kind):
+            if depth > 3 and not self.definitions.is_primitive(kind):
                 continue
             many = element.many
             items = [self.value(kind, depth) for _ in range(self.random.choice((1, 1, 2, 3)) if many else 1)]
             if all(item is not None for item in items):
                 value[name] = items if many else items[0]
-            if self.definitions.is_primitive(kind) and self.random.random() < 0.1:
+            if self.definitions.is_primitive(kind) and self.random.random() < 0.05:
                 sibling = {"extension": [{"url": "http://x.example/e", "valueDecimal": self.number()}]}
                 value["_" + name] = [sibling] * len(items) if many else sibling
         if self.odd:
@@ -60,9 +63,13 @@ class Maker:
         """Make a member odd: unknown, null, empty, of another JSON type."""
         for name in list(value):
             if self.random.random() < self.odd:
-                value[name] = self.random.choice([None, {}, [], 5, 1.5, True, "text", [None], [{}], {"foo": 1}, ["a"], 2**40])
+                value[name] = self.random.choice(
+                    [None, {}, [], 5, 1.5, True, "text", [None], [{}], {"foo": 1}, ["a"], 2**40]
+                )
         if self.random.random() < self.odd:
-            value[self.random.choice(["unknown", "_unknown", "a/b~c", "value"])] = self.random.choice([1, {"a": [1, {"b": None}]}, "x"])
+            value[self.random.choice(["unknown", "_unknown", "a/b~c", "value"])] = self.random.choice(
+                [1, {"a": [1, {"b": None}]}, "x"]
+            )
 
     def value(self, kind: str, depth: int) -> Any:
         if kind == "boolean":
@@ -77,10 +84,10 @@ class Maker:
             return self.text()
         if self.definitions.is_resource(kind):
             return {"resourceType": "Basic", "id": "nested", "n": self.number()}
-        return self.members(kind, depth + 1, 0.12)
+        return self.members(kind, depth + 1, 0.35 if len(self.definitions.type(kind).json_members) < 12 else 0.05)
 
     def text(self) -> str:
-        return self.random.choice(TEXTS)
+        return self.random.choice(self.texts)
 
     def number(self) -> msgspec.Raw:
         return msgspec.Raw(self.random.choice(NUMBERS).encode())

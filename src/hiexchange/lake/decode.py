@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -23,15 +24,18 @@ import pyarrow.json as pj
 from hiexchange.lake import annotate
 from hiexchange.lake.cut import Block
 from hiexchange.lake.infer import infer
-from hiexchange.lake.lines import BLANKS, Refused, cut_contained, dump, has_contained, read
+from hiexchange.lake.lines import BLANKS, Refused, cut_contained, has_contained, is_document, read
 from hiexchange.lake.schema import OURS, Node, Plan, plan
-from hiexchange.lake.shape import Shape, covers, merge
+from hiexchange.lake.shape import Shape, merge
 
 TAG = "\ue000"
 """Marks a quoted number: a private-use code point; blocks that hold it go the exact way."""
 _TAG_BYTES = TAG.encode()
 _NUMBER = rb"(-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)"
 _REFERENCES = ("patient", "subject", "beneficiary")
+
+_PATIENCE = 24
+"""Failed attempts to read a block fast before the rest of it goes the exact way."""
 
 Indices = npt.NDArray[np.int64]
 
@@ -114,6 +118,8 @@ class _Encoding:
         self.starts, self.ends = _line_bounds(self.data)
         self.result.lines = len(self.starts)
         self.contained: dict[int, bytes] = {}
+        """{line index: text of its ``contained``, cut out}"""
+        self.bodies: dict[int, bytes] = {}
 
     def run(self) -> Encoded:
         """Encode all lines: fast where possible, the rest exactly, merged in line order."""
@@ -181,7 +187,6 @@ class _Encoding:
         return found
 
     def _cut_contained(self, slow: npt.NDArray[np.bool_]) -> None:
-        self.bodies: dict[int, bytes] = {}
         for index in self._lines_with(b'"contained"'):
             cut = cut_contained(self._line(index))
             if cut is None:
@@ -198,50 +203,85 @@ class _Encoding:
             if len(lines) == len(self.starts):
                 return self.data
             return b"\n".join([self._line(index) for index in lines]) + b"\n"
-        get = self.bodies.get
-        return b"\n".join([get(index) or self._line(index) for index in lines.tolist()]) + b"\n"
+        return b"\n".join([self._body(index) for index in lines.tolist()]) + b"\n"
+
+    def _body(self, index: int) -> bytes:
+        """Return a line as the JSON reader gets it."""
+        return self.bodies.get(index) or self._line(index)
 
     def _fast(self, lines: Indices) -> tuple[pa.RecordBatch, Indices]:
-        """Read lines with pyarrow, widening the shape once when members are new."""
-        text = self._text(lines)
-        source = self.source
-        current = plan(source.resource, self.result.shape, source.version)
+        """Read lines with pyarrow; returns the rows and the lines they are of, others are left over."""
+        current = plan(self.source.resource, self.result.shape, self.source.version)
         if current.nodes:
             try:
-                return self._read(text, current, lines), lines
+                return self._read(lines, current), lines
             except _NotFast:
                 pass
-        found = infer(text, source.resource, source.version)
-        if found is None:
+        # Only documents of this type go on: a line nested a hundred thousand deep would overflow the
+        # stack of Arrow's type inference (pyarrow 26: SIGSEGV).
+        whole = [index for index in lines.tolist() if is_document(self._body(index), self.source.resource)]
+        lines = np.array(whole, np.int64)
+        lines, seen = self._inferred(lines, [_PATIENCE])
+        self.result.shape = merge(self.result.shape, seen)
+        current = plan(self.source.resource, self.result.shape, self.source.version)
+        parts = list(self._read_pieces(lines, current, [_PATIENCE])) if len(lines) else []
+        if not parts:
             raise _NotFast
-        seen, strange = found
-        if any(index in self.contained for index in lines.tolist()):
-            seen = merge(seen, {"contained": {}})
-        if strange:
-            odd = {index for name in strange for index in self._lines_with(b'"' + name.encode() + b'"')}
-            lines = np.array([index for index in lines.tolist() if index not in odd], np.int64)
-            text = self._text(lines)
-            found = infer(text, source.resource, source.version) if len(lines) else None
-            if found is None or found[1]:
-                raise _NotFast
-            seen = merge(found[0], {"contained": {}} if self.contained else {})
-        if current.nodes and covers(current.shape, seen) and not strange:
-            raise _NotFast
-        widened = merge(self.result.shape, seen)
-        batch = self._read(text, plan(source.resource, widened, source.version), lines)
-        self.result.shape = widened
-        return batch, lines
+        batch = pa.Table.from_batches([rows for rows, _ in parts]).combine_chunks().to_batches()[0]
+        return batch, np.concatenate([of for _, of in parts])
 
-    def _read(self, text: bytes, current: Plan, lines: Indices) -> pa.RecordBatch:
+    def _inferred(self, lines: Indices, patience: list[int]) -> tuple[Indices, Shape]:
+        """Return the lines whose members all have a column, and their shape; the others drop out.
+
+        Lines that can't be read together (a repeated key, two JSON types under one name) are halved.
+        """
+        if not len(lines):
+            return lines, {}
+        found = infer(self._text(lines), self.source.resource, self.source.version)
+        if found is None:
+            patience[0] -= 1
+            if len(lines) == 1 or patience[0] <= 0:
+                return lines[:0], {}
+            middle = len(lines) // 2
+            left, seen = self._inferred(lines[:middle], patience)
+            right, more = self._inferred(lines[middle:], patience)
+            return np.concatenate([left, right]), merge(seen, more)
+        seen, strange = found
+        if not strange:
+            return lines, merge(seen, {"contained": {}}) if self._any_contained(lines) else seen
+        odd = {index for name in strange for index in self._lines_with(b'"' + name.encode() + b'"')}
+        usual = np.array([index for index in lines.tolist() if index not in odd], np.int64)
+        return (lines[:0], {}) if len(usual) == len(lines) else self._inferred(usual, patience)
+
+    def _any_contained(self, lines: Indices) -> bool:
+        return bool(self.contained) and any(index in self.contained for index in lines.tolist())
+
+    def _read_pieces(
+        self, lines: Indices, current: Plan, patience: list[int]
+    ) -> Iterator[tuple[pa.RecordBatch, Indices]]:
+        """Read lines, halving what can't be read, until too many attempts have failed."""
+        try:
+            yield self._read(lines, current), lines
+        except _NotFast:
+            patience[0] -= 1
+            if len(lines) > 1 and patience[0] > 0:
+                middle = len(lines) // 2
+                yield from self._read_pieces(lines[:middle], current, patience)
+                yield from self._read_pieces(lines[middle:], current, patience)
+
+    def _read(self, lines: Indices, current: Plan) -> pa.RecordBatch:
         """Read with an explicit schema and prove that every line became its row."""
-        if self.contained and "contained" not in current.shape:
+        contained = self._any_contained(lines)
+        if contained and "contained" not in current.shape:
             raise _NotFast
-        schema = current.parse_schema
+        schema, text = current.parse_schema, self._text(lines)
         try:
             table = read_json(quote(text, current), schema)
         except pa.ArrowInvalid:
             raise _NotFast from None
         if table.num_rows != len(lines) or not _all_equal(table["resourceType"], self.source.resource):
+            raise _NotFast
+        if self.source.require_id and ("id" not in current.shape or table["id"].null_count):
             raise _NotFast
         arrays = [_one_chunk(column) for column in table.columns]
         names = current.decimal_names
@@ -249,7 +289,7 @@ class _Encoding:
             arrays[0],
             *(untag(array, node, names) for array, node in zip(arrays[1:], current.nodes, strict=True)),
         ]
-        if self.contained:
+        if contained:
             texts = [self.contained.get(index) for index in lines.tolist()]
             arrays[schema.get_field_index("contained")] = pa.array(
                 [None if text is None else text.decode() for text in texts], pa.string()
@@ -265,14 +305,15 @@ class _Encoding:
             line = self._line(index)
             try:
                 found = read(line, self.source.resource, self.source.version, seen)
+                text = found.unmapped_text()
                 if self.source.require_id and not isinstance(found.row.get("id"), str):
                     raise Refused("no-id")
-            except Refused as refused:
-                self._reject(index, refused.reason)
+            except (Refused, RecursionError) as refused:
+                self._reject(index, refused.reason if isinstance(refused, Refused) else "too-deep")
                 continue
             rows.append(found.row)
             kept.append(index)
-            unmapped.append(dump(found.unmapped) if found.unmapped else None)
+            unmapped.append(text)
             self.result.unmapped.update(_INDEX.sub("/*", pointer) for pointer in found.unmapped)
         self.result.slow_lines = len(lines)
         if not rows:
@@ -340,7 +381,7 @@ def _line_bounds(data: bytes) -> tuple[Indices, Indices]:
         filled = ends > starts
         starts, ends = starts[filled], ends[filled]
     if len(starts):
-        spaced = np.flatnonzero(np.isin(codes[starts], (9, 13, 32)))
+        spaced = np.flatnonzero(codes[starts] <= 32)
         blank = [index for index in spaced.tolist() if not data[starts[index] : ends[index]].strip(BLANKS)]
         starts, ends = np.delete(starts, blank), np.delete(ends, blank)
     return starts, ends

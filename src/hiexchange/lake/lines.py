@@ -37,9 +37,10 @@ class _Duplicate(ValueError):
 
 
 class _RootText(msgspec.Struct):
-    """Finds the bytes of the root member ``contained`` without reading it."""
+    """Finds the bytes of two root members without reading the rest, and proves the line one document."""
 
     contained: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    resourceType: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 @dataclass(slots=True)
@@ -48,6 +49,10 @@ class Line:
 
     row: dict[str, Any]
     unmapped: dict[str, Any] = field(default_factory=dict)
+
+    def unmapped_text(self) -> str | None:
+        """Return the cell of ``__unmapped``."""
+        return dump(self.unmapped) if self.unmapped else None
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -113,6 +118,17 @@ def _refuse_lone_surrogates(value: dict[str, Any]) -> None:
         _encode(value)
     except UnicodeEncodeError:
         raise Refused("lone-surrogate") from None
+    except RecursionError:
+        raise Refused("too-deep") from None
+
+
+def is_document(line: bytes, resource: str) -> bool:
+    """Say whether a line is one JSON object of that type, nested no deeper than the parser's limit."""
+    try:
+        found = _root_text(line).resourceType
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return False
+    return not isinstance(found, msgspec.UnsetType) and bytes(found) == b'"%s"' % resource.encode()
 
 
 @lru_cache(maxsize=1024)
@@ -133,7 +149,7 @@ def cut_contained(line: bytes) -> tuple[bytes, bytes] | None:
     """
     try:
         found = _root_text(line).contained
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
     if isinstance(found, msgspec.UnsetType):
         return None
