@@ -8,6 +8,7 @@ the URL lies inside the token's origins.
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import ipaddress
 import re
@@ -53,6 +54,8 @@ class Policy:
     backoff_max_s: float = 120
     token_attempts: int = 5
     kickoff_attempts: int = 6
+    connect_attempts: int = 4
+    """Kick-offs for which no connection could be made; fewer, since somebody may be watching."""
     delete_attempts: int = 3
     file_attempts: int = 8
     body_attempts: int = 3
@@ -235,6 +238,15 @@ class Session:
             url = target
         raise PolicyViolation(f"more than {self.policy.redirects_max} redirects", where=redact(url))
 
+    def fetch_public(self, url: str) -> Response:
+        """GET a URL that the caller configured (a JWKS), without a token; its host becomes agreed.
+
+        Raises:
+            PolicyViolation, NoAnswer: As :meth:`send`.
+        """
+        self.allowed_hosts.add(host_of(url))
+        return self.send("GET", url, token=False, headers={"Accept": "application/json"})
+
     def permit(self, url: str, *, token: bool) -> None:
         """Check a URL before it is visited.
 
@@ -295,11 +307,17 @@ def _no_answer(error: httpx.TransportError, url: str) -> NoAnswer:
     sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError | httpx.PoolTimeout)
     fatal = "CERTIFICATE_VERIFY_FAILED" in text or "certificate required" in text.lower()
     if fatal:
-        what, hint = "the certificate was not accepted", "check the server's name, the private CA or the client certificate"
+        what, hint = (
+            "the certificate was not accepted",
+            "check the server's name, the private CA or the client certificate",
+        )
     elif isinstance(error, httpx.ProxyError):
         what, hint = "the proxy refused", "check HTTPS_PROXY and the proxy's credentials"
     elif not sent:
-        what, hint = "the server cannot be reached", "check the address, the network, and whether your IP is allow-listed"
+        what, hint = (
+            "the server cannot be reached",
+            "check the address, the network, and whether your IP is allow-listed",
+        )
     elif isinstance(error, httpx.TimeoutException):
         what, hint = "the server stopped answering", "run the same command again: it resumes"
     else:
@@ -344,10 +362,8 @@ def shut_down(response: Response) -> None:
     stream = response.extensions.get("network_stream")
     raw = stream.get_extra_info("socket") if stream is not None else None
     if raw is not None:
-        try:
+        with contextlib.suppress(OSError):  # the other side may have closed it in the meantime
             raw.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # it was closed by the other side in the meantime
 
 
 def check_url(url: str, *, allow_http: bool = False) -> None:
@@ -396,7 +412,7 @@ def redact(url: str) -> str:
 
 def is_private(host: str) -> bool:
     """Say whether a host is an address of this machine or a private network."""
-    if host == "localhost" or host.endswith(".localhost") or host.endswith(".internal"):
+    if host == "localhost" or host.endswith((".localhost", ".internal")):
         return True
     if not _is_address(host):
         return False

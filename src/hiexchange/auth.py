@@ -138,7 +138,9 @@ class TokenAuth(Auth):
 
     def _bound(self) -> Session:
         if self._session is None:
-            raise ConfigError("the credential is not bound to a server", hint="give it to Server(auth=…)", code="HX-203")
+            raise ConfigError(
+                "the credential is not bound to a server", hint="give it to Server(auth=…)", code="HX-203"
+            )
         return self._session
 
     def _fetch(self, session: Session) -> Token:
@@ -293,6 +295,16 @@ class SmartBackendServices(TokenAuth):
             self._key = read_key(self._key_source, kid=self._kid)
         return self._key
 
+    @property
+    def key_id(self) -> str | None:
+        """The key's id as it is sent, or None."""
+        return self._kid or self.private_key().kid
+
+    @property
+    def jku(self) -> str | None:
+        """The registered JWKS URL, when given."""
+        return self._jku
+
     def _fetch(self, session: Session) -> Token:
         key = self.private_key()
         url = self.token_url or self._discover(session)
@@ -333,7 +345,7 @@ class SmartBackendServices(TokenAuth):
     def _assertion(self, url: str, key: RSAKey | ECKey) -> str:
         client = _reveal(self._client_id)
         header = {"alg": algorithm_of(key), "typ": "JWT"}
-        kid = self._kid or key.kid
+        kid = self.key_id
         if kid:
             header["kid"] = kid
         if self._jku:
@@ -390,7 +402,9 @@ def read_key(source: Secret | str | Path | dict[str, Any], *, kid: str | None = 
         key = _parse_key(text, kid)
     except (JoseError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(
-            f"the private key cannot be read: {type(error).__name__}", hint="give a JWK, JWKS or PEM file", code="HX-204"
+            f"the private key cannot be read: {type(error).__name__}",
+            hint="give a JWK, JWKS or PEM file",
+            code="HX-204",
         ) from None
     if not key.is_private:
         raise ConfigError("the key has no private part", hint="give the private JWK, not the public one", code="HX-204")
@@ -409,6 +423,22 @@ def algorithm_of(key: RSAKey | ECKey) -> str:
     if key.curve_name == "P-384":
         return "ES384"
     raise ConfigError(f"an EC key on {key.curve_name} cannot sign ES384", hint="use P-384 or RSA", code="HX-204")
+
+
+def key_in_jwks(key: RSAKey | ECKey, kid: str | None, content: bytes) -> bool:
+    """Say whether a JWKS holds the public half of ``key`` under its id."""
+    try:
+        keys = json.loads(content)["keys"]
+    except (ValueError, KeyError, TypeError):
+        return False
+    mine = key.as_dict(private=False)
+    numbers = ("n", "e") if isinstance(key, RSAKey) else ("crv", "x", "y")
+    return any(
+        isinstance(other, dict)
+        and kid in (None, other.get("kid"))
+        and all(other.get(name) == mine.get(name) for name in numbers)
+        for other in keys
+    )
 
 
 def _key_text(source: Secret | str | Path | dict[str, Any]) -> str:
@@ -434,7 +464,9 @@ def _parse_key(text: str, kid: str | None) -> RSAKey | ECKey:
             return ECKey.import_key(text)
     value = json.loads(text)
     if "keys" in value:
-        keys = [key for key in value["keys"] if ("d" in key or len(value["keys"]) == 1) and kid in (None, key.get("kid"))]
+        keys = [
+            key for key in value["keys"] if ("d" in key or len(value["keys"]) == 1) and kid in (None, key.get("kid"))
+        ]
         if not keys:
             raise ConfigError("the key set has no private key of that id", hint="check kid=…", code="HX-204")
         value = next((key for key in keys if key.get("alg") in ALGORITHMS), keys[0])

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from hiexchange import ndjson
 from hiexchange._files import write_json
+from hiexchange.bulk.answers import read_object
 from hiexchange.bulk.journal import JobState
-from hiexchange.bulk.kickoff import read_object
 from hiexchange.bulk.manifest import Manifest, join_pages, parse_manifest
 from hiexchange.bulk.plan import plan_files
 from hiexchange.bulk.request import ExportRequest
@@ -122,7 +122,7 @@ def write_receipt(folder: Path, done: ExportResult) -> None:
     write_json(
         folder / "receipt.json",
         {
-            "transaction_time": done.manifest.transaction_time,
+            "transactionTime": done.manifest.transaction_time,
             "watermark": list(done.watermark) if done.watermark else None,
             "held": done.held,
             "partial": done.partial,

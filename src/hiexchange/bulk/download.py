@@ -19,6 +19,7 @@ from hiexchange._http import NoAnswer, Response, Session, now_utc, redact, retry
 from hiexchange.bulk.decode import Broken
 from hiexchange.bulk.governor import Governor
 from hiexchange.bulk.journal import Journal
+from hiexchange.bulk.log import ExportLog
 from hiexchange.bulk.manifest import OutputFile
 from hiexchange.bulk.plan import PlannedFile
 from hiexchange.bulk.rejects import Rejects
@@ -71,6 +72,7 @@ class Downloads:
     preset: Preset
     report: Reporter
     rejects: Rejects
+    log: ExportLog
     dated: bool = False
     governor: Governor = field(init=False)
     expired: list[PlannedFile] = field(default_factory=list, init=False)
@@ -122,9 +124,10 @@ class Downloads:
     def _put(self, todo: queue.Queue[PlannedFile | None], file: PlannedFile | None) -> None:
         while not self.session.stopped.is_set():
             try:
-                return todo.put(file, timeout=0.2)
+                todo.put(file, timeout=0.2)
             except queue.Full:
                 continue
+            return
 
     def _end(self, threads: list[threading.Thread]) -> None:
         """Stop: a grace period, then wake the threads that are blocked in a read."""
@@ -173,6 +176,14 @@ class Downloads:
                     return self._give_up(file, again.reason)
                 delay = self._backoff(tries.attempts) if again.wait_s is None else again.wait_s
                 self.report(FileRetried(file.file, again.reason, delay))
+                self.log.write(
+                    "download_error",
+                    fileUrl=redact(file.item.url),
+                    body=None,
+                    code=None,
+                    message=again.reason,
+                    responseHeaders=None,
+                )
                 if self.session.wait(delay):
                     raise Stopped from None
             except GiveUp as error:
@@ -199,6 +210,12 @@ class Downloads:
         part = self.folder / f"{file.file}.part"
         self.journal.write("started", sync=False, file=file.file, attempt=number)
         self.report(FileStarted(file.file, number))
+        self.log.write(
+            "download_request",
+            fileUrl=redact(file.item.url),
+            itemType={"outcome": "error"}.get(file.item.kind, file.item.kind),
+            resourceType=file.item.type,
+        )
         with self.governor.slot():
             if self.session.stopped.is_set():
                 raise Stopped
@@ -346,6 +363,12 @@ class Downloads:
             part.replace(self.folder / file.file)
         for note in body.notes:
             self.report(Warned(f"{file.file}: {note}"))
+        self.log.write(
+            "download_complete",
+            fileUrl=redact(file.item.url),
+            resourceCount=receipt.resources,
+            fileSize=receipt.plain_bytes,
+        )
         self.report(FileDone(file.file, receipt.resources, receipt.plain_bytes))
 
     @staticmethod
@@ -375,7 +398,4 @@ class Downloads:
 
 def with_urls(files: Iterable[PlannedFile], fresh: Mapping[str, OutputFile]) -> list[PlannedFile]:
     """Return the files with renewed links; those without one are left out."""
-    return [
-        replace(file, item=replace(file.item, url=fresh[file.file].url)) for file in files if file.file in fresh
-    ]
-
+    return [replace(file, item=replace(file.item, url=fresh[file.file].url)) for file in files if file.file in fresh]

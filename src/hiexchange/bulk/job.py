@@ -18,9 +18,11 @@ import tenacity
 from hiexchange._files import folder_lock, read_json, sha256_file, storage_errors, write_bytes, write_json
 from hiexchange._http import Auth, NoAnswer, Policy, Session, now_utc, redact
 from hiexchange.bulk import assemble
+from hiexchange.bulk.answers import read_object
 from hiexchange.bulk.download import Downloads, with_urls
 from hiexchange.bulk.journal import Journal
 from hiexchange.bulk.kickoff import KickOffPhase
+from hiexchange.bulk.log import ExportLog
 from hiexchange.bulk.manifest import Manifest, join_pages, parse_manifest
 from hiexchange.bulk.plan import PlannedFile, plan_files, renewed_urls
 from hiexchange.bulk.polling import FATAL, Page, Poller, fetch_next, poll_rules
@@ -40,7 +42,7 @@ from hiexchange.errors import (
     PartialExport,
     ServerUnavailable,
 )
-from hiexchange.events import Event, PageReceived, Reporter, Warned, ignore
+from hiexchange.events import Event, ExportFinished, PageReceived, Reporter, Warned, ignore
 from hiexchange.servers import Server
 
 VERSION = 1
@@ -57,8 +59,8 @@ class ExportJob:
         self._event_lock = threading.Lock()
         self._on_event = on_event
         self.journal = Journal(self.folder / "journal.ndjson")
+        self.log = ExportLog(self.folder / "log.ndjson")
         self._session: Session | None = None
-        self._busy = False
 
     # Beginning --------------------------------------------------------------------------------
 
@@ -127,7 +129,9 @@ class ExportJob:
                 said=f"different: {', '.join(different)}",
                 hint="use another folder for another request",
             )
-        job = cls(server, request or ExportRequest.from_canonical(stored["request"]), place, on_event=on_event or ignore)
+        job = cls(
+            server, request or ExportRequest.from_canonical(stored["request"]), place, on_event=on_event or ignore
+        )
         with job._working():
             job._raise_if_over()
             job._repair_files()
@@ -195,12 +199,26 @@ class ExportJob:
             if result.failed and not accepted:
                 raise _partial(result)
             if self.journal.state.phase == "complete":
-                self.journal.write("downloaded", partial=result.partial)
                 assemble.write_receipt(self.folder, result)
+                self.journal.write("downloaded", partial=result.partial)
+                self._downloaded(result)
             return result
 
+    def _downloaded(self, result: ExportResult) -> None:
+        begun = self.journal.state.intent_at or self.journal.state.accepted_at or now_utc()
+        seconds = (now_utc() - begun).total_seconds()
+        self._report(ExportFinished(len(result.receipts), result.resources, result.size_bytes, seconds))
+        self.log.write(
+            "export_complete",
+            files=len(result.receipts),
+            resources=result.resources,
+            bytes=result.size_bytes,
+            attachments=None,
+            duration=round(seconds * 1000),
+        )
+
     def mark_ingested(self, store: WatermarkStore | None = None) -> None:
-        """Say that the data were taken over; with ``store``, commit the watermark there.
+        """Say that the data were taken over (twice is harmless); with ``store``, commit the watermark there.
 
         Raises:
             ExportError: Not everything is downloaded.
@@ -208,7 +226,7 @@ class ExportJob:
         with self._working():
             if self.journal.state.phase == "downloaded":
                 self.journal.write("ingested")
-            if self.journal.state.phase != "ingested":
+            if self.journal.state.phase not in ("ingested", "finished"):
                 raise ExportError("the export is not downloaded yet", where=str(self.folder))
             if store is not None and not self.journal.state.watermark_done:
                 result = self._result()
@@ -291,9 +309,12 @@ class ExportJob:
     def _working(self) -> Iterator[None]:
         """Hold the folder's lock, and journal an interruption."""
         with folder_lock(self.folder, what="job folder"):
-            self.journal.refresh()
+            self.log.export_id = self.journal.refresh().status_url or self.log.export_id
             try:
                 yield
+            except HIExchangeError as error:
+                self.log.write("client_error", error=f"{error.code} {error.what}")
+                raise
             except KeyboardInterrupt:
                 self.journal.write("interrupted")
                 if self._session is not None:
@@ -308,17 +329,20 @@ class ExportJob:
         write_json(self.folder / "request.json", {"format": VERSION, "server": server, "request": stored})
 
     def _kick_off(self) -> None:
-        state = self.journal.state
-        if state.phase == "intent":
-            self.journal.write("warned", message="possible_orphan: the last kick-off may have been accepted unseen")
-            self._report(Warned("the last kick-off may have been accepted unseen; it is sent again"))
-        phase = KickOffPhase(self._connect(), self.request, self.server.preset, self.journal, self._report)
+        phase = KickOffPhase(
+            self._connect(),
+            self.request,
+            self.server.preset,
+            journal=self.journal,
+            report=self._report,
+            log=self.log,
+        )
         accepted = phase.run()
         if accepted.manifest is not None:
             self.journal.write("accepted", status_url=None)
             self._take_page(Page(self.server.url + self.request.path, accepted.manifest, None, last=True))
             self._follow_links()
-            self.journal.write("complete")
+            self._complete()
 
     def _wait(self, deadline_s: float | None) -> None:
         state = self.journal.state
@@ -333,7 +357,20 @@ class ExportJob:
         except (JobFailed, JobVanished, JobExpired) as error:
             self.journal.write("failed", kind=type(error).__name__, reason=error.said or "")
             raise
+        self._complete()
+
+    def _complete(self) -> None:
         self.journal.write("complete")
+        manifest = self.manifest()
+        self.log.write("status_complete", transactionTime=manifest.transaction_time)
+        self.log.write(
+            "manifest_complete",
+            transactionTime=manifest.transaction_time,
+            totalOutputFileCount=len(manifest.output),
+            totalDeletedFileCount=len(manifest.deleted),
+            totalErrorFileCount=len(manifest.outcome),
+            totalManifests=len(self.journal.state.pages),
+        )
 
     def _poller(self) -> Poller:
         state = self.journal.state
@@ -343,7 +380,8 @@ class ExportJob:
             state.status_url,
             self._rules(),
             self.server.preset,
-            self._report,
+            report=self._report,
+            log=self.log,
             accepted_at=state.accepted_at or now_utc(),
         )
 
@@ -362,6 +400,13 @@ class ExportJob:
         number = number or len(self.journal.state.pages) + 1
         write_bytes(self.folder / f"manifest-{number:03}.json", page.content)
         self.journal.write("page", page=number, url=page.url, expires=page.expires, next=list(manifest.links))
+        self.log.write(
+            "status_page_complete",
+            transactionTime=manifest.transaction_time,
+            outputFileCount=len(manifest.output),
+            deletedFileCount=len(manifest.deleted),
+            errorFileCount=len(manifest.outcome),
+        )
         for text in manifest.warnings:
             self._report(Warned(text))
         self._report(PageReceived(number, sum(1 for _ in manifest.files())))
@@ -373,8 +418,6 @@ class ExportJob:
             self._take_page(fetch_next(self._connect(), url))
 
     def _parse(self, page: Page) -> Manifest:
-        from hiexchange.bulk.kickoff import read_object
-
         return parse_manifest(
             read_object(page.content), url=page.url, integrity=self.server.preset.integrity, expires=page.expires
         )
@@ -398,6 +441,7 @@ class ExportJob:
             preset=self.server.preset,
             report=self._report,
             rejects=Rejects(self.folder / "rejected.ndjson", already=rejected),
+            log=self.log,
             dated=self.request.since is not None or self.server.policy.stale_guard,
         )
         for _ in range(RENEWALS):

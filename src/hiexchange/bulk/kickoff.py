@@ -6,18 +6,21 @@ sent, or the server answered that it did not take it.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
-from hiexchange._http import NoAnswer, Response, Session, now_utc, origin, redact, retry_after
+from hiexchange._http import NoAnswer, Response, Session, now_utc, origin, redact
+from hiexchange.auth import TokenAuth
+from hiexchange.bulk.answers import to_answer
 from hiexchange.bulk.journal import Journal
+from hiexchange.bulk.log import ExportLog
+from hiexchange.bulk.orphans import find_listed, find_named, split_locations
 from hiexchange.bulk.protocol import Action, Answer, classify_kickoff, named_parameter
-from hiexchange.bulk.request import ExportRequest, KickOff, kick_off
+from hiexchange.bulk.request import ExportRequest, KickOff, kick_off, without_parameter
 from hiexchange.errors import (
     AttributionUnavailable,
     AuthError,
+    HIExchangeError,
     KickOffRejected,
     PolicyViolation,
     ProtocolViolation,
@@ -36,23 +39,27 @@ class Accepted:
     """A manifest given at once, without a job."""
 
 
-def to_answer(response: Response) -> Answer:
-    """Reduce a response to what the pure protocol decides on."""
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    return Answer(response.status_code, headers, response.content, retry_after(response.headers, now_utc()))
-
-
 class KickOffPhase:
     """One export's way to an accepted job."""
 
     def __init__(
-        self, session: Session, request: ExportRequest, preset: Preset, journal: Journal, report: Reporter
+        self,
+        session: Session,
+        request: ExportRequest,
+        preset: Preset,
+        *,
+        journal: Journal,
+        report: Reporter,
+        log: ExportLog,
     ) -> None:
         """Nothing is sent yet."""
         self.session, self.request, self.preset = session, request, preset
-        self.journal, self.report = journal, report
+        self.journal, self.report, self.log = journal, report, log
         self._tries = 0
         self._method = preset.kickoff
+        # An intent without an outcome: the server may have accepted a kick-off whose answer was lost.
+        self._lost_at = journal.state.intent_at if journal.state.phase == "intent" else None
+        self._repeated = False
 
     def run(self) -> Accepted:
         """Send until the server accepts; journals intent, then acceptance.
@@ -61,37 +68,78 @@ class KickOffPhase:
             KickOffRejected, AuthError, ProtocolViolation: It will not.
             ServerUnavailable: It could not, within the budget.
         """
-        policy = self.session.policy
-        wait = policy.backoff_min_s
         while True:
             sent = kick_off(
-                self.request, self.session.base_url, method=self._method, url_bytes_max=policy.url_bytes_max
+                self.request,
+                self.session.base_url,
+                method=self._method,
+                url_bytes_max=self.session.policy.url_bytes_max,
             )
+            self._log_in()
+            if self._lost_at is not None and (found := self._recovered(sent)):
+                return found
             self.journal.write("intent", method=sent.method, attempt=self._tries + 1)
             try:
-                response = self.session.send(
-                    sent.method, sent.url, token=self.session.auth is not None, headers=sent.headers, content=sent.content
-                )
+                response = self._send(sent)
             except NoAnswer as error:
-                wait = self._unanswered(error, wait)
+                self._unanswered(error)
                 continue
+            except HIExchangeError as error:
+                # Raised before the request went out, or at a redirect: nothing was accepted.
+                self.journal.write("rejected", reason=error.what)
+                raise
             accepted = self._judge(sent, response)
             if accepted is not None:
                 return accepted
 
-    def _unanswered(self, error: NoAnswer, wait: float) -> float:
+    def _log_in(self) -> None:
+        """Get the token first: its troubles are not the kick-off's."""
+        if isinstance(self.session.auth, TokenAuth):
+            self.session.auth.token()
+
+    def _send(self, sent: KickOff) -> Response:
+        return self.session.send(
+            sent.method, sent.url, token=self.session.auth is not None, headers=sent.headers, content=sent.content
+        )
+
+    def _recovered(self, sent: KickOff) -> Accepted | None:
+        """Look for the job of a kick-off whose answer was lost; without a list, allow one repeat."""
+        found = find_listed(self.session, self.preset, sent.url, since=self._lost_at)
+        if found is not None:
+            return self._adopted(found)
+        if self.preset.adopt == "none":
+            text = "possible_orphan: a kick-off may have been accepted unseen; it is sent again"
+            self.journal.write("warned", message=text)
+            self.report(Warned(text))
+        if self.preset.adopt != "429_content_location":
+            self._lost_at = None
+        return None
+
+    def _adopted(self, url: str) -> Accepted:
+        self.report(Warned("a job for the same request was found at the server; it is taken over"))
+        self.journal.write("accepted", status_url=url, adopted=True)
+        self.report(KickedOff(redact(url)))
+        return Accepted(url)
+
+    def _unanswered(self, error: NoAnswer) -> None:
+        """Count a try without an answer; a request that may have arrived is repeated once at most."""
         policy = self.session.policy
         self._tries += 1
-        if error.sent or error.fatal or self._tries >= policy.kickoff_attempts:
-            self.journal.write("rejected", reason=error.what) if not error.sent else None
+        if not error.sent:
+            self.journal.write("rejected", reason=error.what)
+        over = self._tries >= (policy.kickoff_attempts if error.sent else policy.connect_attempts)
+        if error.fatal or over or (error.sent and self._repeated):
             raise error
-        if self.session.wait(wait):
+        if error.sent:
+            self._repeated = True
+            self._lost_at = now_utc()
+        if self.session.wait(min(policy.backoff_min_s * 2 ** (self._tries - 1), policy.backoff_max_s)):
             raise error
-        return min(wait * 2, policy.backoff_max_s)
 
     def _judge(self, sent: KickOff, response: Response) -> Accepted | None:
         answer = to_answer(response)
         action = classify_kickoff(answer)
+        self.log.kickoff(sent.url, dict(self.request.parameters()), response, codes=answer.codes())
         if action.kind == "accepted":
             return self._accepted(response)
         if action.kind == "manifest":
@@ -101,11 +149,41 @@ class KickOffPhase:
             self._method = "POST"
             self.request = replace(self.request, method="POST")
             return None
+        if action.kind == "busy" and (found := self._running_already(answer, sent)):
+            return self._adopted(found)
         if action.kind in ("busy", "retry"):
             self._later(answer, action, response)
             return None
+        if action.kind == "violation" and (listed := self._listed_now(sent)):
+            return self._adopted(listed)
         self.journal.write("rejected", reason=action.reason)
-        raise self._refusal(answer, action, sent)
+        refusal = self._refusal(answer, action, sent)
+        if isinstance(refusal, KickOffRejected) and self._adapted(refusal.parameter):
+            return None
+        raise refusal
+
+    def _running_already(self, answer: Answer, sent: KickOff) -> str | None:
+        """Find the identical job that a 429 speaks of."""
+        named = answer.headers.get("content-location")
+        if named:
+            locations = split_locations(named, self.session.base_url)
+            return find_named(self.session, locations, sent.url, lost=self._lost_at is not None)
+        return find_listed(self.session, self.preset, sent.url, since=None)
+
+    def _listed_now(self, sent: KickOff) -> str | None:
+        return find_listed(self.session, self.preset, sent.url, since=self.journal.state.intent_at)
+
+    def _adapted(self, parameter: str | None) -> bool:
+        """Drop the parameter a refusal names, once each, if the policy allows it; never silently."""
+        if not self.session.policy.adapt or parameter is None or parameter in self.journal.state.ignored:
+            return False
+        smaller = without_parameter(self.request, parameter)
+        if smaller is None:
+            return False
+        self.journal.write("ignored", parameters=[parameter])
+        self.report(Warned(f"the server refuses {parameter}; the export goes on without it"))
+        self.request = smaller
+        return True
 
     def _later(self, answer: Answer, action: Action, response: Response) -> None:
         policy = self.session.policy
@@ -193,12 +271,3 @@ class KickOffPhase:
 
 def _where(response: Response) -> str:
     return f"{response.request.method} {redact(str(response.request.url))}"
-
-
-def read_object(data: bytes) -> Mapping[str, object] | None:
-    """Return a JSON object, or None."""
-    try:
-        value = json.loads(data)
-    except ValueError:
-        return None
-    return value if isinstance(value, Mapping) else None

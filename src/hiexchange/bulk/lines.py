@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -55,7 +56,7 @@ class LineCheck:
         self.too_long = False
         self._max_line = max_line_bytes
         self._dated = dated
-        self._decoder = msgspec.json.Decoder(_DatedLine if dated else _Line)
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_DatedLine if dated else _Line)
         self._meta = msgspec.json.Decoder(_Meta)
         self._tail: list[bytes] = []
         self._tail_size = 0
@@ -107,7 +108,7 @@ class LineCheck:
         self._count(found)
         return block
 
-    def _count(self, found: list[_Line]) -> None:
+    def _count(self, found: list[Any]) -> None:
         names = {line.resourceType for line in found}
         if len(names) == 1:
             name = names.pop()
@@ -119,9 +120,9 @@ class LineCheck:
             for line in found:
                 self._date(line)
 
-    def _date(self, line: _Line) -> None:
+    def _date(self, line: _DatedLine) -> None:
         try:
-            updated = self._meta.decode(line.meta).lastUpdated  # type: ignore[attr-defined]
+            updated = self._meta.decode(line.meta).lastUpdated
         except msgspec.DecodeError:
             return
         if updated:

@@ -58,7 +58,7 @@ def renewed_urls(planned: Iterable[PlannedFile], fresh: Iterable[Manifest]) -> M
     found: dict[str, OutputFile] = {}
     for file in planned:
         same_path = by_path.get(file.item.key, [])
-        item = exact.get(file.item.url) or (same_path[0] if len(same_path) == 1 else None)
-        if item is not None:
-            found[file.file] = item
+        fresh_item = exact.get(file.item.url) or (same_path[0] if len(same_path) == 1 else None)
+        if fresh_item is not None:
+            found[file.file] = fresh_item
     return found

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from hiexchange._http import NoAnswer, Policy, Response, Session, now_utc, redact
-from hiexchange.bulk.kickoff import read_object, to_answer
+from hiexchange.bulk.answers import read_object, to_answer
+from hiexchange.bulk.log import ExportLog
 from hiexchange.bulk.protocol import Action, PollRules, PollState, classify_poll, no_answer
 from hiexchange.errors import (
     AuthError,
@@ -67,10 +68,19 @@ class Poller:
     """Polls one status URL."""
 
     def __init__(
-        self, session: Session, url: str, rules: PollRules, preset: Preset, report: Reporter, *, accepted_at: datetime
+        self,
+        session: Session,
+        url: str,
+        rules: PollRules,
+        preset: Preset,
+        *,
+        report: Reporter,
+        log: ExportLog,
+        accepted_at: datetime,
     ) -> None:
         """Nothing is sent yet."""
-        self.session, self.url, self.rules, self.preset, self.report = session, url, rules, preset, report
+        self.session, self.url, self.rules, self.preset = session, url, rules, preset
+        self.report, self.log = report, log
         self._accepted_at = accepted_at
         self._state = PollState()
 
@@ -85,6 +95,7 @@ class Poller:
         started = time.monotonic()
         while True:
             action, response = self._once()
+            self._note(action, response)
             if action.kind == "complete" and response is not None:
                 on_page(self._page(response, last=True))
                 return
@@ -121,6 +132,13 @@ class Poller:
         age = (now_utc() - self._accepted_at).total_seconds()
         action, self._state = classify_poll(to_answer(response), self._state, self.rules, age_s=age)
         return action, response
+
+    def _note(self, action: Action, response: Response | None) -> None:
+        if action.kind == "complete":
+            return
+        running = response is not None and response.status_code == 202
+        codes = () if response is None else to_answer(response).codes()
+        self.log.status(response, failed=not running, message=action.reason, codes=codes)
 
     def _delay(self, action: Action) -> float:
         policy = self.session.policy

@@ -169,9 +169,7 @@ def _done(answer: Answer, state: PollState, rules: PollRules) -> tuple[Action, P
     return _next(answer, tried, rules, reason="200 without a manifest")
 
 
-def _trouble(
-    status: int, answer: Answer, state: PollState, rules: PollRules, age_s: float
-) -> tuple[Action, PollState]:
+def _trouble(status: int, answer: Answer, state: PollState, rules: PollRules, age_s: float) -> tuple[Action, PollState]:
     codes = answer.codes()
     if any(code in TRANSIENT for code in codes):
         counted = replace(state, errors=state.errors + 1)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -137,7 +137,9 @@ class ExportRequest:
     @classmethod
     def from_canonical(cls, stored: Mapping[str, Any]) -> ExportRequest:
         """Rebuild a request from :meth:`canonical`; hashed patients are left out."""
-        data = {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
+        data: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()
+        }
         if isinstance(data.get("patients"), Mapping):
             del data["patients"]
         if data.get("group") is not None:
@@ -180,6 +182,30 @@ def kick_off(request: ExportRequest, base_url: str, *, method: str = "auto", url
         return KickOff("GET", full, headers)
     headers["Content-Type"] = "application/fhir+json"
     return KickOff("POST", url, headers, json.dumps(_parameters_resource(request)).encode())
+
+
+FIELDS = {
+    "_since": ("since", None),
+    "_until": ("until", None),
+    "_typeFilter": ("type_filters", ()),
+    "_elements": ("elements", ()),
+    "_outputFormat": ("output_format", None),
+    "includeAssociatedData": ("include_associated_data", ()),
+    "organizeOutputBy": ("organize_output_by", None),
+    "allowPartialManifests": ("allow_partial", False),
+}
+"""Parameters that can be left out and what they are then; without ``_type`` it is another export."""
+
+
+def without_parameter(request: ExportRequest, parameter: str) -> ExportRequest | None:
+    """Return the request without a parameter, or None where that makes no sense."""
+    if parameter in request.extra:
+        return replace(request, extra={key: value for key, value in request.extra.items() if key != parameter})
+    if parameter not in FIELDS:
+        return None
+    name, nothing = FIELDS[parameter]
+    values: dict[str, Any] = {name: nothing}
+    return replace(request, **values)
 
 
 def _query(pairs: Iterable[tuple[str, str]]) -> str:

@@ -42,7 +42,9 @@ class FileReceipt:
     def from_data(cls, data: Mapping[str, Any]) -> FileReceipt:
         """Rebuild a receipt from a journal entry or ``receipt.json``."""
         known = {item.name for item in fields(cls)}
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items() if key in known}
+        values = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in data.items() if key in known
+        }
         return cls(**values)
 
     def to_data(self) -> dict[str, Any]:

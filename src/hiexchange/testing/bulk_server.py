@@ -170,9 +170,7 @@ class BulkServer:
             self._counts[kind] += 1
             self._counts[target] += 1
             count, times = self._counts[kind], self._counts[target]
-        exchange = Exchange(
-            kind, method, parts.path, parts.query, headers, count, times, self.origin, self, job, file
-        )
+        exchange = Exchange(kind, method, parts.path, parts.query, headers, count, times, self.origin, self, job, file)
         reply = self._honest(exchange, body)
         for known in self.faults:
             reply = known.hook(exchange, reply)
