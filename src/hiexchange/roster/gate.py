@@ -6,7 +6,7 @@ future). ``held`` files are suspicious: they change nothing until a named person
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -51,6 +51,7 @@ def judge(
     as_of: date,
     received_at: datetime,
     previous: pa.Table | None,
+    faults: Sequence[tuple[str, str]] = (),
 ) -> Verdict:
     """Decide over a file whose rows are read.
 
@@ -63,11 +64,14 @@ def judge(
         as_of: The day the file speaks of.
         received_at: When it came.
         previous: Rows of the list as last accepted, with ``member_key``; None for a first file.
+        faults: Code and message of what the container itself found wrong (control counts).
     """
     refused: list[dict[str, Any]] = []
     held: list[dict[str, Any]] = []
     wrong = _adder(refused, file)
     odd = _adder(held, file)
+    for code, message in faults:
+        wrong(code, message)
     if counts.declared is not None and counts.declared != counts.read:
         said = "no readable count" if counts.declared < 0 else f"{counts.declared:,} rows"
         wrong("count_mismatch", f"the file declares {said} and holds {counts.read:,}")

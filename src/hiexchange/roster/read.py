@@ -173,6 +173,7 @@ class _Intake:
             as_of=self.as_of,
             received_at=received_at,
             previous=previous.members if isinstance(previous, Roster) else previous,
+            faults=self.raw.faults,
         )
         state, accepted_by = verdict.state, None
         gate_issues = list(verdict.issues)

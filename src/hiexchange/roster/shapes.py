@@ -7,6 +7,7 @@ from hiexchange.roster.delimited import Raw, delimited, fixed
 from hiexchange.roster.issues import issue
 from hiexchange.roster.layout import Layout
 from hiexchange.roster.opening import Opened, as_text
+from hiexchange.roster.x12 import x12_834
 
 
 def raw_rows(opened: Opened, layout: Layout) -> Raw:
@@ -17,7 +18,9 @@ def raw_rows(opened: Opened, layout: Layout) -> Raw:
     """
     rule = layout.file
     text = as_text(opened, rule.encoding)
-    if rule.kind == "fixed":
+    if rule.kind == "x12-834":
+        raw = x12_834(text.data, file=opened.name)
+    elif rule.kind == "fixed":
         raw = fixed(text.data, _slices(layout), rule, file=opened.name)
     else:
         raw = delimited(text.data, rule, file=opened.name)
