@@ -12,7 +12,19 @@ Nothing here downloads a measure, a value set or a code list.
 
 from __future__ import annotations
 
+from hiexchange.measures.evaluate import evaluate_all
+from hiexchange.measures.measure import Measure
 from hiexchange.measures.native import NativeMeasure, evaluate, measures
 from hiexchange.measures.result import GroupSummary, MeasureRun, Summary, wilson
 
-__all__ = ["GroupSummary", "MeasureRun", "NativeMeasure", "Summary", "evaluate", "measures", "wilson"]
+__all__ = [
+    "GroupSummary",
+    "Measure",
+    "MeasureRun",
+    "NativeMeasure",
+    "Summary",
+    "evaluate",
+    "evaluate_all",
+    "measures",
+    "wilson",
+]

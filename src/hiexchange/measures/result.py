@@ -172,6 +172,8 @@ class MeasureRun:
     """The caller's name for the evaluation."""
     accepted: tuple[str, ...] = ()
     """Defects of the bundle that the caller accepted; printed in every report."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """What the evaluation was told: offset, profile policy."""
 
     def summary(self) -> Summary:
         """Return counts, rates and intervals per group."""

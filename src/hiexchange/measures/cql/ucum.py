@@ -103,7 +103,8 @@ def parse(unit: str) -> Unit | None:
     if word is not None:
         name, size = CALENDAR[word]
         return Fraction(size), ((name, 1),)
-    if unit in ("", "1"):
+    # UCUM numbers are positive; "0" stands in published cases where a form left the unit empty.
+    if unit in ("", "1", "0"):
         return Fraction(1), ()
     tokens = _TOKEN.findall(unit)
     if "".join(tokens) != unit:
@@ -148,7 +149,7 @@ def _component(token: str) -> Unit:
     plain = re.sub(r"\{[^}]*\}", "", token)
     if not plain:
         return Fraction(1), ()
-    if plain.isdigit():
+    if plain.isdigit() and int(plain):
         return Fraction(int(plain)), ()
     # An exponent follows the atom, but 10* and 10^ end in a sign that is part of the atom.
     match = _TERM.match(plain)

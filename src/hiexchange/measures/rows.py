@@ -1,0 +1,151 @@
+"""MEASURE_RESULT rows out of evaluated members, gathered in blocks that spill to disk when they grow.
+
+A run over a large population keeps its rows in an Arrow file that is mapped, not read, so that memory
+does not grow with the number of patients.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+import pyarrow as pa
+
+from hiexchange.measures.cql.subject import Subject
+from hiexchange.measures.populations import PATIENT, Criteria, Member, number
+from hiexchange.measures.result import POPULATIONS
+from hiexchange.tables import MEASURE_RESULT
+
+SPILL = 20_000
+"""Rows kept in memory before they go to a temporary file."""
+CLAIMS = {"Claim", "ExplanationOfBenefit", "Coverage"}
+VARYING = (
+    "subject", "group", "basis", "episode", *POPULATIONS, "observations", "strata", "evidence", "status", "error_code",
+    "error_define", "messages", "profiles_inferred",
+)  # fmt: skip
+
+Row = tuple[Any, ...]
+
+
+def rows_of(name: str, criteria: Criteria, s: Subject, members: list[Member], retrieves: frozenset[int]) -> list[Row]:
+    """Return one row a member, in the order of VARYING."""
+    group = criteria.group
+    rows = []
+    for member in members:
+        flags = member.flags
+        inside = bool(flags.get("initial_population"))
+        rows.append(
+            (
+                name,
+                group.id,
+                group.basis,
+                None if member.key == PATIENT else member.key,
+                *[int(flags[column]) if column in flags else None for column in POPULATIONS],
+                [_observation(item, value) for item, value in member.observations] or None,
+                [f"{item} = {_text(value)}" for item, value in member.strata.items()] or None,
+                evidence(s, retrieves) if inside else None,
+                "ok",
+                None,
+                None,
+                s.messages or None,
+                s.inferred,
+            )
+        )
+    return rows
+
+
+def error_row(name: str, criteria: Criteria, error: Any) -> Row:
+    """Return the row of a subject whose group could not be evaluated: counts null, never false."""
+    define = " ".join(text for text in (getattr(error, "library", None), getattr(error, "locator", None)) if text)
+    blank = [None] * (len(POPULATIONS) + 3)
+    code = getattr(error, "code", "HX-702")
+    message = getattr(error, "what", f"unexpected {type(error).__name__}")
+    return (name, criteria.group.id, criteria.group.basis, None, *blank, "error", code, define or None, [message], None)
+
+
+def _observation(name: str, value: Any) -> dict[str, Any]:
+    found, unit = number(value)
+    return {"id": name, "value": found, "unit": unit}
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def evidence(s: Subject, retrieves: frozenset[int]) -> list[dict[str, Any]]:
+    """Return the resources the measure's retrieves found, once each, in file order."""
+    found = {row.row: row for index, rows in s.retrieved.items() if index in retrieves for row in rows}
+    return [
+        {
+            "type": row.type.name,
+            "id": row.id,
+            "source": "claims" if row.type.name in CLAIMS else "clinical",
+        }
+        for _, row in sorted(found.items(), key=lambda item: item[0] or 0)
+    ]
+
+
+class Gatherer:
+    """Collects the rows of one measure and gives them as one table."""
+
+    def __init__(self, constants: dict[str, Any]) -> None:
+        """Keep what is the same in every row: measure, version, engine, run, period."""
+        self.constants = constants
+        self.rows: list[Row] = []
+        self.writer: Any = None
+        self.path: str | None = None
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Take rows; write them out when there are many."""
+        self.rows += rows
+        if len(self.rows) >= SPILL:
+            self._flush()
+
+    def batch(self) -> pa.RecordBatch:
+        """Return the rows gathered since the last call as a batch."""
+        rows, self.rows = self.rows, []
+        columns = dict(zip(VARYING, zip(*rows, strict=True), strict=True)) if rows else {name: () for name in VARYING}
+        arrays = [
+            pa.repeat(pa.scalar(self.constants[column.name], column.type), len(rows))
+            if column.name in self.constants
+            else pa.array(columns[column.name], column.type)
+            for column in MEASURE_RESULT.schema
+        ]
+        return pa.RecordBatch.from_arrays(arrays, schema=MEASURE_RESULT.schema)
+
+    def _flush(self) -> None:
+        if self.writer is None:
+            handle, self.path = tempfile.mkstemp(prefix="hiexchange-", suffix=".arrow")
+            os.close(handle)
+            self.writer = pa.ipc.new_file(self.path, MEASURE_RESULT.schema)
+        self.writer.write_batch(self.batch())
+
+    def table(self) -> pa.Table:
+        """Return all rows; from a mapped file when they were many."""
+        if self.writer is None:
+            return pa.Table.from_batches([self.batch()], schema=MEASURE_RESULT.schema)
+        if self.rows:
+            self._flush()
+        self.writer.close()
+        assert self.path is not None
+        table = pa.ipc.open_file(pa.memory_map(self.path)).read_all()
+        # The mapping keeps the content alive; Windows keeps the file until the process ends.
+        with contextlib.suppress(OSError):
+            os.unlink(self.path)
+        return table
+
+
+def constants(measure: str, version: str, engine: str, run_id: str, period: tuple[date, date]) -> dict[str, Any]:
+    """Return the columns that are the same in every row of a run."""
+    return {
+        "measure": measure,
+        "measure_version": version,
+        "engine": engine,
+        "run_id": run_id,
+        "period_start": period[0],
+        "period_end": period[1],
+    }
