@@ -5,13 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from hiexchange import config, pipeline
 from hiexchange.cli.demo import write_settings
+from hiexchange.pipeline import RunResult
 from hiexchange.testing.bulk_server import BulkServer
 from hiexchange.testing.population import Population, generate
 
@@ -33,11 +36,45 @@ class Site:
         self.configuration.write_text(text.replace(old, new))
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    population = generate(tmp_path / "site", patients=60, seed=3)
+@dataclass(frozen=True)
+class Finished:
+    """A site after three runs: the first, the same again, and the same a week later."""
+
+    site: Site
+    first: RunResult
+    inbox: dict[Path, bytes]
+    again: RunResult
+    inbox_again: dict[Path, bytes]
+    later: RunResult
+
+
+@contextmanager
+def made_site(folder: Path) -> Iterator[Site]:
+    population = generate(folder, patients=60, seed=3)
     with BulkServer(population.fhir, auth="smart") as server:
         yield Site(population, server, write_settings(population, server, KNOWN_AT))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with made_site(tmp_path / "site") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
+    with made_site(tmp_path_factory.mktemp("finished")) as made:
+        first = pipeline.run(config.load(made.configuration))
+        inbox = files_under(first.output / "inbox")
+        again = pipeline.run(config.load(made.configuration))
+        inbox_again = files_under(first.output / "inbox")
+        made.edit("2026-01-05", "2026-01-12")
+        later = pipeline.run(config.load(made.configuration))
+        yield Finished(made, first, inbox, again, inbox_again, later)
+
+
+def files_under(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 @pytest.fixture

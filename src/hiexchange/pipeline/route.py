@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -55,6 +56,7 @@ def run(settings: Settings, *, on_event: Reporter = progress.ignore) -> RunResul
         raise ConfigError("known_at has no offset", hint='write it as "2026-01-05T06:00:00Z"')
     server = _server(settings)
     subscriptions = load_subscriptions([_anchored(entry, settings) for entry in settings.subscriptions])
+    _check_files(settings)
     output = settings.path(settings.output)
     lake = Lake(settings.path(settings.lake) if settings.lake else output / "lake")
     result = RunResult(output, known_at, lake)
@@ -68,6 +70,17 @@ def run(settings: Settings, *, on_event: Reporter = progress.ignore) -> RunResul
         _measure(result, measure, settings)
     _report(result, settings)
     return result
+
+
+def _check_files(settings: Settings) -> None:
+    """Refuse at once what would otherwise fail after an hour of export."""
+    for entry in settings.rosters:
+        if not settings.path(entry.path).is_file():
+            raise ConfigError(
+                f"there is no roster file {Path(entry.path).name}",
+                where=str(settings.path(entry.path)),
+                hint="check [[rosters]] path",
+            )
 
 
 @contextmanager
