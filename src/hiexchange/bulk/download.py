@@ -21,6 +21,7 @@ from hiexchange.bulk.governor import Governor
 from hiexchange.bulk.journal import Journal
 from hiexchange.bulk.log import ExportLog
 from hiexchange.bulk.manifest import OutputFile
+from hiexchange.bulk.organize import split_by_type
 from hiexchange.bulk.plan import PlannedFile
 from hiexchange.bulk.rejects import Rejects
 from hiexchange.bulk.result import FileReceipt
@@ -191,7 +192,8 @@ class Downloads:
 
     def _backoff(self, attempt: int) -> float:
         policy = self.session.policy
-        return min(policy.backoff_max_s, policy.backoff_min_s * 2 ** max(0, attempt - 1)) * random.uniform(0.5, 1.0)
+        longest = min(policy.backoff_max_s, policy.backoff_min_s * 2.0 ** max(0, attempt - 1))
+        return longest * random.uniform(0.5, 1.0)
 
     def _give_up(self, file: PlannedFile, reason: str) -> None:
         if reason == EXPIRED:
@@ -358,6 +360,10 @@ class Downloads:
             part.unlink(missing_ok=True)
             raise Again(problem, body=True)
         receipt = self._receipt(file, body, number)
+        if file.file.startswith("organized/"):
+            # The parts come first: a journaled file always has them.
+            counts = split_by_type(part, self.folder / "output", Path(file.file).stem)
+            receipt = replace(receipt, types=counts, resources=sum(counts.values()))
         self.journal.write("verified", **receipt.to_data())
         with storage_errors(part):
             part.replace(self.folder / file.file)

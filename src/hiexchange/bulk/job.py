@@ -19,6 +19,7 @@ from hiexchange._files import folder_lock, read_json, sha256_file, storage_error
 from hiexchange._http import Auth, NoAnswer, Policy, Session, now_utc, redact
 from hiexchange.bulk import assemble
 from hiexchange.bulk.answers import read_object
+from hiexchange.bulk.attachments import AttachmentReceipt, fetch_attachments
 from hiexchange.bulk.download import Downloads, with_urls
 from hiexchange.bulk.journal import Journal
 from hiexchange.bulk.kickoff import KickOffPhase
@@ -216,6 +217,22 @@ class ExportJob:
             attachments=None,
             duration=round(seconds * 1000),
         )
+
+    def fetch_attachments(self) -> list[AttachmentReceipt]:
+        """Fetch the documents that the exported resources point to; failures are listed, not raised."""
+        with self._working():
+            files = sorted((self.folder / "output").glob("*.ndjson"))
+            receipts = list(
+                fetch_attachments(
+                    self.folder,
+                    iter(files),
+                    self._connect(),
+                    requires_token=self.manifest().requires_access_token,
+                )
+            )
+            rows = [{name: getattr(item, name) for name in item.__slots__} for item in receipts]
+            write_json(self.folder / "attachments.json", rows)
+            return receipts
 
     def mark_ingested(self, store: WatermarkStore | None = None) -> None:
         """Say that the data were taken over (twice is harmless); with ``store``, commit the watermark there.
@@ -430,7 +447,7 @@ class ExportJob:
         for text in warnings:
             self._report(Warned(text))
         done = self.journal.state.files
-        for name in {Path(file.file).parent for file in planned}:
+        for name in {"output", *(Path(file.file).parent.name for file in planned)}:
             (self.folder / name).mkdir(exist_ok=True)
         missing = [file for file in planned if file.file not in done]
         rejected = sum(data.get("rejected_lines", 0) for data in done.values())

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from hiexchange.bulk.manifest import Manifest, OutputFile
 
-FOLDERS = {"output": "output", "deleted": "deleted", "outcome": "outcome"}
+UNTYPED = {"output": "organized", "outcome": "OperationOutcome", "deleted": "Bundle"}
+"""Names of files without a type: organized output, and all of STU4's deleted and outcome."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +36,10 @@ def plan_files(pages: Iterable[Manifest]) -> tuple[list[PlannedFile], list[str]]
             if item.url in seen:
                 warnings.append(f"{seen[item.url].file} is listed more than once; it is fetched once")
                 continue
-            name = item.type or {"output": "organized", "outcome": "OperationOutcome", "deleted": "Bundle"}[item.kind]
+            name = item.type or UNTYPED[item.kind]
+            folder = "organized" if item.kind == "output" and item.type is None else item.kind
             counters[item.kind, name] += 1
-            file = f"{FOLDERS[item.kind]}/{name}.{counters[item.kind, name]:05}.ndjson"
+            file = f"{folder}/{name}.{counters[item.kind, name]:05}.ndjson"
             seen[item.url] = PlannedFile(file, item, page.requires_access_token)
             planned.append(seen[item.url])
     return planned, list(dict.fromkeys(warnings))

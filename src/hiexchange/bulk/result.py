@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from hiexchange import ndjson
+from hiexchange.bulk.deletions import Deletion, Odd, read_deletions
 from hiexchange.bulk.manifest import Manifest
+from hiexchange.bulk.organize import part_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class FileReceipt:
     def from_data(cls, data: Mapping[str, Any]) -> FileReceipt:
         """Rebuild a receipt from a journal entry or ``receipt.json``."""
         known = {item.name for item in fields(cls)}
-        values = {
+        values: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in data.items() if key in known
         }
         return cls(**values)
@@ -102,9 +104,13 @@ class ExportResult:
         """Yield the resources of one type, one at a time."""
         for receipt in self.receipts:
             if receipt.kind == "output" and type in receipt.types:
-                for value in ndjson.reader(self.folder / receipt.file):
+                for value in ndjson.reader(self.folder / _data_file(receipt, type)):
                     if value.get("resourceType") == type:
                         yield value
+
+    def deletions(self) -> Iterator[Deletion | Odd]:
+        """Yield the resources the server lists as deleted; to be applied after the upserts."""
+        return read_deletions(self.folder)
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -121,3 +127,10 @@ class ExportResult:
                 for name, count in receipt.types.items():
                     totals[name] = totals.get(name, 0) + count
         return totals
+
+
+def _data_file(receipt: FileReceipt, type: str) -> str:
+    """Return where the resources of one type are: organized files are split by type."""
+    if receipt.file.startswith("organized/"):
+        return f"output/{part_name(type, Path(receipt.file).stem)}"
+    return receipt.file

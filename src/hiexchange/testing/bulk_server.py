@@ -29,7 +29,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from joserfc import jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, RSAKey
+from joserfc.jwk import ECKey, KeyParameters, RSAKey
 
 from hiexchange.testing.bulk_faults import Exchange, Fault, Hook, Reply, find
 from hiexchange.testing.bulk_store import Job, NdjsonStore, OutputSlice, Selection
@@ -102,7 +102,7 @@ class BulkServer:
         self._thread: threading.Thread | None = None
 
     def _make_key(self, algorithm: str) -> None:
-        parameters: dict[str, Any] = {"kid": "loopback", "alg": algorithm, "use": "sig"}
+        parameters = KeyParameters(kid="loopback", alg=algorithm, use="sig")
         self._key: RSAKey | ECKey
         if algorithm == "RS384":
             self._key = RSAKey.generate_key(2048, parameters=parameters)
