@@ -129,3 +129,9 @@ def world() -> SimpleNamespace:
         "table": pa.Table.from_pylist,
     }
     return SimpleNamespace(**make)
+
+
+@pytest.fixture(scope="session")
+def routed_world() -> SimpleNamespace:
+    """The same builders, for property tests."""
+    return SimpleNamespace(event=event, attribution=attribution, link=link, routed=routed, NPI_A=NPI_A, NPI_B=NPI_B)

@@ -13,6 +13,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hiexchange.errors import SchemaMismatch
 from hiexchange.routing import join
 from hiexchange.routing.policy import PROVIDER_ORG, Policy, consent_table, judge, minimum_necessary
 from hiexchange.routing.reasons import REASONS
@@ -160,7 +161,7 @@ def route(  # every argument is a table or a clock of its own: bundling them wou
         labels = _register_events(connection, event_table)
         _register_subscriptions(connection, wanted, known_at, labels)
         connection.register("link_in", _columns(links, PERSON_LINK.schema, _LINK_COLUMNS))
-        connection.register("attribution_in", _columns(attribution, ATTRIBUTION.schema, _ATTRIBUTION_COLUMNS))
+        connection.register("attribution_in", _stream(attribution, ATTRIBUTION.schema, _ATTRIBUTION_COLUMNS))
         connection.register("consent", consent_table(consent))
         connection.register("provider_org_in", _side_table(provider_org, PROVIDER_ORG))
         connection.register("person_in", _columns(persons, PERSON.schema, _PERSON_COLUMNS))
@@ -228,9 +229,19 @@ def _columns(data: Any, schema: pa.Schema, names: tuple[str, ...]) -> pa.Table:
     return _side_table(table, pa.schema([schema.field(name) for name in names]))
 
 
-def _side_table(data: Any, schema: pa.Schema) -> pa.Table:
-    from hiexchange.errors import SchemaMismatch
+def _stream(data: Any, schema: pa.Schema, names: tuple[str, ...]) -> pa.Table | pa.RecordBatchReader:
+    """Return the named columns as a stream that is read once, unless it is a table already.
 
+    A state's rosters are millions of rows, of which a day's events need a few.
+    """
+    if isinstance(data, pa.Table) or not hasattr(data, "to_batches"):
+        return _columns(data, schema, names)
+    wanted = pa.schema([schema.field(name) for name in names])
+    batches = (_side_table(pa.Table.from_batches([batch]), wanted) for batch in data.to_batches(columns=list(names)))
+    return pa.RecordBatchReader.from_batches(wanted, (piece for table in batches for piece in table.to_batches()))
+
+
+def _side_table(data: Any, schema: pa.Schema) -> pa.Table:
     if data is None:
         return schema.empty_table()
     if isinstance(data, list | tuple):
