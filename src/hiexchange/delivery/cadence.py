@@ -49,6 +49,11 @@ def next_tick(spec: ChannelSpec, after: datetime) -> datetime | None:
     return next(_cron(spec, after), None)
 
 
+def next_window(spec: ChannelSpec, sealed_to: datetime, now: datetime) -> datetime | None:
+    """Return when a channel's present window closes, or its quiet hours end; None when nothing is scheduled."""
+    return next_tick(spec, max(sealed_to, now)) if windowed(spec) else quiet_until(spec, now)
+
+
 def quiet_until(spec: ChannelSpec, now: datetime) -> datetime | None:
     """Return when the quiet hours that ``now`` lies in end; None outside them."""
     if spec.quiet_hours is None:

@@ -13,7 +13,7 @@ from hiexchange.delivery import audit
 from hiexchange.delivery.base import Outcome, Parcel, RetryPolicy, instant, microseconds
 from hiexchange.delivery.channel import ChannelSpec
 from hiexchange.delivery.ledger import Store
-from hiexchange.delivery.sealing import Item, Recheck, Seal, candidate, hold, item_of, reseal
+from hiexchange.delivery.sealing import Item, Recheck, Seal, candidate, channel_row, hold, item_of, reseal
 
 WITHHELD = "withheld: a recipient may no longer be told"
 _DUE = "state IN ('pending', 'retry', 'unknown') AND due_at <= ?"
@@ -38,6 +38,24 @@ def places_due(store: Store, now: datetime) -> set[tuple[str, str]]:
     """Return the channels that have batches to send now."""
     sql = f"SELECT DISTINCT subscriber_id, channel_id FROM batch WHERE {_DUE}"
     return {(subscriber, channel) for subscriber, channel in store.rows(sql, (microseconds(now),))}
+
+
+def sends_due(store: Store, by: datetime | None) -> list[tuple[tuple[str, str], datetime]]:
+    """Return the channels with batches due ``by`` an instant (or ever), and when they may be tried.
+
+    A batch whose endpoint's circuit is open waits for the circuit; a channel not in force waits for ever.
+    """
+    found = store.rows(
+        "SELECT subscriber_id, channel_id, min(due_at) FROM batch WHERE state IN ('pending', 'retry', 'unknown') "
+        "AND due_at <= ? GROUP BY subscriber_id, channel_id ORDER BY subscriber_id, channel_id",
+        (microseconds(by) if by is not None else 2**62,),
+    )
+    due = []
+    for subscriber, channel, at in found:
+        row = channel_row(store, (subscriber, channel))
+        if row is not None and (by is None or row.spec.active(by.date())):
+            due.append(((subscriber, channel), instant(max(at, _endpoint(store, row.spec)[1]))))
+    return due
 
 
 def recover(store: Store, now: datetime) -> int:

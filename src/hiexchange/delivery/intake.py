@@ -101,6 +101,7 @@ def enqueue(store: Store, routing: RoutingLike, persons: pa.Table | None, *, now
     ids = {_id(want, facts[want.row]): want for want in wanted}
     at = microseconds(now)
     with store.transaction():
+        store.serialise("enqueue")
         present = set(_existing(store, "delivery_id", "delivery", list(ids)))
         new = {key: want for key, want in ids.items() if key not in present}
         if new:

@@ -7,7 +7,7 @@ three may be repeated at any time, after any crash: nothing is sent twice, nothi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,7 @@ from typing import Self
 
 import pyarrow as pa
 
-from hiexchange.delivery import intake, sealing, tables_out
+from hiexchange.delivery import claiming, disclosures, intake, operating, sealing, tables_out, verify
 from hiexchange.delivery.base import (
     DeliveryReport,
     Destination,
@@ -23,10 +23,8 @@ from hiexchange.delivery.base import (
     RetryPolicy,
     RoutingLike,
     SubscriptionLike,
-    instant,
-    microseconds,
 )
-from hiexchange.delivery.cadence import last_tick, windowed
+from hiexchange.delivery.cadence import last_tick, next_window, windowed
 from hiexchange.delivery.ledger import Store
 from hiexchange.delivery.sending import Means, Sender
 from hiexchange.delivery.sqlite import SQLiteStore
@@ -161,13 +159,56 @@ class Outbox:
             spec = row.spec
             tick = last_tick(spec, row.sealed_to, now) if windowed(spec) else now
             found.append(Due(*row.place, tick or now, "window" if windowed(spec) else "pending"))
-        sends = self._store.rows(
-            "SELECT subscriber_id, channel_id, min(due_at) FROM batch WHERE state IN ('pending', 'retry', 'unknown') "
-            "AND due_at <= ? GROUP BY subscriber_id, channel_id ORDER BY subscriber_id, channel_id",
-            (microseconds(now),),
-        )
-        found += [Due(subscriber, channel, instant(at), "send") for subscriber, channel, at in sends]
+        found += [Due(*place, at, "send") for place, at in claiming.sends_due(self._store, now) if at <= now]
         return tuple(found)
+
+    def next_due(self, now: datetime) -> datetime | None:
+        """Return when :meth:`run` will next have something to do; ``now`` when it has already; None when never."""
+        if self.due(now):
+            return now
+        instants = [at for _, at in claiming.sends_due(self._store, None)]
+        for row in sealing.channels(self._store):
+            if row.spec.active(now.date()):
+                instants += [at for at in (next_window(row.spec, row.sealed_to, now),) if at is not None]
+        return min(instants, default=None)
+
+    def retry(self, *, now: datetime, subscriber_id: str | None = None, batch_id: str | None = None) -> int:
+        """Put what is dead or held back into the queue, with the same ids; return how many batches and rows."""
+        return operating.requeue(self._store, now, subscriber_id=subscriber_id, batch=batch_id)
+
+    def replay(
+        self,
+        *,
+        now: datetime,
+        delivery_id: str | None = None,
+        event_key: str | None = None,
+        subscriber_id: str | None = None,
+        period: tuple[datetime, datetime] | None = None,
+    ) -> int:
+        """Seal acknowledged deliveries again, with their ids and ``replay=true``; return the rows.
+
+        Raises:
+            DeliveryError: Neither a delivery, nor an event, nor a subscriber with a period is given.
+        """
+        return operating.replay(
+            self._store, now, delivery_id=delivery_id, event_key=event_key, subscriber_id=subscriber_id, period=period
+        )
+
+    def void(self, batch_id: str, *, now: datetime, reason: str) -> None:
+        """Give a batch up: rows held, number announced as void in the channel's next manifest.
+
+        Raises:
+            DeliveryError: It does not exist, was acknowledged, or is being sent.
+        """
+        operating.void(self._store, batch_id, now, reason=reason)
+
+    def switch(self, subscriber_id: str, *, on: bool, now: datetime) -> int:
+        """Hold a subscriber's backlog, or let it go again; return how many channels changed."""
+        return operating.switch(self._store, now, subscriber_id=subscriber_id, on=on)
+
+    def verify(self, *, head: tuple[int, str] | None = None) -> verify.Verified:
+        """Check audit chain, stored bytes, ids and numbers; ``head`` = number and hash noted earlier."""
+        return verify.verify(self._store, head=head)
 
     def deliveries(self, *, now: datetime | None = None) -> pa.Table:
         """Return DELIVERY rows, one an event and subscriber channel, by creation and id.
@@ -179,6 +220,22 @@ class Outbox:
     def receipts(self) -> pa.Table:
         """Return RECEIPT rows, one an attempt, by time."""
         return tables_out.receipts(self._store)
+
+    def log(self, *, last: int | None = None) -> pa.Table:
+        """Return the audit trail, oldest first: n, at, kind, subject, data (JSON), hash."""
+        return tables_out.log(self._store, last)
+
+    def accounting(
+        self, *, person_id: str | None = None, since: datetime | None = None, until: datetime | None = None
+    ) -> pa.Table:
+        """Return the accounting of disclosures (45 CFR 164.528), by time."""
+        return disclosures.accounting(self._store, person_id=person_id, since=since, until=until)
+
+    def audit_events(
+        self, *, exchange: str, address: str, since: datetime | None = None, until: datetime | None = None
+    ) -> Iterator[bytes]:
+        """Yield FHIR AuditEvents (IHE BALP PrivacyDisclosure.Source), one a disclosure, as NDJSON lines."""
+        return disclosures.audit_events(self._store, exchange=exchange, address=address, since=since, until=until)
 
 
 def _running_clock(now: datetime) -> Callable[[], datetime]:

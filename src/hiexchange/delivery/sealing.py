@@ -18,7 +18,7 @@ import msgspec
 from hiexchange._files import sha256_text
 from hiexchange.delivery import audit, record
 from hiexchange.delivery.base import Page, batch_id, instant, microseconds
-from hiexchange.delivery.cadence import last_tick, next_tick, quiet_until, windowed
+from hiexchange.delivery.cadence import last_tick, quiet_until, windowed
 from hiexchange.delivery.channel import ChannelSpec, from_json
 from hiexchange.delivery.formats import format_named
 from hiexchange.delivery.ledger import Row, Store
@@ -151,11 +151,6 @@ def due_channels(store: Store, now: datetime, *, flush: bool = False) -> list[Ch
     return due
 
 
-def next_due(channel: ChannelRow, now: datetime) -> datetime | None:
-    """Return when a windowed channel's present window closes."""
-    return next_tick(channel.spec, max(channel.sealed_to, now)) if windowed(channel.spec) else None
-
-
 def seal_channel(store: Store, place: tuple[str, str], window: Window) -> int:
     """Seal one channel's window, in transactions of :data:`SEAL_AT_ONCE` batches; return the batches."""
     sealed = 0
@@ -188,12 +183,12 @@ def _seal_some(store: Store, channel: ChannelRow, until: datetime, window: Windo
     limit = SEAL_AT_ONCE if single else None
     found = _waiting(store, channel, until, before=collects and not window.flush, limit=limit)
     items = _held_back(store, spec, found, at, window.recheck)
-    parts = list(_parts(items, spec, single=single, limit=form.row_limit))
+    parcels = list(parts(items, spec))
     sealed = 0
-    for part in parts[:SEAL_AT_ONCE]:
+    for part in parcels[:SEAL_AT_ONCE]:
         period = (channel.sealed_to, until) if collects else (until, until)
         sealed += _seal(store, spec, part, Seal(channel.next_sequence + sealed, period, at))
-    more = len(found) == limit or len(parts) > SEAL_AT_ONCE
+    more = len(found) == limit or len(parcels) > SEAL_AT_ONCE
     if collects and not more and not (window.flush and not found):
         if not found:
             sealed += _seal_empty(store, spec, Seal(channel.next_sequence, (channel.sealed_to, until), at))
@@ -254,12 +249,14 @@ def hold(store: Store, delivery_id: str, reason: str, at: datetime) -> None:
     audit.append(store, microseconds(at), "held", delivery_id, reason=reason)
 
 
-def _parts(items: Sequence[Item], spec: ChannelSpec, *, single: bool, limit: int | None) -> Iterator[list[Item]]:
-    """Split rows into files: by template major, by the split column, by the row limit."""
+def parts(items: Sequence[Item], spec: ChannelSpec) -> Iterator[list[Item]]:
+    """Split rows into batches: by template major, by the split column, by the row limit."""
+    form = format_named(spec.format)
+    most = spec.max_rows or len(items)
+    size = 1 if form.message and spec.carries_messages else min(most, form.row_limit or most)
     groups: dict[tuple[int, str], list[Item]] = {}
     for item in items:
         groups.setdefault((item.template_major, _split_value(item, spec)), []).append(item)
-    size = 1 if single else min(spec.max_rows or len(items), limit or len(items))
     # In order of the first event, so that sequence numbers follow time as far as files allow.
     for group in groups.values():
         for start in range(0, len(group), size):
@@ -289,10 +286,13 @@ def _seal(store: Store, spec: ChannelSpec, part: list[Item], seal: Seal) -> int:
 
 def reseal(store: Store, place: tuple[str, str], items: list[Item], seal: Seal) -> int:
     """Seal what is left of a batch given up, at once and under the channel's next number; 1 or 0."""
+    store.serialise(f"channel {'/'.join(place)}")
     channel = channel_row(store, place)
     if channel is None:
         return 0
-    sealed = _seal(store, channel.spec, items, replace(seal, sequence=channel.next_sequence))
+    number = channel.next_sequence
+    # The same rows may come again as a whole: the salt keeps the new batch apart from the void one.
+    sealed = _seal(store, channel.spec, items, replace(seal, sequence=number, salt=f"again {number}"))
     store.run(
         "UPDATE channel SET next_sequence = ? WHERE subscriber_id = ? AND channel_id = ?",
         (channel.next_sequence + sealed, *place),

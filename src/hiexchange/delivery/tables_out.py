@@ -10,7 +10,7 @@ import pyarrow as pa
 from hiexchange.delivery.base import microseconds
 from hiexchange.delivery.ledger import Store
 from hiexchange.delivery.sealing import channels
-from hiexchange.tables import DELIVERY, OPEN_INSTANT, RECEIPT, Table
+from hiexchange.tables import DELIVERY, INSTANT, INT, OPEN_INSTANT, RECEIPT, TEXT, Table
 
 INACTIVE = "subscriber_inactive"
 _WAITING = ("pending", "retry")
@@ -41,6 +41,20 @@ def receipts(store: Store) -> pa.Table:
         "ORDER BY a.started_at, b.subscriber_id, b.channel_id, b.sequence, a.attempt_no"
     )
     return _table(RECEIPT, found)
+
+
+LOG = pa.schema([("n", INT), ("at", INSTANT), ("kind", TEXT), ("subject", TEXT), ("data", TEXT), ("hash", TEXT)])
+
+
+def log(store: Store, last: int | None) -> pa.Table:
+    """Return the audit trail, oldest first; the ``last`` rows of it when given."""
+    found = store.rows("SELECT n, at, kind, subject, data, hash FROM audit ORDER BY n DESC LIMIT ?", (last or 2**62,))
+    columns: list[Any] = list(zip(*reversed(found), strict=True)) or [[] for _ in LOG]
+    arrays = [
+        pa.array(values, pa.int64()).cast(INSTANT) if field.type == INSTANT else pa.array(values, field.type)
+        for values, field in zip(columns, LOG, strict=True)
+    ]
+    return pa.table(arrays, schema=LOG)
 
 
 def states(store: Store, now: datetime) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -41,6 +41,8 @@ class SFTPSink:
         self.folder = folder
         self.faults = list(faults)
         self.renamed: list[Renamed] = []
+        self.tap: Callable[[], None] | None = None
+        """Called at every write, before it is done."""
         self._posix_rename = posix_rename
         self.key = asyncssh.generate_private_key("ssh-ed25519")
         self.port = 0
@@ -116,6 +118,8 @@ class SFTPSink:
                 self._channel = channel
 
             def write(self, file_obj: Any, offset: int, data: bytes) -> Any:
+                if sink.tap is not None:
+                    sink.tap()
                 fault = sink._fault("disk full", "drop")
                 if fault == "disk full":
                     super().write(file_obj, offset, data[: len(data) // 2])

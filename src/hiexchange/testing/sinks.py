@@ -56,6 +56,12 @@ class _Server:
     """Start a socketserver in a thread, stop it at the end of the block."""
 
     server: socketserver.BaseServer
+    tap: Callable[[], None] | None = None
+    """Called for every chunk of bytes that arrives, also within a request or message."""
+
+    def _tapped(self) -> None:
+        if self.tap is not None:
+            self.tap()
 
     @property
     def port(self) -> int:
@@ -124,7 +130,14 @@ class HTTPSink(_Server):
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                body, length = b"", int(self.headers.get("Content-Length", 0))
+                while len(body) < length:
+                    chunk = self.rfile.read(min(STEP, length - len(body)))
+                    if not chunk:
+                        self.close_connection = True
+                        return
+                    body += chunk
+                    sink._tapped()
                 answer = sink._next()
                 if answer.take and answer.status < 300:
                     with sink._lock:
@@ -186,8 +199,10 @@ def hang_up(message: hl7v2.Message) -> bytes:
 class MLLPSink(_Server):
     """A receiver of ADT that records every whole message before it answers."""
 
-    def __init__(self, script: Iterable[Reply] = ()) -> None:
+    def __init__(self, script: Iterable[Reply] = (), *, step: int = STEP) -> None:
         self.script = list(script)
+        self.step = step
+        """Bytes read at a time."""
         self.arrived: list[Arrived] = []
         self._lock = threading.Lock()
         self.server = _TCP(("127.0.0.1", 0), self._handler())
@@ -203,7 +218,8 @@ class MLLPSink(_Server):
         class Handler(socketserver.BaseRequestHandler):
             def handle(self) -> None:
                 frames = hl7v2.Frames()
-                while data := self.request.recv(STEP):
+                while data := self.request.recv(sink.step):
+                    sink._tapped()
                     for whole in frames.feed(data):
                         message = hl7v2.parse(whole)
                         with sink._lock:
