@@ -11,7 +11,7 @@ import duckdb
 from hiexchange.matching import rules
 from hiexchange.matching.score import Scoring
 
-TOLERANCE = 3e-5
+TOLERANCE = 2e-5
 """Wrong links a rule may be expected to make, as a share of all members with a link."""
 
 UNSTABLE = 0.1
@@ -21,11 +21,11 @@ UNSTABLE = 0.1
 def forget_unstable_ids(con: duckdb.DuckDBPyConnection) -> None:
     """Treat differing member ids as unknown where certain pairs differ too: the payer has renumbered."""
     same, differ = con.execute(
-        """SELECT count(*) FILTER (i = 2), count(*) FILTER (i = -1) FROM levels
+        """SELECT count(*) FILTER (i = 2), count(*) FILTER (i = -1) FROM all_levels
            WHERE f = 5 AND l = 5 AND d = 5 AND a = 3 AND ph >= 0 AND s >= 0 AND i <> 0"""
     ).fetchall()[0]
     if differ > UNSTABLE * (same + differ):
-        con.execute("UPDATE levels SET i = 0 WHERE i = -1")
+        con.execute("UPDATE all_levels SET i = 0 WHERE i = -1")
 
 
 def withdraw_erring_rules(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> None:
@@ -34,14 +34,14 @@ def withdraw_erring_rules(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> N
     Each rule is applied without looking at ssn4 and ids; then they are looked at. The share contradicted among
     pairs that agree on everything else is what wrong ssn4s and ids cause by themselves, and is allowed for.
     """
-    blind = """(SELECT * EXCLUDE (s, i, mb), s AS s0, i AS i0, mb AS mb0, 0::TINYINT AS s, 0::TINYINT AS i, 0::TINYINT AS mb
-               FROM levels WHERE (f >= 3 OR sw) AND (d >= 3 OR (d = 0 AND i = 2)))"""
+    blind = """(SELECT * EXCLUDE (s, i, mb, expected, expected_first, bits, closeness, rule, guard, withdrawn), s AS s0, i AS i0, mb AS mb0, 0::TINYINT AS s, 0::TINYINT AS i, 0::TINYINT AS mb
+               FROM scored WHERE (f >= 3 OR sw) AND (d >= 3 OR (d = 0 AND i = 2)))"""
     con.execute(
         f"""CREATE TABLE blind AS SELECT rule, a >= 2 AND ph = 1 AND f = 5 AND l = 5 AND d = 5 AS certain, s0 = -1 AND i0 = -1 AS doubly,
                 s0 NOT IN (0, 1) AND i0 <> 0 AS doubly_known,
                 s0 = 2 OR i0 = 2 OR mb0 = 2 AS agrees, (s0 = -1 OR i0 = -1 OR mb0 = -1) AND NOT (s0 = 2 OR i0 = 2 OR mb0 = 2) AS contradicts
             FROM (SELECT * FROM ({scoring.select(blind)}) WHERE rule IS NOT NULL
-                  QUALIFY row_number() OVER (PARTITION BY ln ORDER BY closeness DESC, rkey) = 1)"""
+                  QUALIFY row_number() OVER (PARTITION BY ln ORDER BY closeness DESC, rn) = 1)"""
     )
     wrong, right = con.execute("SELECT count(*) FILTER (contradicts), count(*) FILTER (agrees) FROM blind WHERE certain").fetchall()[0]
     noise = wrong / (wrong + right) if wrong + right else 0.0

@@ -40,7 +40,7 @@ _FIRST = """CASE
     WHEN length(a.f) > 2 AND length(b.f) > 2 AND (starts_with(a.f, b.f) OR starts_with(b.f, a.f)) THEN CASE WHEN {odd} THEN 3 ELSE 2 END
     WHEN jaro_winkler_similarity(a.f, b.f) >= 0.83 THEN
         CASE WHEN {odd} AND (damerau_levenshtein(a.f, b.f) <= 1 OR jaro_winkler_similarity(a.f, b.f) >= 0.92) THEN 3 ELSE 2 END
-    WHEN abs(length(a.f) - length(b.f)) <= 1 AND damerau_levenshtein(a.f, b.f) <= 1 THEN 2
+    WHEN abs(length(a.f) - length(b.f)) <= 1 AND damerau_levenshtein(a.f, b.f) <= 1 THEN CASE WHEN {odd} THEN 3 ELSE 2 END
     ELSE -1 END""".replace("{odd}", "least(a.cf, b.cf) <= 1 + 0.001 * greatest(a.cf, b.cf)")
 # Two strings that are both names many people bear are two names (jayden, kayden); a string hardly
 # anyone bears, close to a name, is that name mistyped. The index itself is the dictionary.
@@ -99,11 +99,15 @@ def id_pairs(con: duckdb.DuckDBPyConnection, *, left: str = "m", right: str = "p
 def compare_pairs(
     con: duckdb.DuckDBPyConnection, *, left: str = "m", right: str = "p", pairs: str = "pairs", out: str = "levels"
 ) -> None:
-    """Create table ``out``: one row a pair with the level of each field and the counts of its names in the index."""
+    """Create table ``out``: one row a pair with the level of each field and the counts of its names in the index.
+
+    Pairs of another first name and another birth date, most of any household, are left out: they can neither
+    be linked nor stand in the way.
+    """
     con.execute(
         f"""
-        CREATE OR REPLACE TABLE {out} AS
-        SELECT q.ln, q.rn, a.key AS lkey, b.key AS rkey, a.payer,
+        CREATE OR REPLACE TABLE {out} AS SELECT * FROM (
+        SELECT q.ln, q.rn, b.k AS rk,
             (a.f = b.l AND a.l = b.f AND a.f <> a.l) IS TRUE AS sw,
             ({_FIRST})::TINYINT AS f, ({_LAST})::TINYINT AS l, ({_BIRTH})::TINYINT AS d,
             (CASE WHEN a.s4 IS NULL OR b.s4 IS NULL THEN 0 WHEN a.s4 = b.s4 THEN 2 WHEN damerau_levenshtein(a.s4, b.s4) <= 1 THEN 1 ELSE -1 END)::TINYINT AS s,
@@ -119,7 +123,8 @@ def compare_pairs(
             greatest(b.cf, 1) AS cf, greatest(b.cl, 1) AS cl
         FROM {pairs} q JOIN {left} a ON a.n = q.ln JOIN {right} b ON b.n = q.rn
         LEFT JOIN nick ON nick.a = a.f0 AND nick.b = b.f0
-        LEFT JOIN same_ids ids ON ids.ln = q.ln AND ids.rn = q.rn
+        LEFT JOIN same_ids ids ON ids.ln = q.ln AND ids.rn = q.rn)
+        WHERE d >= 0 OR f >= 3 OR sw
         """
     )
 

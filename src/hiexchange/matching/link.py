@@ -19,6 +19,12 @@ from hiexchange.matching.review import DECISION
 from hiexchange.matching.score import Scoring
 from hiexchange.matching.weights import FIELD_SQL, LEVELS, Weights, field_bits_sql, load_weights
 
+BATCH = 250_000
+"""Members compared at a time."""
+
+FLOOR = -10.0
+"""Bits under which a pair is neither a candidate nor a rival."""
+
 MIN_GAP = 3.0
 """Bits by which the best candidate must beat the runner-up."""
 
@@ -63,10 +69,7 @@ def match(
         prepare.prepare_members(con, member_rows)
         prepare.finish(con)
         scoring = Scoring.of(con, weights)
-        compare.candidate_pairs(con)
-        compare.compare_pairs(con)
-        audit.forget_unstable_ids(con)
-        con.execute(f"CREATE TABLE scored AS {scoring.select()}")
+        _score_candidates(con, scoring)
         audit.withdraw_erring_rules(con, scoring)
         import os; os.environ.get("HXA") and print(con.sql("select * from audit").df().to_string())
         _apply_decisions(con, decisions)
@@ -74,6 +77,20 @@ def match(
         return _links(con, known_at=known_at, run_id=run_id, scoring=scoring)
     finally:
         con.close()
+
+
+def _score_candidates(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> None:
+    """Create table ``scored``, a batch of members after the other, so that memory follows the index and not the pairs."""
+    members = int(con.execute("SELECT count(*) FROM m").fetchall()[0][0])
+    for start in range(0, max(members, 1), BATCH):
+        compare.candidate_pairs(con, where=f"a.n >= {start} AND a.n < {start + BATCH}")
+        compare.compare_pairs(con)
+        con.execute("CREATE TABLE all_levels AS FROM levels" if start == 0 else "INSERT INTO all_levels FROM levels")
+    con.execute("DROP TABLE pairs")
+    con.execute("DROP TABLE levels")
+    audit.forget_unstable_ids(con)
+    con.execute(f"CREATE TABLE scored AS SELECT * FROM ({scoring.select('all_levels')}) WHERE rule IS NOT NULL OR bits > {FLOOR}")
+    con.execute("DROP TABLE all_levels")
 
 
 def _apply_decisions(con: duckdb.DuckDBPyConnection, decisions: Any) -> None:
@@ -86,8 +103,9 @@ def _apply_decisions(con: duckdb.DuckDBPyConnection, decisions: Any) -> None:
     )
     con.unregister("decisions_in")
     con.execute(
-        """DELETE FROM scored USING ruling r WHERE scored.lkey = r.member_key
-           AND (r.verdict = 'nobody' OR (r.verdict = 'different' AND r.person_id = scored.rkey))"""
+        """DELETE FROM scored USING (
+               SELECT m.n AS ln, p.k AS rk, r.verdict FROM ruling r JOIN m ON m.key = r.member_key LEFT JOIN p ON p.key = r.person_id) r
+           WHERE scored.ln = r.ln AND (r.verdict = 'nobody' OR (r.verdict = 'different' AND r.rk = scored.rk))"""
     )
     con.execute(
         """CREATE TABLE decided AS SELECT member_key AS key, verdict, person_id FROM ruling WHERE verdict IN ('same', 'nobody')
@@ -98,10 +116,10 @@ def _apply_decisions(con: duckdb.DuckDBPyConnection, decisions: Any) -> None:
 def _resolve(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> None:
     """Create table ``chosen``: the best candidate of each member, its runner-up and the claims on its person."""
     con.execute(
-        """CREATE TABLE ranked AS SELECT *, row_number() OVER (PARTITION BY ln ORDER BY rule IS NULL, closeness DESC, rule, rkey) AS place,
-               count(DISTINCT rkey) OVER (PARTITION BY ln) AS candidates
-           FROM scored WHERE rule IS NOT NULL OR bits > -10
-           QUALIFY row_number() OVER (PARTITION BY ln, rkey ORDER BY rule IS NULL, closeness DESC, rule, rn) = 1"""
+        """CREATE TABLE ranked AS SELECT *, row_number() OVER (PARTITION BY ln ORDER BY rule IS NULL, closeness DESC, rule, rk) AS place,
+               count(DISTINCT rk) OVER (PARTITION BY ln) AS candidates
+           FROM scored
+           QUALIFY row_number() OVER (PARTITION BY ln, rk ORDER BY rule IS NULL, closeness DESC, rule, rn) = 1"""
     )
     con.execute(
         """CREATE TABLE rivals AS SELECT x.ln, x.rn AS best, x.closeness AS best_closeness, y.rn, y.bits, y.closeness
@@ -116,11 +134,11 @@ def _resolve(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> None:
                    bool_or(d.ln IS NULL AND r.closeness > r.best_closeness - {MIN_GAP}) AS contested
             FROM rivals r LEFT JOIN duplicates d ON d.ln = r.best AND d.rn = r.rn GROUP BY r.ln),
         claims AS (
-            SELECT *, row_number() OVER w AS claim, lead(closeness) OVER w AS next_closeness
-            FROM ranked WHERE place = 1 AND rule IS NOT NULL
-            WINDOW w AS (PARTITION BY payer, rkey ORDER BY closeness DESC, lkey))
+            SELECT ln, closeness, row_number() OVER w AS claim, lead(closeness) OVER w AS next_closeness
+            FROM ranked JOIN m ON m.n = ranked.ln WHERE place = 1 AND rule IS NOT NULL
+            WINDOW w AS (PARTITION BY payer, rk ORDER BY closeness DESC, ln))
         SELECT k.*, k.bits - runner.second AS gap, coalesce(duplicated, false) AS duplicated,
-            CASE WHEN k.lkey IN (SELECT key FROM torn) THEN 'member_names_several_people'
+            CASE WHEN k.ln IN (SELECT n FROM m JOIN torn USING (key)) THEN 'member_names_several_people'
                  WHEN k.rule IS NULL AND k.guard IS NOT NULL THEN k.guard
                  WHEN k.rule IS NULL AND k.withdrawn THEN 'rule_errs_here'
                  WHEN k.rule IS NULL THEN 'too_little_evidence'
@@ -150,7 +168,7 @@ def _links(con: duckdb.DuckDBPyConnection, *, known_at: datetime, run_id: str, s
     links = con.sql(
         f"""
         SELECT m.key AS member_key, m.payer AS payer_id,
-            CASE WHEN d.verdict = 'same' THEN d.person_id WHEN d.verdict = 'nobody' THEN NULL WHEN band <> 'none' THEN rkey END AS person_id,
+            CASE WHEN d.verdict = 'same' THEN d.person_id WHEN d.verdict = 'nobody' THEN NULL WHEN band <> 'none' THEN c.person_id END AS person_id,
             CASE WHEN d.key IS NOT NULL THEN 'decision' WHEN band = 'none' OR band IS NULL THEN 'none' WHEN rule = {fellegi_sunter} OR rule IS NULL THEN 'probabilistic'
                  WHEN c.i = 2 OR c.mb = 2 THEN 'member_id' ELSE 'deterministic' END AS method,
             CASE WHEN d.key IS NOT NULL THEN d.verdict WHEN band <> 'none' THEN rule_name END AS rule,
@@ -160,9 +178,10 @@ def _links(con: duckdb.DuckDBPyConnection, *, known_at: datetime, run_id: str, s
             CASE WHEN band <> 'none' THEN evidence END AS evidence,
             CASE WHEN d.key IS NOT NULL THEN NULL WHEN band IS NULL THEN 'no_candidate' WHEN reason IS NULL AND duplicated THEN 'index_duplicate' ELSE reason END AS reason,
             $run_id AS run_id, $sha AS weights_sha, $known_at::TIMESTAMPTZ AS known_from, '9999-12-31 00:00:00+00'::TIMESTAMPTZ AS known_to
-        FROM m LEFT JOIN (SELECT *, {rules.GRADES} AS grade, {rules.rule_name_sql("rule")} AS rule_name,
+        FROM m LEFT JOIN (SELECT chosen.*, p.key AS person_id, {rules.GRADES} AS grade, {rules.rule_name_sql("rule")} AS rule_name,
             list_filter([{steps}], lambda e: e.level IS NOT NULL) AS evidence,
-            CASE WHEN reason IS NULL THEN 'auto' WHEN rule IS NOT NULL OR bits >= {scoring.weights.review_bits} THEN 'review' ELSE 'none' END AS band FROM chosen) c ON c.ln = m.n
+            CASE WHEN reason IS NULL THEN 'auto' WHEN rule IS NOT NULL OR bits >= {scoring.weights.review_bits} THEN 'review' ELSE 'none' END AS band
+            FROM chosen JOIN (SELECT n, key FROM p) p ON p.n = chosen.rn) c ON c.ln = m.n
         LEFT JOIN decided d ON d.key = m.key
         ORDER BY member_key
         """,

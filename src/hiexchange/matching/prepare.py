@@ -48,10 +48,12 @@ def prepare_persons(con: duckdb.DuckDBPyConnection, persons: pa.Table) -> None:
     """Create table ``p`` and ``p_ids`` from PERSON rows; rows of one person_id are its aliases."""
     con.register("persons_in", persons)
     con.execute(
-        """CREATE TEMP TABLE source AS SELECT (row_number() OVER () - 1)::INTEGER AS n, * FROM (
-            SELECT person_id AS key, NULL::VARCHAR AS payer, first_name, middle_name, last_name, suffix,
-                   birth_date AS born, sex, ssn4, mbi, address_line, city, state, zip, phone, email, deceased_at AS died
-            FROM persons_in ORDER BY ALL)"""
+        """CREATE TEMP TABLE source AS
+           SELECT (row_number() OVER (ORDER BY person_id, first_name, last_name, birth_date, address_line, phone) - 1)::INTEGER AS n,
+                  (dense_rank() OVER (ORDER BY person_id))::INTEGER AS k, person_id AS key, NULL::VARCHAR AS payer,
+                  first_name, middle_name, last_name, suffix, birth_date AS born, sex, ssn4, mbi, address_line, city, state, zip, phone,
+                  email, deceased_at AS died
+           FROM persons_in"""
     )
     _normalise(con, "p")
     con.execute(
@@ -75,17 +77,16 @@ def prepare_members(con: duckdb.DuckDBPyConnection, members: pa.Table) -> None:
     """Create table ``m``, ``m_ids`` and ``torn`` from MEMBER rows, one row a distinct member_key.
 
     The latest attribution row of a member gives its demographics. Members whose rows name different people
-    (another first name and another birth date under one member id) are listed in ``torn``: they go to review.
+    (another first name, or a birth year a generation off, under one member id) are listed in ``torn``: they go to review.
     """
     con.register("members_in", members)
     con.execute(
-        f"""CREATE TEMP TABLE source AS SELECT (row_number() OVER (ORDER BY key) - 1)::INTEGER AS n, * EXCLUDE (valid_from, row_no, roster_id)
+        f"""CREATE TEMP TABLE source AS SELECT (row_number() OVER (ORDER BY key) - 1)::INTEGER AS n, 0 AS k, * EXCLUDE (valid_from, row_no, roster_id)
             FROM ({_MEMBER_SOURCE} QUALIFY row_number() OVER (PARTITION BY member_key ORDER BY valid_from DESC, roster_id DESC, row_no DESC) = 1)"""
     )
     con.execute(
         """CREATE TABLE torn AS SELECT member_key AS key FROM members_in GROUP BY member_key
-           HAVING count(*) > 1 AND count(DISTINCT birth_on) > 1
-              AND min(jaro_winkler_similarity(lower(first_name), 'a')) IS NOT NULL AND count(DISTINCT lower(first_name[1:3])) > 1"""
+           HAVING count(*) > 1 AND (count(DISTINCT lower(first_name[1:3])) > 1 OR max(year(birth_on)) - min(year(birth_on)) > 10)"""
     )
     con.execute(
         """CREATE TABLE m_ids AS SELECT DISTINCT n, system, system || '|' || id AS id FROM (
@@ -127,7 +128,7 @@ def _normalise(con: duckdb.DuckDBPyConnection, name: str) -> None:
     con.execute(
         f"""
         CREATE TABLE {name} AS
-        SELECT s.n, s.key, s.payer,
+        SELECT s.n, s.k, s.key, s.payer,
             CASE WHEN anonymous THEN NULL ELSE f.whole END AS f, CASE WHEN anonymous THEN NULL ELSE f.lead END AS f0,
             CASE WHEN anonymous THEN NULL ELSE f.rest END AS fr,
             CASE WHEN anonymous THEN NULL ELSE l.whole END AS l, CASE WHEN anonymous THEN [] ELSE l.parts END AS lp,

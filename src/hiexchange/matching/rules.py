@@ -51,6 +51,7 @@ RULES: tuple[Rule, ...] = (
     Rule("name_birth_middle", f"{SAME_FIRST} AND {SAME_LAST} AND d = 5 AND g = 2 AND expected < 0.1"),
     Rule("id_ssn4_name", f"{ID} AND s = 2 AND f >= 3 AND l >= 3"),
     Rule("id_typo_first_birth", f"{ID} AND f = 3 AND d = 5 AND (l >= 3 OR {HOME})"),
+    Rule("id_cut_first_birth", f"{ID} AND f = 2 AND edge = 3 AND d = 5 AND l >= 3 AND {HOME} AND x >= 0", audited=True),
     Rule("id_similar_first_birth", f"{ID} AND f = 2 AND d = 5 AND l >= 3 AND s = 2"),
     Rule("id_ssn4_birth", f"{ID} AND s = 2 AND d = 5"),
     Rule("id_birth_unnamed", f"{ID} AND f = 0 AND d = 5 AND l >= 3 AND {HOME}"),

@@ -96,6 +96,8 @@ def _make_double(name: str, rng: np.random.Generator, town: Town, people: Column
     if name.startswith("twins"):
         rows["sex"][at] = np.where(rng.random(size) < 0.7, rows["sex"][at], np.where(rng.random(size) < 0.5, "female", "male"))
         rows["first"][at] = town.first_names(size)
+        same = at[rows["first"][at] == people["first"][anchors]]
+        rows["first"][same] = [_rhyme(rng, text) for text in rows["first"][same]]
     if name == "twins_similar":
         pairs = [town.twins[n] for n in rng.integers(len(town.twins), size=size)]
         turn = rng.random(size) < 0.5
@@ -117,6 +119,7 @@ def _make_double(name: str, rng: np.random.Generator, town: Town, people: Column
         for column, values in town.homes(size).items():
             rows[column][at] = values
         rows["home"][at] = -1 - rows["human"][at]
+        rows["email"][at] = None
         rows["sex"][at] = np.where(rng.random(size) < 0.8, rows["sex"][at], "female")
         if name.endswith("zip"):
             rows["zip"][at], rows["city"][at] = people["zip"][anchors], people["city"][anchors]
@@ -130,7 +133,11 @@ def _make_double(name: str, rng: np.random.Generator, town: Town, people: Column
 
 
 def _rhyme(rng: np.random.Generator, text: str) -> str:
-    return "BCDJKLMRST"[rng.integers(10)] + text[1:].lower() if rng.random() < 0.6 else text[:-1] + "aeiny"[rng.integers(5)]
+    for _ in range(20):
+        other = "BCDJKLMRST"[rng.integers(10)] + text[1:].lower() if rng.random() < 0.6 else text[:-1] + "aeiny"[rng.integers(5)]
+        if other != text:
+            return other
+    return text + "a"
 
 
 def _same_start(rng: np.random.Generator, town: Town, text: str) -> str:
@@ -261,7 +268,7 @@ def _swapped(plan: Plan, at: np.ndarray) -> None:
 
 def _middle_as_first(plan: Plan, at: np.ndarray) -> None:
     rows = plan.members
-    at = np.array([row for row in at.tolist() if rows["middle"][row] and len(rows["middle"][row]) > 2], dtype=np.int64)
+    at = np.array([row for row in at.tolist() if rows["middle"][row] and len(rows["middle"][row]) > 2 and rows["class"][row] == "clean"], dtype=np.int64)
     if len(at):
         rows["first"][at], rows["middle"][at] = rows["middle"][at].copy(), None
 
