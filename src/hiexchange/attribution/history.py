@@ -204,7 +204,7 @@ def _repeated(value: Any, kind: pa.DataType, count: int) -> pa.ChunkedArray:
 
 
 def _edition_columns(order: list[Edition], numbers: pa.ChunkedArray) -> dict[str, Any]:
-    given = {
+    given: dict[str, tuple[list[Any], Any]] = {
         "roster_id": ([known.roster_id for known in order], pa.string()),
         "as_of_on": ([known.as_of for known in order], pa.date32()),
         "received_at": ([known.received_at for known in order], INSTANT),

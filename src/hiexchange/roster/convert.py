@@ -14,9 +14,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hiexchange.roster.issues import refusal
 from hiexchange.roster.layout import ColumnRule, Layout
-from hiexchange.roster.synonyms import HALF_OPEN, SYNONYMS, folded
+from hiexchange.roster.synonyms import HALF_OPEN, folded
 from hiexchange.tables import MEMBER
 
 MBI_SYSTEM = "http://hl7.org/fhir/sid/us-mbi"
@@ -107,44 +106,6 @@ def connect() -> duckdb.DuckDBPyConnection:
     return con
 
 
-def sources(layout: Layout, header: list[str], width: int, *, file: str) -> dict[str, list[int]]:
-    """Return, for each MEMBER column the file feeds, the numbers (from 1) of its columns.
-
-    Raises:
-        RosterError: A header stands twice, or a required column is absent.
-    """
-    places: dict[str, int] = {}
-    twice = []
-    for number, name in enumerate(header, 1):
-        if name and folded(name) in places:
-            twice.append(str(number))
-        places.setdefault(folded(name), number)
-    if twice:
-        raise refusal(
-            "duplicate_header",
-            f"the header names a column twice (column {', '.join(twice)})",
-            file=file,
-            hint="ask the payer which of the two is meant",
-            number="HX-503",
-        )
-    found: dict[str, list[int]] = {}
-    for target, rule in layout.columns.items():
-        wanted = rule.join or ((rule.source,) if isinstance(rule.source, str) else rule.source)
-        numbers = [number for name in wanted if (number := _place(name, places, width))]
-        if numbers and not (rule.join and len(numbers) < len(rule.join)):
-            found[target] = numbers if rule.join else numbers[:1]
-    if layout.synonyms:
-        used = {number for numbers in found.values() for number in numbers}
-        for header_name, place in places.items():
-            target = SYNONYMS.get(header_name)
-            if target and target not in found and place not in used and target not in _constant_targets(layout):
-                found[target] = [place]
-    if "member_id" not in found and "mbi" in found and layout.synonyms:
-        found["member_id"] = found["mbi"]
-    _refuse_missing(layout, found, file)
-    return found
-
-
 def plan(
     layout: Layout, found: dict[str, list[int]], header: list[str], *, payer_id: str, as_of: date, width: int
 ) -> Plan:
@@ -152,7 +113,7 @@ def plan(
 
     Args:
         layout: The layout, complete.
-        found: What :func:`sources` returned.
+        found: What ``columns.sources`` returned.
         header: Header texts of the file.
         payer_id: Payer of rows that do not name one.
         as_of: The day the file speaks of.
@@ -290,6 +251,8 @@ class _Builder:
             century = f"CASE WHEN {short} <= {pivot} THEN 2000 ELSE 1900 END"
             sql = f"({sql} + to_years(({century} + {short} - year({sql}))::INTEGER))"
         sql = f"CASE WHEN hx_open({text}) THEN NULL ELSE try_cast({sql} AS DATE) END"
+        if rule.month_end:
+            sql = f"last_day({sql})"
         if name in ("valid_to", "coverage_to") and self.inclusive(name, rule):
             return f"({sql}) + 1"
         return sql
@@ -328,6 +291,12 @@ class _Builder:
         """Write the checks. Their order fixes the bits of ``flags``."""
         add = self._add
         add("member_id IS NULL", "missing_member_id", "member_id", "the row has no member id")
+        add(
+            "regexp_full_match(member_id, '[0-9]+([.][0-9]+)?[eE][+][0-9]+')",
+            "scientific_notation",
+            "member_id",
+            "a spreadsheet turned the id into a rounded number",
+        )
         add(
             "provider_npi IS NULL AND provider_tin IS NULL AND org_id IS NULL",
             "missing_provider",
@@ -450,42 +419,6 @@ class _Builder:
 
     def _add(self, sql: str, code: str, column: str, message: str, severity: str = "error") -> None:
         self.checks.append(Check(f"coalesce({sql}, false)", code, column, message, severity))
-
-
-def _place(name: str, places: dict[str, int], width: int) -> int | None:
-    if name.isdigit() and 1 <= int(name) <= width:
-        return int(name)
-    return places.get(folded(name))
-
-
-def _constant_targets(layout: Layout) -> set[str]:
-    return {name for name, rule in layout.columns.items() if rule.constant is not None}
-
-
-def _refuse_missing(layout: Layout, found: dict[str, list[int]], file: str) -> None:
-    constants = _constant_targets(layout)
-    missing = [
-        name for name, rule in layout.columns.items() if rule.required and name not in found and name not in constants
-    ]
-    if "member_id" not in found and "member_id" not in missing:
-        missing.append("member_id")
-    if missing:
-        raise refusal(
-            "missing_column",
-            f"the file lacks the column of {', '.join(sorted(missing))}",
-            file=file,
-            hint="compare the header with the layout: `hiexchange roster infer` proposes one",
-            number="HX-503",
-        )
-    providers = {"provider_npi", "provider_tin", "org_id"}
-    if not providers & (set(found) | constants):
-        raise refusal(
-            "missing_column",
-            "the file has no column of a provider: no NPI, no tax id, no organisation",
-            file=file,
-            hint="map one of provider_npi, provider_tin, org_id in the layout, or give it as a constant",
-            number="HX-503",
-        )
 
 
 def _mapped(text: str, codes: dict[str, str]) -> str:

@@ -42,6 +42,8 @@ class ColumnRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """strptime formats of a date, tried in order."""
     pivot: int | None = None
     """Two-digit years up to this one are 20yy, others 19yy."""
+    month_end: bool = False
+    """Take the last day of the date's month: for end dates given as a month."""
     inclusive: bool | None = None
     """The end date is the last day rather than the first day after. Default: yes, except for sources
     called valid_to or coverage_to."""
@@ -97,7 +99,8 @@ class ListRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     payer_id: str | None = None
     list_id: str | None = None
-    """Default: the payer's id and the layout's name, so that two kinds of file never drop each other's rows."""
+    """Name of the list among the payer's lists. Files of one list replace each other: give a name to
+    each where a payer sends several side by side. Default: the payer has one list."""
     mode: Literal["full", "delta", "auto"] = "full"
     """``full``: an absent member is dropped. ``auto``: the file says so (834 BGN08), else full."""
     as_of: AsOfRule = msgspec.field(default_factory=AsOfRule)

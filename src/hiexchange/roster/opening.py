@@ -11,6 +11,7 @@ import fnmatch
 import gzip
 import io
 import mmap
+import re
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -66,19 +67,24 @@ class Text:
     """True when neither a mark nor the layout said so: the bytes were no UTF-8."""
 
 
-def open_file(path: str | Path, *, member: str | None = None, max_bytes: int = 8_000_000_000) -> Opened:
+def open_file(
+    path: str | Path, *, member: str | None = None, max_bytes: int = 8_000_000_000, together: bool = False
+) -> Opened:
     """Return a file's content; gzip and zip are known by their magic, not by their names.
 
     Args:
-        path: The file as received.
+        path: The file as received; with ``together`` also a folder of them.
         member: Pattern of the archive member to take; without it the archive must hold one file.
         max_bytes: Limit on the expanded size.
+        together: Take every file of a folder or zip as one text, as for the NDJSON files of an export.
 
     Raises:
         ConfigError: There is no such file, or it cannot be read.
         RosterError: Empty, truncated, encrypted, oversized or unsafe.
     """
     file = Path(path)
+    if together and file.is_dir():
+        return _open_folder(file, max_bytes)
     try:
         sha = _files.sha256_file(file)
         size = file.stat().st_size
@@ -94,7 +100,7 @@ def open_file(path: str | Path, *, member: str | None = None, max_bytes: int = 8
     if magic.startswith(b"\x1f\x8b"):
         data = _gunzip(file, max_bytes)
     elif magic.startswith(b"PK") and not _is_workbook(file):
-        inner, data = _unzip(file, member, max_bytes)
+        inner, data = _unzip(file, member, max_bytes, together)
     else:
         with file.open("rb") as stream:
             mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
@@ -139,26 +145,43 @@ def _gunzip(file: Path, limit: int) -> pa.Buffer:
     return pa.py_buffer(sink.getbuffer())
 
 
-def _unzip(file: Path, pattern: str | None, limit: int) -> tuple[str, pa.Buffer]:
+def _open_folder(folder: Path, max_bytes: int) -> Opened:
+    """Open the JSON files of a folder as one text; its sha256 covers names and bytes."""
+    files = sorted(file for file in folder.iterdir() if re.search(r"\.(nd)?json(\.gz)?$", file.name))
+    if not files:
+        raise refusal("empty_file", "the folder holds no NDJSON file", file=folder.name, hint="check the path")
+    sink = io.BytesIO()
+    parts: list[str] = []
+    for file in files:
+        opened = open_file(file, max_bytes=max_bytes)
+        sink.write(opened.data.to_pybytes().strip() + b"\n")
+        parts += [file.name, opened.sha256]
+    return Opened(folder.name, folder.name, _files.sha256_text(*parts), sink.tell(), pa.py_buffer(sink.getbuffer()))
+
+
+def _unzip(file: Path, pattern: str | None, limit: int, together: bool) -> tuple[str, pa.Buffer]:
     try:
         with zipfile.ZipFile(file) as archive:
-            info = _choose(archive, pattern, file.name)
-            if info.flag_bits & 0x1:
+            chosen = _choose(archive, pattern, file.name, together)
+            if any(info.flag_bits & 0x1 for info in chosen):
                 raise refusal(
                     "encrypted", "the zip file needs a password", file=file.name, hint="decrypt it before intake"
                 )
-            allowed = min(limit, max(BOMB_FLOOR, info.compress_size * BOMB_RATIO))
+            allowed = min(limit, max(BOMB_FLOOR, sum(info.compress_size for info in chosen) * BOMB_RATIO))
             sink = io.BytesIO()
-            with archive.open(info) as stream:
-                _copy(stream, sink, allowed, file.name)
-            return info.filename, pa.py_buffer(sink.getbuffer())
+            for info in chosen:
+                with archive.open(info) as stream:
+                    _copy(stream, sink, allowed, file.name)
+                if together:
+                    sink.write(b"\n")
+            return chosen[0].filename, pa.py_buffer(sink.getbuffer())
     except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError):
         raise refusal(
             "truncated", "the zip file is cut off or damaged", file=file.name, hint="ask for it again"
         ) from None
 
 
-def _choose(archive: zipfile.ZipFile, pattern: str | None, name: str) -> zipfile.ZipInfo:
+def _choose(archive: zipfile.ZipFile, pattern: str | None, name: str, together: bool) -> list[zipfile.ZipInfo]:
     files = [info for info in archive.infolist() if not info.is_dir()]
     for info in files:
         parts = PurePosixPath(info.filename.replace("\\", "/"))
@@ -167,14 +190,14 @@ def _choose(archive: zipfile.ZipFile, pattern: str | None, name: str) -> zipfile
                 "unsafe_path", "a path in the zip file leads out of it", file=name, hint="ask who made this file"
             )
     wanted = [info for info in files if pattern is None or fnmatch.fnmatch(info.filename, pattern)]
-    if len(wanted) != 1:
+    if len(wanted) != 1 and not (together and wanted):
         raise refusal(
             "archive_member",
             f"the zip file holds {len(wanted)} files that could be the roster",
             file=name,
             hint="set file.member in the layout to the pattern of the one that is",
         )
-    return wanted[0]
+    return wanted
 
 
 def _copy(stream: object, sink: io.BytesIO, limit: int, name: str) -> None:

@@ -7,8 +7,9 @@ in ``state``.
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
 from html import escape
@@ -22,6 +23,7 @@ import pyarrow.compute as pc
 from hiexchange import _files
 from hiexchange.errors import ConfigError
 from hiexchange.roster import convert, duplicates
+from hiexchange.roster.columns import sources
 from hiexchange.roster.delimited import Raw, byte_offsets
 from hiexchange.roster.gate import RosterCounts, judge
 from hiexchange.roster.issues import issue, refusal, table
@@ -126,7 +128,8 @@ def read_roster(
     rules = load_layout(layout)
     if received_at.tzinfo is None:
         raise ConfigError("received_at must be timezone-aware", hint="datetime.now(UTC)")
-    opened = open_file(path, member=rules.file.member, max_bytes=rules.file.max_bytes)
+    together = rules.file.kind in ("atr", "dpc")
+    opened = open_file(path, member=rules.file.member, max_bytes=rules.file.max_bytes, together=together)
     if not rules.verified:
         raise refusal(
             "unverified_layout",
@@ -154,7 +157,8 @@ class _Intake:
         self.raw = raw
         self.payer_id = payer_id
         self.as_of, self.as_of_issues = _as_of(opened, layout, raw, as_of)
-        self.list_id = layout.list.list_id or raw.facts.get("list_id") or f"{payer_id}:{layout.name}"
+        part = layout.list.list_id or raw.facts.get("list_id")
+        self.list_id = f"{payer_id}/{part}" if part else payer_id
         self.roster_id = _files.sha256_text(payer_id, self.list_id, opened.sha256)[:32]
         self.issues: list[dict[str, Any]] = []
         self.refused: set[int] = set()
@@ -205,7 +209,7 @@ class _Intake:
 
     def rows(self) -> tuple[pa.Table, int, int]:
         """Return accepted rows, the number read, and the number of exact repetitions."""
-        found = convert.sources(self.layout, self.raw.header, self.raw.width, file=self.opened.name)
+        found = sources(self.layout, self.raw.header, self.raw.width, file=self.opened.name)
         plan = convert.plan(
             self.layout, found, self.raw.header, payer_id=self.payer_id, as_of=self.as_of, width=self.raw.width
         )
@@ -367,6 +371,8 @@ def _as_of(opened: Opened, layout: Layout, raw: Raw, given: date | None) -> tupl
 def _declared_as_of(opened: Opened, layout: Layout, raw: Raw) -> date | None:
     if "as_of" in raw.facts:
         return date.fromisoformat(raw.facts["as_of"])
+    if layout.list.as_of.column:
+        return _as_of_column(layout, raw)
     pattern = layout.list.as_of.file_name
     for name in (opened.inner, opened.name) if pattern else ():
         match = re.search(pattern or "", name)
@@ -382,6 +388,34 @@ def _declared_as_of(opened: Opened, layout: Layout, raw: Raw) -> date | None:
                     number="HX-504",
                 ) from None
     return None
+
+
+def _as_of_column(layout: Layout, raw: Raw) -> date:
+    """Return the date of the as-of column, and watch that every row holds the same."""
+    wanted = folded(layout.list.as_of.column or "")
+    places = [number for number, name in enumerate(raw.header, 1) if folded(name) == wanted]
+    if not places:
+        raise refusal(
+            "missing_column", "the file lacks its as-of column", file=raw.file, hint="give as_of", number="HX-504"
+        )
+    name = f"c{places[0]}"
+    first = next(raw.batches, None)
+    texts = first[name].unique().to_pylist() if first is not None else []
+    try:
+        day = datetime.strptime(texts[0].strip(), layout.list.as_of.format).date()
+    except (IndexError, ValueError):
+        raise refusal(
+            "bad_as_of", "the as-of column holds no date", file=raw.file, hint="give as_of", number="HX-504"
+        ) from None
+
+    def watched(batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        for batch in batches:
+            if batch[name].unique().to_pylist() != texts[:1] and not raw.faults:
+                raw.faults.append(("several_as_of", "the rows name different as-of dates"))
+            yield batch
+
+    raw.batches = watched(itertools.chain([first], raw.batches))
+    return day
 
 
 def _header_sha(header: list[str]) -> str:

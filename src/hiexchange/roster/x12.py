@@ -25,9 +25,34 @@ HEADER = [
     *("provider_npi", "provider_tin", "provider_since", "death_date"),
 ]
 (
-    SUBSCRIBER_ID, MEMBER_NUMBER, MEMBER_ID_QUALIFIER, SSN, IS_SUBSCRIBER, RELATIONSHIP, MAINTENANCE, LAST_NAME,
-    FIRST_NAME, MIDDLE_NAME, SUFFIX, BIRTH_DATE, SEX, PHONE, EMAIL, ADDRESS_LINE, CITY, STATE, ZIP, GROUP_NUMBER,
-    INSURANCE_LINE, PLAN, BEGIN, END, PROVIDER_NPI, PROVIDER_TIN, PROVIDER_SINCE, DEATH_DATE,
+    SUBSCRIBER_ID,
+    MEMBER_NUMBER,
+    MEMBER_ID_QUALIFIER,
+    SSN,
+    IS_SUBSCRIBER,
+    RELATIONSHIP,
+    MAINTENANCE,
+    LAST_NAME,
+    FIRST_NAME,
+    MIDDLE_NAME,
+    SUFFIX,
+    BIRTH_DATE,
+    SEX,
+    PHONE,
+    EMAIL,
+    ADDRESS_LINE,
+    CITY,
+    STATE,
+    ZIP,
+    GROUP_NUMBER,
+    INSURANCE_LINE,
+    PLAN,
+    BEGIN,
+    END,
+    PROVIDER_NPI,
+    PROVIDER_TIN,
+    PROVIDER_SINCE,
+    DEATH_DATE,
 ) = range(len(HEADER))
 REFERENCES = {"0F": SUBSCRIBER_ID, "1L": GROUP_NUMBER, "SY": SSN, "17": MEMBER_NUMBER, "23": MEMBER_NUMBER}
 DTP_PLACE = {"348": 3, "349": 4}
@@ -139,7 +164,10 @@ class _Reader:
             self.opened["ST"] = parts[2]
             if parts[1] != "834":
                 raise refusal(
-                    "wrong_transaction", "the transaction set is not an 834", file=self.raw.file, hint="check the layout"
+                    "wrong_transaction",
+                    "the transaction set is not an 834",
+                    file=self.raw.file,
+                    hint="check the layout",
                 )
         self.count += 1
         if name == "ISA":
