@@ -13,39 +13,29 @@ import re
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from hiexchange._files import read_json, sha256_text
 from hiexchange.definitions import VERSIONS, Definitions
 from hiexchange.errors import ConfigError, LakeError
 from hiexchange.events import Reporter, RowsWritten, Warned, ignore
-from hiexchange.lake import restore
-from hiexchange.lake.ingest import Done, Work, check_resource, find_files, load_files, resource_of, stored_schema
+from hiexchange.lake import maintain, restore
+from hiexchange.lake.ingest import Done, Work, check_resource, load_files, resource_of, stored_schema
+from hiexchange.lake.job import TOMBSTONES, Job, Loadable
 from hiexchange.lake.merge import merge as merge_files
 from hiexchange.lake.parts import write_part
 from hiexchange.lake.read import LakeTable
-from hiexchange.lake.schema import OURS
 from hiexchange.lake.shape import merge as merge_shapes
 from hiexchange.lake.store import DataFile, Load, Snapshot, Store, TableState
-from hiexchange.tables import TABLES
-
-
-@runtime_checkable
-class ExportFolder(Protocol):
-    """What a bulk export hands over: a folder, and the watermark to set with its rows."""
-
-    folder: Path
-    watermark: tuple[str, str] | None
-
-
-Loadable: TypeAlias = "str | Path | Sequence[str | Path] | ExportFolder"
+from hiexchange.tables import TABLES, check
 
 
 @dataclass(frozen=True)
@@ -134,22 +124,24 @@ class Lake:
             StorageError: The disk is full; the lake is as before.
         """
         started = time.perf_counter()
-        job = _Job.of(source, transaction_time, watermark_key)
+        job = Job.of(source, transaction_time, watermark_key)
         version = Definitions.load(fhir_version).version if fhir_version else self.fhir_version
         with self._store.writing():
             snapshot = self._store.current()
             load = Load(uuid.uuid4().hex[:12], job.key, _now(), 0, 0)
             if job.key and any(job.key == done.key for done in snapshot.loads):
                 return IngestReport("", snapshot.number, 0, 0, 0, 0.0, 0, watermark=job.watermark, skipped=True)
-            works = self._works(job, snapshot, version, load.id)
             finished: list[Done] = []
-            for done in load_files(self.path, works, processes):
-                finished.append(done)
-                on_event(RowsWritten(done.work.table, done.work.file, done.rows, len(done.rejects)))
-                if done.lines and done.slow_lines > max(20, done.lines // 20):
-                    on_event(Warned(f"{done.work.file}: {done.slow_lines:,} of {done.lines:,} lines were odd and slow"))
-            snapshot = self._published(snapshot, finished, job, load)
-            self._store.commit(snapshot)
+            try:
+                for done in load_files(self.path, self._works(job, snapshot, version, load.id), processes):
+                    finished.append(done)
+                    _tell(done, on_event)
+                snapshot = self._published(snapshot, finished, job, load)
+                self._store.commit(snapshot)
+            except BaseException:
+                for part in (part for done in finished for part in done.parts):
+                    (self.path / part.path).unlink(missing_ok=True)
+                raise
         report = _report(finished, snapshot, load, job, time.perf_counter() - started)
         if max_bad_lines is not None and report.rejected > max_bad_lines:
             raise LakeError(
@@ -160,7 +152,7 @@ class Lake:
             )
         return report
 
-    def _works(self, job: _Job, snapshot: Snapshot, version: str, load: str) -> list[Work]:
+    def _works(self, job: Job, snapshot: Snapshot, version: str, load: str) -> list[Work]:
         works = []
         for path, name in job.files:
             resource = resource_of(path)
@@ -173,78 +165,124 @@ class Lake:
             works.append(Work(path, name, resource, table, version, load, shape, job.transaction_time))
         return works
 
-    def _published(self, snapshot: Snapshot, finished: list[Done], job: _Job, load: Load) -> Snapshot:
-        """Return the next snapshot: new parts merged in, rejects kept, watermark moved."""
+    def _published(self, snapshot: Snapshot, finished: list[Done], job: Job, load: Load) -> Snapshot:
+        """Return the next snapshot: new parts merged in, deletions applied, rejects kept, watermark moved."""
+        fresh = job.tombstones(load.id)
+        known = self._buried(snapshot, fresh)
         tables = dict(snapshot.tables)
-        for table in dict.fromkeys(done.work.table for done in finished):
+        touched = dict.fromkeys(done.work.table for done in finished)
+        deleted_types = set(fresh["type"].to_pylist())
+        touched |= dict.fromkeys(name for name, state in tables.items() if state.resource in deleted_types)
+        for table in touched:
             mine = [done for done in finished if done.work.table == table]
-            state = tables.get(table)
-            old = state.files if state else ()
+            state = tables.get(table) or TableState("fhir", (), mine[0].work.resource, mine[0].work.version)
             new = [part for done in mine for part in done.parts]
-            shape = state.shape if state else {}
+            shape = state.shape
             for done in mine:
                 shape = merge_shapes(shape, done.shape)
-            files = merge_files(self.path, table, old, new)
-            tables[table] = TableState("fhir", files, mine[0].work.resource, mine[0].work.version, shape)
+            graves = known.filter(pc.equal(known["type"], state.resource))
+            files = merge_files(self.path, table, state.files, new, graves)
+            schema = stored_schema(state.resource, shape, state.version)
+            files = maintain.tidied(self.path, table, files, schema, load.id)
+            tables[table] = replace(state, files=files, shape=shape)
         rejected = _rejects(finished, load.id)
-        part = write_part(self.path, "_rejects", rejected, load.id) if rejected.num_rows else None
         rows = sum(done.rows for done in finished)
-        watermarks = snapshot.watermarks
-        if job.watermark:
-            watermarks = {**watermarks, job.watermark[0]: job.watermark[1]}
-        return replace(
-            snapshot,
-            number=snapshot.number + 1,
-            written_at=_now(),
+        return snapshot.next(
             tables=tables,
-            rejects=(*snapshot.rejects, part) if part else snapshot.rejects,
-            loads=(*snapshot.loads, replace(load, rows=rows, rejected=rejected.num_rows)),
-            watermarks=watermarks,
+            rejects=(*snapshot.rejects, *self._part("_rejects", rejected, load.id)),
+            tombstones=(*snapshot.tombstones, *self._part("_tombstones", fresh, load.id)),
+            loads=(*snapshot.loads, replace(load, rows=rows, rejected=rejected.num_rows, deleted=fresh.num_rows)),
+            watermarks={**snapshot.watermarks, **dict([job.watermark] if job.watermark else [])},
+        )
+
+    def _part(self, name: str, data: pa.Table, load: str) -> tuple[DataFile, ...]:
+        part = write_part(self.path, name, data, load) if data.num_rows else None
+        return (part,) if part else ()
+
+    def _buried(self, snapshot: Snapshot, fresh: pa.Table) -> pa.Table:
+        """Return all tombstones, those of this load marked."""
+        parts = [pq.read_table(self.path / file.path).cast(TOMBSTONES) for file in snapshot.tombstones]
+        flags = [pa.repeat(False, part.num_rows) for part in parts] + [pa.repeat(True, fresh.num_rows)]
+        return pa.concat_tables(
+            [part.append_column("fresh", flag) for part, flag in zip([*parts, fresh], flags, strict=True)]
         )
 
     def append(self, name: str, table: Any) -> int:
-        """Add rows to a corridor table (``attribution``, ``encounter_event`` …), atomically.
+        """Add rows to one corridor table; see :meth:`append_all`."""
+        return self.append_all({name: table})
+
+    def append_all(self, tables: Mapping[str, Any]) -> int:
+        """Add rows to corridor tables (``attribution``, ``encounter_event`` …), all in one snapshot or none.
 
         Args:
-            name: A lower-case name; that of a table in ``hiexchange.tables`` must have its schema.
-            table: A ``pyarrow.Table``, or anything with ``__arrow_c_stream__``.
+            tables: Lower-case names, those of ``hiexchange.tables`` with their schema, and rows: a
+                ``pyarrow.Table``, or anything with ``__arrow_c_stream__``.
 
         Returns:
             The number of the snapshot that holds the rows; the current one when there are none.
 
         Raises:
-            ConfigError: The name can't be a table's.
+            ConfigError: A name can't be a table's.
             SchemaMismatch: The columns are not those of the table.
+            LakeError: A table is there already with other columns.
         """
-        if not _CORRIDOR.fullmatch(name):
-            raise ConfigError(f"{name!r} can't be the name of a table", hint="use lower case, digits and _")
-        data = self._checked(name, table)
+        given = {name: _corridor_rows(name, table) for name, table in tables.items()}
         with self._store.writing():
             snapshot = self._store.current()
-            state = snapshot.tables.get(name) or TableState("corridor", ())
-            if state.files:
-                data = _same_columns(name, data, pq_schema(self.path / state.files[0].path))
-            if not data.num_rows and state.files:
+            load = Load(uuid.uuid4().hex[:12], "", _now(), sum(data.num_rows for data in given.values()), 0)
+            states = dict(snapshot.tables)
+            for name, data in given.items():
+                state = states.get(name) or TableState("corridor", ())
+                if state.files:
+                    data = _same_columns(name, data, pq.read_schema(self.path / state.files[0].path))
+                part = write_part(self.path, name, data, load.id)
+                if part is not None:
+                    files = maintain.tidied(self.path, name, (*state.files, part), data.schema, load.id)
+                    states[name] = replace(state, files=files)
+            if states == snapshot.tables:
                 return snapshot.number
-            load = Load(uuid.uuid4().hex[:12], "", _now(), data.num_rows, 0)
-            part = write_part(self.path, name, data, load.id)
-            files = (*state.files, part) if part else state.files
-            if not part:
-                return snapshot.number
-            snapshot = replace(
-                snapshot.with_table(name, replace(state, files=files)),
-                number=snapshot.number + 1,
-                written_at=_now(),
-                loads=(*snapshot.loads, load),
-            )
+            snapshot = snapshot.next(tables=states, loads=(*snapshot.loads, load))
             self._store.commit(snapshot)
             return snapshot.number
 
-    def _checked(self, name: str, table: Any) -> pa.Table:
-        from hiexchange.tables import check
+    def compact(self, *names: str, rows_a_file: int = maintain.ROWS_A_FILE) -> int:
+        """Rewrite FHIR tables (default all) to one schema, sorted by patient and key.
 
-        data = table if isinstance(table, pa.Table) else pa.table(table)
-        return check(data, TABLES[name]) if name in TABLES else data
+        Returns:
+            The number of the new snapshot; the current one when every table is compact already.
+        """
+        with self._store.writing():
+            snapshot = self._store.current()
+            tables = dict(snapshot.tables)
+            load = uuid.uuid4().hex[:12]
+            for name in names or [name for name, state in tables.items() if state.kind == "fhir"]:
+                state = tables.get(name)
+                if state is None or state.kind != "fhir":
+                    raise self._unknown(name, snapshot)
+                if all(file.sorted for file in state.files) and len(state.files) <= 1 + state.rows // rows_a_file:
+                    continue
+                schema = stored_schema(state.resource, state.shape, state.version)
+                files = maintain.compacted(self.path, name, state.files, schema, load, rows=rows_a_file)
+                tables[name] = replace(state, files=files)
+            if tables == snapshot.tables:
+                return snapshot.number
+            snapshot = snapshot.next(tables=tables)
+            self._store.commit(snapshot)
+            return snapshot.number
+
+    def vacuum(
+        self,
+        *,
+        keep_snapshots: int = maintain.KEEP_SNAPSHOTS,
+        keep_days: float = maintain.KEEP_DAYS,
+        dry_run: bool = True,
+    ) -> maintain.Vacuumed:
+        """Remove snapshots beyond the last ten and older than seven days, and the files only they need.
+
+        A dry run, the default, removes nothing and says what would go. Files that a crashed writer left go too.
+        """
+        with self._store.writing():
+            return maintain.vacuum(self._store, keep_snapshots=keep_snapshots, keep_days=keep_days, dry_run=dry_run)
 
     # Reading ------------------------------------------------------------------------------
 
@@ -263,9 +301,17 @@ class Lake:
         *,
         columns: Sequence[str] | None = None,
         where: Any = None,
+        since: datetime | None = None,
         snapshot: int | None = None,
     ) -> LakeTable:
-        """Return a lazy table: a FHIR type, a corridor table, or ``_rejects``.
+        """Return a lazy table: a FHIR type, a corridor table, ``_rejects`` or ``_tombstones``.
+
+        Args:
+            name: Of the table.
+            columns: Names or dotted paths (``period.start``); default all.
+            where: A ``pyarrow.compute`` expression over the stored columns.
+            since: Only resources with ``meta.lastUpdated`` at or after this instant.
+            snapshot: Number of a snapshot; default the current one.
 
         A corridor table that nothing was appended to is empty; a FHIR type that is not in the lake
         is an error, for its columns are not known.
@@ -276,6 +322,9 @@ class Lake:
         pinned = self._pinned(snapshot)
         schema, files = self._described(pinned, name)
         paths = [self.path / file.path for file in files]
+        if since is not None:
+            newer = pc.field("__hx_updated") >= pa.scalar(since, pa.timestamp("us", tz="UTC"))
+            where = newer if where is None else where & newer
         return LakeTable(name, paths, schema, sum(file.rows for file in files), columns=columns, where=where)
 
     def files(self, name: str, *, snapshot: int | None = None) -> list[Path]:
@@ -318,7 +367,7 @@ class Lake:
         con = duckdb.connect()
         con.execute("set timezone = 'UTC'")
         words = {word.lower() for word in re.findall(r"[A-Za-z_][A-Za-z0-9_]*", query)}
-        for name in [*pinned.tables, "_rejects", *(name for name in TABLES if name not in pinned.tables)]:
+        for name in [*pinned.tables, *_HOUSE, *(name for name in TABLES if name not in pinned.tables)]:
             if name.lower() in words:
                 self._create_view(con, name, pinned)
         return con.sql(query, params=params).to_arrow_table()
@@ -339,15 +388,15 @@ class Lake:
         return self._store.current() if number is None else self._store.snapshot(number)
 
     def _described(self, pinned: Snapshot, name: str) -> tuple[pa.Schema, tuple[DataFile, ...]]:
-        if name == "_rejects":
-            return REJECTS, pinned.rejects
+        if name in _HOUSE:
+            return _HOUSE[name], pinned.rejects if name == "_rejects" else pinned.tombstones
         state = pinned.tables.get(name)
         if state is not None and state.kind == "fhir":
             return stored_schema(state.resource, state.shape, state.version), state.files
         if name in TABLES:
             return TABLES[name].schema, state.files if state else ()
         if state is not None:
-            return pq_schema(self.path / state.files[0].path), state.files
+            return pq.read_schema(self.path / state.files[0].path), state.files
         raise self._unknown(name, pinned)
 
     def _unknown(self, name: str, pinned: Snapshot) -> LakeError:
@@ -369,64 +418,8 @@ REJECTS = pa.schema(
 )
 """Columns of the quarantine, table ``_rejects``."""
 
+_HOUSE = {"_rejects": REJECTS, "_tombstones": TOMBSTONES}
 _CORRIDOR = re.compile(r"[a-z][a-z0-9_]{0,62}")
-
-
-@dataclass(frozen=True)
-class _Job:
-    """The files of one load, and what is to be published with them."""
-
-    files: list[tuple[Path, str]]
-    key: str
-    transaction_time: datetime | None
-    watermark: tuple[str, str] | None
-
-    @staticmethod
-    def of(source: Loadable, transaction_time: datetime | None, watermark_key: str | None) -> _Job:
-        """Look at what the caller gave."""
-        watermark = None
-        if isinstance(source, str | Path):
-            folder: Path | None = Path(source)
-        elif isinstance(source, ExportFolder):
-            folder, watermark = Path(source.folder), source.watermark
-        else:
-            folder = None
-        if folder is None:
-            assert not isinstance(source, str | Path | ExportFolder)
-            files = [(Path(path), Path(path).name) for path in source]
-        elif folder.is_file():
-            files = [(folder, folder.name)]
-        elif folder.is_dir():
-            files = find_files(folder)
-        else:
-            raise ConfigError("there is no such folder or file to ingest", where=str(folder))
-        missing = [str(path) for path, _ in files if not path.is_file()]
-        if missing:
-            raise ConfigError("there is no such file to ingest", where=missing[0])
-        receipt = _receipt(folder)
-        at = transaction_time or _instant(receipt.get("transactionTime"))
-        if watermark is None and watermark_key and at is not None:
-            watermark = (watermark_key, at.isoformat().replace("+00:00", "Z"))
-        key = sha256_text(folder.name if folder else "", str(receipt)) if receipt else ""
-        return _Job(files, key, at, watermark)
-
-
-def _receipt(folder: Path | None) -> dict[str, Any]:
-    path = folder / "receipt.json" if folder else None
-    if path is None or not path.is_file():
-        return {}
-    found = read_json(path)
-    return found if isinstance(found, dict) else {}
-
-
-def _instant(text: Any) -> datetime | None:
-    if not isinstance(text, str):
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def table_name(resource: str, version: str, main: str) -> str:
@@ -434,17 +427,23 @@ def table_name(resource: str, version: str, main: str) -> str:
     return resource if version == main else f"{resource}_{VERSIONS[version]}"
 
 
-def pq_schema(path: Path) -> pa.Schema:
-    """Return the Arrow schema of a Parquet file."""
-    import pyarrow.parquet as pq
-
-    return pq.read_schema(path)
+def _corridor_rows(name: str, table: Any) -> pa.Table:
+    if not _CORRIDOR.fullmatch(name):
+        raise ConfigError(f"{name!r} can't be the name of a table", hint="use lower case, digits and _")
+    data = table if isinstance(table, pa.Table) else pa.table(table)
+    return check(data, TABLES[name]) if name in TABLES else data
 
 
 def _same_columns(name: str, data: pa.Table, schema: pa.Schema) -> pa.Table:
     if set(data.column_names) != set(schema.names):
         raise LakeError(f"table {name} has the columns {', '.join(schema.names)}; the rows to append have others")
     return data.select(schema.names).cast(schema)
+
+
+def _tell(done: Done, on_event: Reporter) -> None:
+    on_event(RowsWritten(done.work.table, done.work.file, done.rows, len(done.rejects)))
+    if done.lines and done.slow_lines > max(20, done.lines // 20):
+        on_event(Warned(f"{done.work.file}: {done.slow_lines:,} of {done.lines:,} lines were odd and slow"))
 
 
 def _rejects(finished: list[Done], load: str) -> pa.Table:
@@ -465,7 +464,7 @@ def _rejects(finished: list[Done], load: str) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=REJECTS)
 
 
-def _report(finished: list[Done], snapshot: Snapshot, load: Load, job: _Job, seconds: float) -> IngestReport:
+def _report(finished: list[Done], snapshot: Snapshot, load: Load, job: Job, seconds: float) -> IngestReport:
     tables: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     unmapped: Counter[str] = Counter()
@@ -485,12 +484,10 @@ def _report(finished: list[Done], snapshot: Snapshot, load: Load, job: _Job, sec
         reasons=dict(reasons),
         unmapped=dict(unmapped.most_common()),
         slow_lines=sum(done.slow_lines for done in finished),
+        deleted=snapshot.loads[-1].deleted,
         watermark=job.watermark,
     )
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-__all__ = ["OURS", "REJECTS", "ExportFolder", "IngestReport", "Lake", "table_name"]

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import hiexchange
+from hiexchange import _files, measures, servers, tables
 from hiexchange import events as progress
-from hiexchange import measures, servers, tables
 from hiexchange.attribution import attribute
 from hiexchange.bulk import ExportRequest, watermark_key
 from hiexchange.config import MeasureSettings, RosterSettings, Settings
@@ -175,23 +175,27 @@ def _rosters(result: RunResult, wanted: tuple[RosterSettings, ...], settings: Se
 
 
 def _accept(result: RunResult, entry: RosterSettings, settings: Settings, on_event: Reporter) -> None:
-    """Read one roster file into ROSTER, MEMBER and ATTRIBUTION, unless it was accepted before."""
-    lake = result.lake
+    """Read one roster file into ROSTER, MEMBER, ATTRIBUTION and ISSUE, unless it was accepted before."""
+    lake, path = result.lake, settings.path(entry.path)
     own = settings.path(entry.layout)
     layout = load_layout(own if own.is_file() else entry.layout)
-    known = _rows(lake, tables.ROSTER)
+    payer = entry.payer or layout.list.payer_id
+    known = [
+        row
+        for row in _rows(lake, tables.ROSTER).to_pylist()
+        if row["payer_id"] == payer and row["layout"].split()[0] == layout.name and row["state"] == "accepted"
+    ]
+    if _files.sha256_file(path) in {row["file_sha256"] for row in known}:
+        return
     roster = read_roster(
-        settings.path(entry.path),
+        path,
         layout,
         as_of=entry.as_of,
         received_at=result.known_at,
-        payer_id=entry.payer,
-        previous=_last_accepted(lake, known, entry.payer or layout.list.payer_id, layout.name),
+        payer_id=payer,
+        previous=_last_accepted(lake, known),
         release=entry.release,
     )
-    same = known.filter(pc.and_(pc.equal(known["roster_id"], roster.roster_id), pc.equal(known["state"], "accepted")))
-    if same.num_rows:
-        return
     on_event(progress.RosterRead(roster.file_name, roster.counts.accepted, roster.counts.refused))
     if roster.state == "refused":
         raise RosterError(
@@ -200,13 +204,13 @@ def _accept(result: RunResult, entry: RosterSettings, settings: Settings, on_eve
             said=", ".join(sorted(set(roster.issues["code"].to_pylist()))),
             hint="see the issues of `hiexchange roster check`, and ask the payer for a new file",
         )
-    lake.append("roster", tables.ROSTER.from_rows([_roster_row(roster)]))
-    lake.append("issue", roster.issues)
+    rows = {"roster": tables.ROSTER.from_rows([_roster_row(roster)]), "issue": roster.issues}
     if roster.state == "accepted":
-        lake.append("member", roster.members)
         # Rosters are compared with what earlier ones said: each sees the history up to now.
         history = _rows(lake, tables.ATTRIBUTION)
-        lake.append("attribution", attribute(roster, history, known_at=result.known_at))
+        rows |= {"member": roster.members, "attribution": attribute(roster, history, known_at=result.known_at)}
+    # In one snapshot: a file that counts as accepted has all its members, whenever the process is killed.
+    lake.append_all(rows)
 
 
 def _roster_row(roster: Roster) -> dict[str, Any]:
@@ -231,16 +235,11 @@ def _roster_row(roster: Roster) -> dict[str, Any]:
     }
 
 
-def _last_accepted(lake: Lake, rosters: pa.Table, payer: str | None, layout: str) -> pa.Table | None:
-    """Return the members of the newest accepted file of the same payer and layout."""
-    rows = [
-        row
-        for row in rosters.to_pylist()
-        if row["payer_id"] == payer and row["layout"].split()[0] == layout and row["state"] == "accepted"
-    ]
-    if not rows:
+def _last_accepted(lake: Lake, known: list[dict[str, Any]]) -> pa.Table | None:
+    """Return the members of the newest of the accepted files."""
+    if not known:
         return None
-    newest = max(rows, key=lambda row: (row["as_of_on"], row["received_at"]))
+    newest = max(known, key=lambda row: (row["as_of_on"], row["received_at"]))
     members = _rows(lake, tables.MEMBER)
     return members.filter(pc.equal(members["roster_id"], newest["roster_id"]))
 
@@ -255,6 +254,7 @@ def _match(result: RunResult) -> None:
         result.persons = tables.check(view("patient_demographics", result.lake), tables.PERSON)
         run_id = f"{result.known_at:%Y-%m-%dT%H:%M:%SZ}"
         result.links = match(result.members, result.persons, known_at=result.known_at, run_id=run_id)
+        result.lake.append("person_link", _changed(result.links, _rows(result.lake, tables.PERSON_LINK)))
         bands = Counter(result.links["band"].to_pylist())
         facts += [
             f"{result.links.num_rows:,} members",
@@ -264,25 +264,37 @@ def _match(result: RunResult) -> None:
         ]
 
 
+def _changed(links: pa.Table, known: pa.Table) -> pa.Table:
+    """Return the links that say something else than the last one kept of the same member."""
+    said = ("member_key", "person_id", "band", "method", "rule")
+    last = {row["member_key"]: tuple(row.values()) for row in known.select(said).to_pylist()}
+    fresh = [last.get(row["member_key"]) != tuple(row.values()) for row in links.select(said).to_pylist()]
+    return links.filter(pa.array(fresh, pa.bool_()))
+
+
 def _route(result: RunResult, subscriptions: Subscriptions) -> None:
     with _stage(result, "events") as facts:
+        known = _rows(result.lake, tables.ENCOUNTER_EVENT)
         intake = read_view(
             view("encounter", result.lake),
             organizations=_identified(result.lake, "Organization", "organization_id", "name"),
             practitioners=_identified(result.lake, "Practitioner", "practitioner_id"),
             conditions=_conditions(result.lake),
             received_at=result.known_at,
+            history=known,
         )
-        material = pc.sum(intake.events["material"]).as_py() or 0
+        result.lake.append("encounter_event", intake.events)
+        events = pa.concat_tables([known, intake.events])
+        material = pc.sum(events["material"]).as_py() or 0
         facts += [
-            f"{intake.events.num_rows:,} in",
+            f"{events.num_rows:,} in",
             f"{material:,} material",
-            f"{intake.events.num_rows - material:,} swallowed",
+            f"{events.num_rows - material:,} swallowed",
             f"{intake.issues.num_rows:,} refused",
         ]
     with _stage(result, "route") as facts:
         result.routing = route(
-            intake.events,
+            events,
             result.attribution,
             result.links,
             subscriptions,
