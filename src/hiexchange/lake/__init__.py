@@ -4,7 +4,9 @@
 path), ``restore`` (back to JSON), ``store`` (snapshots), ``merge`` (newest wins), ``read``.
 """
 
-from hiexchange.lake.lake import ExportFolder, IngestReport, Lake
+from hiexchange.lake.job import ExportFolder
+from hiexchange.lake.lake import IngestReport, Lake
+from hiexchange.lake.maintain import Vacuumed
 from hiexchange.lake.read import LakeTable
 
-__all__ = ["ExportFolder", "IngestReport", "Lake", "LakeTable"]
+__all__ = ["ExportFolder", "IngestReport", "Lake", "LakeTable", "Vacuumed"]

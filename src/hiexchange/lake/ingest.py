@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -10,11 +13,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from multiprocessing import get_context
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 
 from hiexchange.definitions import Definitions
-from hiexchange.errors import ConfigError
+from hiexchange.errors import ConfigError, LakeError
 from hiexchange.lake.cut import BLOCK_SIZE, blocks
 from hiexchange.lake.decode import Reject, Source, encode
 from hiexchange.lake.parts import PartWriter
@@ -78,9 +82,37 @@ def find_files(folder: Path) -> list[tuple[Path, str]]:
     return [(path, path.relative_to(folder).as_posix()) for path in found]
 
 
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """Open a plain or gzipped file; with the ``fast`` extra (isal) gzip takes half the time.
+
+    Raises:
+        LakeError: The compressed data are cut short or damaged.
+    """
+    try:
+        with _fast_gzip(path) or open_bytes(path) as stream:
+            yield stream
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise LakeError(
+            "the compressed file is cut short or damaged", where=path.name, hint="fetch it again; nothing was stored"
+        ) from None
+
+
+def _fast_gzip(path: Path) -> IO[bytes] | None:
+    try:
+        from isal import igzip
+    except ImportError:
+        return None
+    with path.open("rb") as raw:
+        if raw.read(2) != b"\x1f\x8b":
+            return None
+    stream: IO[bytes] = igzip.open(path, "rb")
+    return stream
+
+
 def resource_of(path: Path) -> str | None:
     """Return the resource type of a file by its first lines, or None for an empty file."""
-    with open_bytes(path) as stream:
+    with opened(path) as stream:
         head = stream.read(1 << 20)
     match = _TYPE.search(head)
     if match:
@@ -119,7 +151,7 @@ def load_file(root: Path, work: Work) -> Done:
     )
     writer: PartWriter | None = None
     try:
-        with open_bytes(work.path) as stream:
+        with opened(work.path) as stream:
             for block in blocks(stream, size=work.block_size):
                 encoded = encode(block, done.shape, source)
                 done.shape = merge(done.shape, encoded.shape)

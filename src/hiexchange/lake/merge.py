@@ -1,9 +1,13 @@
-"""Newest wins: keep one row a resource id, rewriting only the files that hold a loser.
+"""Newest wins: keep one row a resource, rewriting only the files that hold a beaten one.
 
-Order of versions (reference: cumulus and Pathling differ here; ours repairs on re-processing): a row
-that is SUBSETTED never beats a whole one; then newer ``meta.lastUpdated`` as an instant, the incoming
-row on a tie or when either has none; then ``meta.versionId`` as a number; then the later transaction
-time. A tombstone beats the versions not newer than it.
+Order of the versions of one id:
+1. a SUBSETTED row never beats a whole one;
+2. newer ``meta.lastUpdated``, compared as instants; what comes after a row without it wins;
+3. higher ``meta.versionId``, when both are numbers;
+4. later transaction time;
+5. the incoming one, so that processing the same export again can repair rows.
+
+A tombstone beats the versions not newer than it; a newer re-creation beats the tombstone.
 """
 
 from __future__ import annotations
@@ -37,89 +41,117 @@ def merge(
         table: Name of the table.
         old: Files before; each key stands in at most one row.
         new: Files of the load, in the order of its input; a later row is the more recent.
-        tombstones: Columns ``key`` and ``at`` (the deletion's instant, nullable) of this table.
+        tombstones: Columns ``id``, ``at`` (instant, nullable) and ``fresh`` (bool: of this load), of this
+            resource type.
     """
-    losers = beaten(root, [*old, *new], tombstones)
+    dead = beaten(root, old, new, tombstones)
     kept: list[DataFile] = []
     for index, file in enumerate([*old, *new]):
-        dead = losers.get(index)
-        if dead is None:
-            kept.append(file)
-            continue
-        rewritten = _without(root, table, file, dead)
+        rewritten = _without(root, table, file, dead[index]) if index in dead else file
         if rewritten is not None:
             kept.append(rewritten)
     return tuple(kept)
 
 
-def beaten(root: Path, files: Sequence[DataFile], tombstones: pa.Table | None) -> dict[int, Positions]:
-    """Return, per file index, the positions of the rows that lose."""
+def beaten(
+    root: Path, old: Sequence[DataFile], new: Sequence[DataFile], tombstones: pa.Table | None
+) -> dict[int, Positions]:
+    """Return, per index into ``[*old, *new]``, the positions of the rows that lose."""
+    buried = tombstones is not None and tombstones.num_rows > 0
+    incoming = [_keys(root / file.path, len(old) + index, None) for index, file in enumerate(new)]
+    wanted = [part["key"] for part in incoming] + ([tombstones["id"]] if buried and tombstones is not None else [])
+    if not wanted:
+        return {}
+    # Keys of the old files are unique, so only rows whose key comes in again can lose.
+    looked_for = pa.chunked_array([chunk for column in wanted for chunk in column.chunks], pa.string())
+    stored = [_keys(root / file.path, index, looked_for) for index, file in enumerate(old)]
     con = duckdb.connect()
     con.execute("set threads = 2")
-    con.register("keys", _keys(root, files))
-    deleted = ""
-    if tombstones is not None and tombstones.num_rows:
+    con.register(
+        "keys", pa.concat_tables([*stored, *incoming], promote_options="permissive") if stored or incoming else _NO_KEYS
+    )
+    query = _LOSERS
+    if buried:
         con.register("tombstones", tombstones)
-        deleted = _DELETED
-    lost = con.sql(_LOSERS + deleted).to_arrow_table()
+        query += _BURIED
+    lost = con.sql(query).to_arrow_table()
     file, position = lost["file"].to_numpy(), lost["position"].to_numpy()
     return {index: position[file == index] for index in np.unique(file).tolist()}
 
 
-# A row without lastUpdated can't be compared: whatever came after it wins. So in each group only the
-# rows after the last such one compete, and it stands when it is itself the last.
+_NO_KEYS = pa.schema(
+    [
+        ("key", pa.string()),
+        ("updated", pa.timestamp("us", tz="UTC")),
+        ("subsetted", pa.bool_()),
+        ("transaction_time", pa.timestamp("us", tz="UTC")),
+        ("version", pa.string()),
+        ("file", pa.int32()),
+        ("position", pa.int64()),
+    ]
+).empty_table()
+
+# A row without lastUpdated can't be compared: what came after it wins. So in each group only the rows
+# after the last such one compete, and it stands when it is itself the last.
 _LOSERS = """
 with doubled as materialized (select key from keys group by key having count(*) > 1),
 rivals as (
-    select *, max(case when updated is null then file * 1000000000::hugeint + position end)
-        over (partition by key, subsetted) as last_undated, file * 1000000000::hugeint + position as seq
-    from keys where key in (select key from doubled)
+    select *, file * 1000000000000::hugeint + position as seq from keys where key in (select key from doubled)
+),
+dated as (
+    select *, max(case when updated is null then seq end) over (partition by key, subsetted) as undated from rivals
 ),
 ranked as (
     select file, position, row_number() over (
-        partition by key order by subsetted, last_undated is not null and seq < last_undated,
-            seq is not distinct from last_undated, updated desc, try_cast(version as bigint) desc nulls last,
+        partition by key order by subsetted, undated is not null and seq < undated,
+            seq is not distinct from undated, updated desc, try_cast(version as bigint) desc nulls last,
             transaction_time desc nulls last, seq desc) as rank
-    from rivals
+    from dated
 )
 select file, position from ranked where rank > 1
 """
-_DELETED = """
+# An older tombstone buries an undated row only when the row's export was not later.
+_BURIED = """
 union
-select file, position from keys join (select key, max(at) as at, bool_or(at is null) as always from tombstones group by key)
-    using (key)
-where always or updated is null or updated <= at
+select file, position from keys join tombstones on key = id
+where tombstones."at" is null and fresh or updated <= tombstones."at"
+    or updated is null and (fresh or transaction_time <= tombstones."at")
 """
 
 
-def _keys(root: Path, files: Sequence[DataFile]) -> pa.Table:
-    """Return key columns of every row, with the index of its file and its position there."""
-    tables = []
-    for index, file in enumerate(files):
-        data = ds.dataset(root / file.path, format="parquet")
-        columns = {name.removeprefix("__hx_"): ds.field(name) for name in _KEYS}
-        meta = data.schema.get_field_index("meta")
-        versioned = meta >= 0 and data.schema.field(meta).type.get_field_index("versionId") >= 0
-        columns["version"] = ds.field("meta", "versionId") if versioned else pc.scalar(pa.scalar(None, pa.string()))
+def _keys(path: Path, index: int, looked_for: pa.ChunkedArray | None) -> pa.Table:
+    """Return key columns of the rows of a file, all or those whose key is looked for."""
+    data = ds.dataset(path, format="parquet")
+    columns = {name.removeprefix("__hx_"): ds.field(name) for name in _KEYS}
+    meta = data.schema.get_field_index("meta")
+    versioned = meta >= 0 and data.schema.field(meta).type.get_field_index("versionId") >= 0
+    columns["version"] = ds.field("meta", "versionId") if versioned else pc.scalar(pa.scalar(None, pa.string()))
+    if looked_for is not None:
+        only = data.to_table(columns={"key": columns["key"]})["key"]
+        positions = pc.indices_nonzero(pc.is_in(only, value_set=looked_for))
+        if not len(positions):
+            return _NO_KEYS
+        keys = data.to_table(columns=columns).take(positions)
+    else:
         keys = data.to_table(columns=columns)
-        keys = keys.append_column("file", pa.repeat(pa.scalar(index, pa.int32()), keys.num_rows))
-        tables.append(keys.append_column("position", pa.array(np.arange(keys.num_rows, dtype=np.int64))))
-    return pa.concat_tables(tables)
+        positions = pa.array(np.arange(keys.num_rows, dtype=np.int64))
+    keys = keys.append_column("file", pa.repeat(pa.scalar(index, pa.int32()), keys.num_rows))
+    return keys.append_column("position", positions.cast(pa.int64()))
 
 
 def _without(root: Path, table: str, file: DataFile, dead: Positions) -> DataFile | None:
-    """Rewrite a file without some of its rows."""
-    source = pq.ParquetFile(root / file.path)
-    alive = np.ones(source.metadata.num_rows, bool)
-    alive[dead] = False
+    """Rewrite a file without some of its rows; None when nothing is left."""
+    with pq.ParquetFile(root / file.path) as source:
+        alive = np.ones(source.metadata.num_rows, bool)
+        alive[dead] = False
 
-    def batches() -> Iterator[pa.RecordBatch]:
-        start = 0
-        for batch in source.iter_batches():
-            mask = alive[start : start + batch.num_rows]
-            start += batch.num_rows
-            if mask.any():
-                yield batch if mask.all() else batch.filter(pa.array(mask))
+        def batches() -> Iterator[pa.RecordBatch]:
+            start = 0
+            for batch in source.iter_batches():
+                mask = alive[start : start + batch.num_rows]
+                start += batch.num_rows
+                if mask.any():
+                    yield batch if mask.all() else batch.filter(pa.array(mask))
 
-    written = write_batches(root, table, source.schema_arrow, batches(), file.load)
+        written = write_batches(root, table, source.schema_arrow, batches(), file.load)
     return None if written is None else replace(written, sorted=file.sorted)

@@ -15,6 +15,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ class Load:
     at: str
     rows: int
     rejected: int
+    deleted: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,11 @@ class Snapshot:
     rejects: tuple[DataFile, ...] = ()
     loads: tuple[Load, ...] = ()
     watermarks: dict[str, str] = field(default_factory=dict)
+
+    def next(self, **changes: Any) -> Snapshot:
+        """Return the snapshot that follows this one, with some parts replaced."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return replace(self, number=self.number + 1, written_at=now, **changes)
 
     def with_table(self, name: str, state: TableState) -> Snapshot:
         """Return a copy with one table replaced."""

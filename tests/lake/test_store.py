@@ -1,0 +1,332 @@
+"""Snapshots, newest wins, deletions, quarantine, watermark, compaction, vacuum: on real files."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import msgspec
+import pyarrow as pa
+import pytest
+
+from hiexchange.errors import ConfigError, JobLocked, LakeError, SchemaMismatch
+from hiexchange.lake import Lake
+from hiexchange.tables import ISSUE
+
+
+def patient(ident, **members):
+    return {"resourceType": "Patient", "id": ident, **members}
+
+
+def dated(ident, updated, family, **meta):
+    return patient(ident, meta={"lastUpdated": updated, **meta}, name=[{"family": family}])
+
+
+@pytest.fixture
+def put(tmp_path):
+    """Write resources into a numbered folder and ingest them."""
+    lake = Lake(tmp_path / "lake")
+    count = 0
+
+    def run(*values, deleted=(), name="Patient.ndjson", **options):
+        nonlocal count
+        count += 1
+        folder = tmp_path / f"in{count}"
+        folder.mkdir()
+        (folder / name).write_bytes(b"".join(msgspec.json.encode(value) + b"\n" for value in values))
+        if deleted:
+            (folder / "deleted").mkdir()
+            bundle = {
+                "resourceType": "Bundle",
+                "entry": [{"request": {"method": "DELETE", "url": url}} for url in deleted],
+            }
+            (folder / "deleted" / "1.ndjson").write_bytes(msgspec.json.encode(bundle) + b"\n")
+        return lake, lake.ingest(folder, **options)
+
+    return run
+
+
+def families(lake):
+    rows = lake.sql("select __hx_key as k, name[1].family as f from Patient order by 1").to_pylist()
+    return {row["k"]: row["f"] for row in rows}
+
+
+def at(text):
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def test_newest_last_updated_wins_as_an_instant_not_as_text(put):
+    put(dated("a", "2026-01-01T10:00:00+02:00", "old"), dated("b", "2026-01-01T10:00:00Z", "kept"))
+    lake, _ = put(dated("a", "2026-01-01T09:00:00Z", "new"), dated("b", "2026-01-01T10:30:00+02:00", "older"))
+    assert families(lake) == {"a": "new", "b": "kept"}
+
+
+def test_equal_last_updated_lets_the_incoming_row_repair(put):
+    put(dated("a", "2026-01-01T00:00:00Z", "wrong"))
+    lake, _ = put(dated("a", "2026-01-01T00:00:00Z", "repaired"))
+    assert families(lake) == {"a": "repaired"}
+
+
+def test_version_id_decides_as_a_number_when_instants_are_equal(put):
+    put(dated("a", "2026-01-01T00:00:00Z", "ten", versionId="10"))
+    lake, _ = put(dated("a", "2026-01-01T00:00:00Z", "nine", versionId="9"))
+    assert families(lake) == {"a": "ten"}
+
+
+def test_without_last_updated_the_incoming_row_wins(put):
+    put(patient("a", name=[{"family": "one"}]))
+    put(dated("a", "2020-01-01T00:00:00Z", "two"))
+    lake, _ = put(patient("a", name=[{"family": "three"}]))
+    assert families(lake) == {"a": "three"}
+
+
+def test_a_later_line_of_the_same_load_wins(put):
+    lake, report = put(dated("a", "2026-01-01T00:00:00Z", "one"), dated("a", "2026-01-02T00:00:00Z", "two"),
+                       dated("a", "2026-01-01T12:00:00Z", "three"))  # fmt: skip
+    assert families(lake) == {"a": "two"}
+    assert report.rows == 3
+    assert lake.tables() == {"Patient": 1}
+
+
+def test_subsetted_never_replaces_a_whole_resource(put):
+    put(
+        dated("a", "2026-01-01T00:00:00Z", "whole"),
+        dated("b", "2026-01-01T00:00:00Z", "part", tag=[{"code": "SUBSETTED"}]),
+    )
+    lake, _ = put(
+        dated("a", "2026-02-01T00:00:00Z", "part", tag=[{"code": "x"}, {"code": "SUBSETTED"}]),
+        dated("b", "2025-01-01T00:00:00Z", "whole"),
+    )
+    assert families(lake) == {"a": "whole", "b": "whole"}
+
+
+def test_untouched_files_are_referenced_not_rewritten(put):
+    lake, _ = put(dated("a", "2026-01-01T00:00:00Z", "A"))
+    put(dated("b", "2026-01-01T00:00:00Z", "B"))
+    before = set(lake.files("Patient"))
+    put(dated("b", "2026-01-02T00:00:00Z", "B2"))
+    after = set(lake.files("Patient"))
+    assert len(before & after) == 1
+    assert families(lake) == {"a": "A", "b": "B2"}
+
+
+def test_deletions_beat_what_is_not_newer_and_a_newer_creation_beats_them(put):
+    put(
+        dated("a", "2026-01-01T00:00:00Z", "A"),
+        dated("b", "2026-03-01T00:00:00Z", "B"),
+        dated("c", "2026-01-01T00:00:00Z", "C"),
+    )
+    lake, report = put(
+        dated("d", "2026-01-01T00:00:00Z", "D"),
+        deleted=["Patient/a", "https://x.example/fhir/Patient/b", "Group/c"],
+        transaction_time=at("2026-02-01"),
+    )
+    assert report.deleted == 3
+    assert families(lake) == {"b": "B", "c": "C", "d": "D"}
+    put(dated("a", "2026-01-15T00:00:00Z", "late echo"))
+    assert families(lake) == {"b": "B", "c": "C", "d": "D"}
+    put(dated("a", "2026-02-15T00:00:00Z", "created again"))
+    assert families(lake)["a"] == "created again"
+    assert lake.table("_tombstones").to_arrow().num_rows == 3
+
+
+def test_undated_resource_of_a_later_export_survives_an_older_deletion(put):
+    put(patient("a", name=[{"family": "old"}]), transaction_time=at("2026-01-01"))
+    lake, _ = put(deleted=["Patient/a"], transaction_time=at("2026-02-01"))
+    assert families(lake) == {}
+    put(patient("a", name=[{"family": "again"}]), transaction_time=at("2026-03-01"))
+    assert families(lake) == {"a": "again"}
+
+
+def test_the_watermark_moves_with_the_rows(put):
+    lake, report = put(patient("a"), transaction_time=at("2026-02-01"), watermark_key="server|group")
+    assert report.watermark == ("server|group", "2026-02-01T00:00:00Z")
+    assert lake.watermark("server|group") == "2026-02-01T00:00:00Z"
+    assert lake.watermark("another") is None
+
+
+def test_an_export_result_is_taken_over_once(tmp_path):
+    class Result:
+        folder = tmp_path / "job"
+        watermark = ("k", "2026-01-01T00:00:00Z")
+
+    (Result.folder / "output").mkdir(parents=True)
+    (Result.folder / "output" / "Patient.00001.ndjson").write_bytes(msgspec.json.encode(patient("a")) + b"\n")
+    (Result.folder / "receipt.json").write_bytes(b'{"transactionTime":"2026-01-01T00:00:00Z"}')
+    lake = Lake(tmp_path / "lake")
+    first = lake.ingest(Result())
+    assert (first.rows, first.skipped, lake.watermark("k")) == (1, False, "2026-01-01T00:00:00Z")
+    again = lake.ingest(Result())
+    assert (again.skipped, again.snapshot) == (True, first.snapshot)
+    times = lake.table("Patient").to_arrow(["__hx_transaction_time"])["__hx_transaction_time"].to_pylist()
+    assert times == [at("2026-01-01")]
+
+
+def test_bad_lines_are_kept_apart_and_can_fail_the_load_after_it_is_stored(tmp_path):
+    source = tmp_path / "Patient.ndjson"
+    source.write_bytes(b'{"resourceType":"Patient","id":"a"}\n{"resourceType":"Pat\n')
+    lake = Lake(tmp_path / "lake")
+    with pytest.raises(LakeError) as caught:
+        lake.ingest(source, max_bad_lines=0)
+    assert caught.value.exit_code == 7
+    assert "Pat" not in str(caught.value).replace("Patient", "")
+    assert lake.tables() == {"Patient": 1}
+    (reject,) = lake.table("_rejects").to_arrow().to_pylist()
+    assert (reject["file"], reject["line"], reject["offset"], reject["reason"]) == (
+        "Patient.ndjson",
+        2,
+        36,
+        "truncated",
+    )
+    assert reject["raw"] == b'{"resourceType":"Pat'
+    assert (tmp_path / "lake").joinpath(*lake.files("_rejects")[0].parts[-2:]).stat().st_mode & 0o077 == 0
+
+
+def test_gzip_bom_crlf_blank_lines_and_no_final_newline(tmp_path):
+    text = b'\xef\xbb\xbf{"resourceType":"Patient","id":"a"}\r\n\r\n   \n{"resourceType":"Patient","id":"b"}'
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "Patient.ndjson.gz").write_bytes(gzip.compress(text))
+    (tmp_path / "in" / "Group.ndjson").write_bytes(b"")
+    (tmp_path / "in" / "log.ndjson").write_bytes(b'{"eventId":"kickoff"}\n')
+    (tmp_path / "in" / "manifest.json").write_bytes(b"{}")
+    lake = Lake(tmp_path / "lake")
+    report = lake.ingest(tmp_path / "in")
+    assert report.tables == {"Patient": 2}
+    assert lake.table("Patient").to_arrow(["id", "__hx_line"]).to_pylist() == [
+        {"id": "a", "__hx_line": 1},
+        {"id": "b", "__hx_line": 4},
+    ]
+
+
+def test_small_files_are_put_together_above_eight(put):
+    for number in range(12):
+        lake, _ = put(
+            dated(str(number), "2026-01-01T00:00:00Z", f"F{number}", **({"versionId": "1"} if number % 2 else {}))
+        )
+    assert len(lake.files("Patient")) <= 9
+    assert len(families(lake)) == 12
+    assert len(list(lake.to_ndjson("Patient"))) == 12
+
+
+def test_compaction_sorts_to_one_schema_and_changes_no_resource(put):
+    put(*(dated(f"p{number:02}", "2026-01-01T00:00:00Z", "x") for number in range(30, 0, -1)))
+    lake, _ = put(patient("p00", gender="male", foo=1), patient("q", contact=[{"gender": "female"}]))
+    before = sorted(lake.to_ndjson("Patient"))
+    number = lake.compact(rows_a_file=10)
+    assert sorted(lake.to_ndjson("Patient")) == before
+    assert len(lake.files("Patient")) == 4
+    keys = lake.table("Patient").to_arrow(["__hx_key"])["__hx_key"].to_pylist()
+    assert keys == sorted(keys)
+    assert lake.compact(rows_a_file=10) == number
+
+
+def test_compaction_parts_rows_without_a_patient_by_key(tmp_path):
+    source = tmp_path / "Organization.ndjson"
+    source.write_bytes(b"".join(b'{"resourceType":"Organization","id":"%d"}\n' % number for number in range(25)))
+    lake = Lake(tmp_path / "lake")
+    lake.ingest(source)
+    lake.compact(rows_a_file=10)
+    assert lake.tables() == {"Organization": 25}
+    assert len(lake.files("Organization")) == 3
+    assert len(set(lake.table("Organization").to_arrow(["id"])["id"].to_pylist())) == 25
+
+
+def test_vacuum_removes_what_no_kept_snapshot_needs(put):
+    for number in range(4):
+        lake, _ = put(dated("a", f"2026-01-0{number + 1}T00:00:00Z", str(number)))
+    orphan = lake.path / "Patient" / "part-crashed.parquet"
+    orphan.write_bytes(b"half")
+    would = lake.vacuum(keep_snapshots=1, keep_days=0)
+    assert would.dry_run
+    assert orphan.exists()
+    done = lake.vacuum(keep_snapshots=1, keep_days=0, dry_run=False)
+    assert done.files == would.files
+    assert "Patient/part-crashed.parquet" in done.files
+    assert lake.snapshots() == [4]
+    assert families(lake) == {"a": "3"}
+    with pytest.raises(LakeError):
+        lake.tables(snapshot=1)
+
+
+def test_a_pinned_snapshot_does_not_change(put):
+    lake, first = put(dated("a", "2026-01-01T00:00:00Z", "one"))
+    pinned = lake.table("Patient", snapshot=first.snapshot)
+    current = lake.table("Patient")
+    put(dated("a", "2026-01-02T00:00:00Z", "two"), dated("b", "2026-01-02T00:00:00Z", "B"))
+    assert len(pinned.to_arrow()) == len(current.to_arrow()) == 1
+    assert lake.tables(snapshot=first.snapshot) == {"Patient": 1}
+    assert lake.tables() == {"Patient": 2}
+
+
+def test_corridor_tables_are_appended_and_checked(tmp_path):
+    lake = Lake(tmp_path / "lake")
+    assert len(lake.table("issue").to_arrow()) == 0
+    assert lake.sql("select count(*) as n from issue").to_pylist() == [{"n": 0}]
+    lake.append("custom", pa.table({"a": [1]}))
+    number = lake.append("custom", pa.table({"a": [2]}))
+    assert lake.table("custom").to_arrow()["a"].to_pylist() == [1, 2]
+    assert lake.append("custom", pa.table({"a": pa.array([], pa.int64())})) == number
+    with pytest.raises(LakeError):
+        lake.append("custom", pa.table({"b": [2]}))
+    with pytest.raises(SchemaMismatch):
+        lake.append("issue", pa.table({"b": [2]}))
+    with pytest.raises(ConfigError):
+        lake.append("../x", pa.table({"b": [2]}))
+    assert lake.append("issue", ISSUE.empty()) == number
+
+
+def test_two_writers_are_kept_apart(tmp_path):
+    code = "import sys,time;from hiexchange._files import folder_lock\nwith folder_lock(sys.argv[1]): print('in',flush=True);time.sleep(30)"
+    lake = Lake(tmp_path / "lake")
+    holder = subprocess.Popen([sys.executable, "-c", code, str(lake.path / "_hx")], stdout=subprocess.PIPE)
+    with holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        with pytest.raises(JobLocked):
+            lake.append("x", pa.table({"a": [1]}))
+        holder.kill()
+    lake.append("x", pa.table({"a": [1]}))
+
+
+def test_a_failed_load_leaves_the_lake_as_it_was(put, tmp_path):
+    lake, first = put(patient("a"))
+    bad = tmp_path / "x.ndjson"
+    bad.write_bytes(b'{"resourceType":"Nonsense","id":"a"}\n')
+    with pytest.raises(ConfigError):
+        lake.ingest(bad)
+    cut = tmp_path / "Patient.ndjson.gz"
+    cut.write_bytes(gzip.compress(msgspec.json.encode(patient("b")) * 1000)[:-20])
+    with pytest.raises(LakeError):
+        lake.ingest(cut)
+    assert lake.snapshots() == [first.snapshot]
+    assert lake.tables() == {"Patient": 1}
+    assert lake.files("Patient") == list((lake.path / "Patient").iterdir())
+
+
+def test_a_damaged_manifest_is_said_not_guessed(tmp_path):
+    lake = Lake(tmp_path / "lake")
+    lake.append("x", pa.table({"a": [1]}))
+    manifest = lake.path / "_hx" / "manifest.json"
+    manifest.write_bytes(b"{")
+    with pytest.raises(LakeError):
+        lake.tables()
+    manifest.write_bytes(json.dumps({"layout": "99", "snapshot": 1}).encode())
+    with pytest.raises(LakeError, match="layout 99"):
+        lake.tables()
+
+
+def test_parallel_processes_give_the_same_rows(tmp_path, maker, as_lines):
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        values = [maker(seed + number * 100).resource("Condition") for seed in range(20)]
+        for index, value in enumerate(values):
+            value["id"] = f"{number}-{index}"
+        (tmp_path / "in" / f"Condition.{number}.ndjson").write_bytes(as_lines(values))
+    one, two = Lake(tmp_path / "one"), Lake(tmp_path / "two")
+    one.ingest(tmp_path / "in")
+    two.ingest(tmp_path / "in", processes=2)
+    assert list(one.to_ndjson("Condition", order="source")) == list(two.to_ndjson("Condition", order="source"))
+    assert one.table("Condition").schema.equals(two.table("Condition").schema)
