@@ -1,0 +1,10 @@
+"""Give payers their data back: intake receipt, matches, performance, scorecard, disputes, and a page."""
+
+from __future__ import annotations
+
+from hiexchange.feedback.compute import Feedback, feedback, misdirected
+from hiexchange.feedback.page import render
+from hiexchange.feedback.suppress import shareable
+from hiexchange.feedback.write import write
+
+__all__ = ["Feedback", "feedback", "misdirected", "render", "shareable", "write"]
