@@ -104,7 +104,8 @@ def _misplaced(result: pa.Table, given: list[str], wanted: list[str]) -> str | N
 def _key(row: dict[str, Any], decimals: set[str]) -> str:
     """Return a row as canonical text that keeps JSON types apart; decimals as their digits."""
     plain = {
-        name: {"decimal": str(value)} if name in decimals and value is not None else value for name, value in row.items()
+        name: {"decimal": str(value)} if name in decimals and value is not None else value
+        for name, value in row.items()
     }
     return json.dumps(plain, sort_keys=True, default=str)
 

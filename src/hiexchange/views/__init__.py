@@ -7,8 +7,23 @@
 The evaluator is ``hiexchange.fhirpath``; this package adds the row structure, schemas and the library.
 """
 
+from hiexchange.views.check import Finding, check_view
 from hiexchange.views.definition import Column, Definition, Select
 from hiexchange.views.library import load_view, view, view_names
+from hiexchange.views.output import write_rows
+from hiexchange.views.sqlquery import SQLQuery
 from hiexchange.views.view import View
 
-__all__ = ["Column", "Definition", "Select", "View", "load_view", "view", "view_names"]
+__all__ = [
+    "Column",
+    "Definition",
+    "Finding",
+    "SQLQuery",
+    "Select",
+    "View",
+    "check_view",
+    "load_view",
+    "view",
+    "view_names",
+    "write_rows",
+]

@@ -8,16 +8,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from hiexchange.errors import ConfigError
+from hiexchange.errors import BadLine, ConfigError
 from hiexchange.lake.cut import blocks
-from hiexchange.lake.decode import Source, encode
+from hiexchange.lake.decode import Encoded, Source, encode
 from hiexchange.ndjson import open_bytes
+from hiexchange.views.prune import Leaves, parquet_batches, prune
 
 BATCH_ROWS = 32_768
 """Rows worked on at a time when the source gives larger batches."""
 
 
-def batches(source: Any, resource: str, version: str) -> Iterator[pa.RecordBatch]:
+def batches(source: Any, resource: str, version: str, leaves: Leaves) -> Iterator[pa.RecordBatch]:
     """Yield the resources of one type.
 
     Args:
@@ -26,23 +27,25 @@ def batches(source: Any, resource: str, version: str) -> Iterator[pa.RecordBatch
             ``1.Patient.ndjson.gz``).
         resource: Resource type wanted.
         version: FHIR version of NDJSON files.
+        leaves: Element paths that will be read; others may be left out.
 
     Raises:
         ConfigError: The source is none of these, or has no file.
+        BadLine: A line of an NDJSON file is no resource of the type.
     """
     if isinstance(source, str | Path) or (isinstance(source, list | tuple) and source):
-        yield from _ndjson(_paths(source, resource), resource, version)
-        return
-    if hasattr(source, "table") and not hasattr(source, "__arrow_c_stream__"):
-        source = source.table(resource)
-    if isinstance(source, pa.RecordBatch):
-        source = pa.Table.from_batches([source])
-    if isinstance(source, pa.Table):
-        yield from source.to_batches(max_chunksize=BATCH_ROWS)
+        yield from _files(_paths(source, resource), resource, version, leaves)
+    elif hasattr(source, "files") and hasattr(source, "table"):
+        _ = source.table(resource)  # a lake says which types it lacks
+        for path in source.files(resource):
+            yield from parquet_batches(path, leaves, BATCH_ROWS)
+    elif isinstance(source, pa.Table | pa.RecordBatch):
+        given = source.to_batches() if isinstance(source, pa.Table) else [source]
+        yield from (prune(batch, leaves) for batch in _sized(given))
     elif hasattr(source, "to_batches"):
-        yield from _sized(source.to_batches())
+        yield from (prune(batch, leaves) for batch in _sized(source.to_batches()))
     elif hasattr(source, "__arrow_c_stream__"):
-        yield from _sized(pa.RecordBatchReader.from_stream(source))
+        yield from (prune(batch, leaves) for batch in _sized(pa.RecordBatchReader.from_stream(source)))
     else:
         raise ConfigError(
             f"a view cannot read a {type(source).__name__}", hint="pass a Lake, Arrow data, or paths of NDJSON files"
@@ -72,14 +75,31 @@ def _paths(source: Any, resource: str) -> list[Path]:
 
 def _holds(name: str, resource: str) -> bool:
     parts = name.removesuffix(".gz").split(".")
-    return parts[-1] == "ndjson" and resource in parts[:-1]
+    return resource in parts[:-1] and parts[-1] in ("ndjson", "parquet")
 
 
-def _ndjson(paths: list[Path], resource: str, version: str) -> Iterator[pa.RecordBatch]:
+def _files(paths: list[Path], resource: str, version: str, leaves: Leaves) -> Iterator[pa.RecordBatch]:
     shape: dict[str, Any] = {}
     for path in paths:
+        if path.suffix == ".parquet":
+            yield from parquet_batches(path, leaves, BATCH_ROWS)
+            continue
         with open_bytes(path) as stream:
             for block in blocks(stream):
                 encoded = encode(block, shape, Source(resource, path.name, "view", version))
                 shape = encoded.shape
-                yield from _sized([encoded.batch])
+                _refuse_bad_lines(encoded, path)
+                yield from (prune(batch, leaves) for batch in _sized([encoded.batch]))
+
+
+def _refuse_bad_lines(encoded: Encoded, path: Path) -> None:
+    """A view has no quarantine: a line that cannot be read would be a row that is silently missing."""
+    if encoded.rejects:
+        bad = encoded.rejects[0]
+        raise BadLine(
+            f"{len(encoded.rejects):,} lines are no {'resources' if bad.reason != 'not-json' else 'JSON'}: {bad.reason}",
+            file=path.name,
+            line=bad.line,
+            offset=bad.offset,
+            hint="ingest the files into a lake, which quarantines such lines, and run the view on it",
+        )

@@ -14,10 +14,11 @@ import pyarrow as pa
 
 from hiexchange.definitions import Definitions
 from hiexchange.errors import ConfigError, FHIRPathError, ViewError
-from hiexchange.fhirpath import Environment, Part, environment, parse
+from hiexchange.fhirpath import Environment, Part, environment, parse, tree
 from hiexchange.fhirpath.check import Checker, Shape
 from hiexchange.views.contained import ContainedReader
 from hiexchange.views.definition import Column, Constant, Definition, Select, read_definition
+from hiexchange.views.prune import Leaves, needed
 from hiexchange.views.run import Plan, run_batch
 from hiexchange.views.schema import arrow_type
 from hiexchange.views.source import batches
@@ -66,6 +67,15 @@ class View:
         """Name of the view, or its resource type."""
         return self.definition.name or self.definition.resource
 
+    def functions(self) -> frozenset[str]:
+        """Return the names of the FHIRPath functions that the paths call."""
+        nodes = (node for path in self.definition.paths() for node in tree.walk(parse(path)))
+        return frozenset(node.name for node in nodes if isinstance(node, tree.Call))
+
+    def is_primitive(self, type: str) -> bool:
+        """Say whether a FHIR type is a primitive in the view's FHIR version."""
+        return self._definitions.is_primitive(type)
+
     def schema(self) -> pa.Schema:
         """Return the Arrow schema of the result; known without data."""
         return self._checked.schema  # type: ignore[attr-defined,no-any-return]
@@ -86,13 +96,22 @@ class View:
         """Yield the view's rows batch by batch, in memory bounded by one batch of the source."""
         plan = Plan(self.definition.select, self.definition.where, self.schema())
         env = self._environment()
-        for batch in batches(source, self.definition.resource, self.fhir_version):
+        for batch in batches(source, self.definition.resource, self.fhir_version, self._leaves):
             if batch.num_rows:
                 yield run_batch(plan, batch, self.definition.resource, env)
 
+    @cached_property
+    def _leaves(self) -> Leaves:
+        return needed(self.definition, self._definitions)
+
     def _environment(self) -> Environment:
         constants = {constant.name: _scalar(constant) for constant in self.definition.constants}
-        return environment(self._definitions, variables=constants, now=self.now or datetime.now(UTC), contained=ContainedReader(self.fhir_version))
+        return environment(
+            self._definitions,
+            variables=constants,
+            now=self.now or datetime.now(UTC),
+            contained=ContainedReader(self.fhir_version),
+        )
 
 
 class _Checked:
@@ -168,11 +187,7 @@ def load_json(given: Mapping[str, Any] | str | bytes | Path) -> Any:
         except OSError as error:
             raise ConfigError(f"the view cannot be read: {type(error).__name__}", where=str(given)) from None
     try:
-        return (
-            msgspec.json.decode(given, float_hook=str)
-            if isinstance(given, bytes)
-            else msgspec.json.Decoder(float_hook=str).decode(given)
-        )
+        return msgspec.json.Decoder(float_hook=str).decode(given)
     except msgspec.DecodeError as error:
         raise ViewError(f"the view is not JSON: {error}") from None
 

@@ -76,7 +76,9 @@ def _real(function: Callable[[float], float]) -> Callable[[tree.Call, Frame], Co
         part = _number(node, frame)
         if part is None:
             return empty(frame.n)
-        return dense(numbers.map_decimals(part, frame.n, lambda value: _safe(function, value)), "System.Decimal", frame.n)
+        return dense(
+            numbers.map_decimals(part, frame.n, lambda value: _safe(function, value)), "System.Decimal", frame.n
+        )
 
     return run
 

@@ -114,7 +114,9 @@ def _resolve(node: tree.Call, frame: Frame) -> Collection:
     places: dict[tuple[int, str], tuple[int, int]] = {}
     for at, part in enumerate(resources.sparse()):
         assert part.rows is not None
-        for slot, (row, key) in enumerate(zip(part.rows.tolist(), pc.struct_field(part.values, "id").to_pylist(), strict=True)):
+        for slot, (row, key) in enumerate(
+            zip(part.rows.tolist(), pc.struct_field(part.values, "id").to_pylist(), strict=True)
+        ):
             if key is not None:
                 places.setdefault((row, f"#{key}"), (at, slot))
     return _resolved(references, resources, places, rows)
