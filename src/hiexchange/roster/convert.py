@@ -107,7 +107,14 @@ def connect() -> duckdb.DuckDBPyConnection:
 
 
 def plan(
-    layout: Layout, found: dict[str, list[int]], header: list[str], *, payer_id: str, as_of: date, width: int
+    layout: Layout,
+    found: dict[str, list[int]],
+    header: list[str],
+    *,
+    payer_id: str,
+    as_of: date,
+    begin: date,
+    width: int,
 ) -> Plan:
     """Return the projection of one file.
 
@@ -117,9 +124,10 @@ def plan(
         header: Header texts of the file.
         payer_id: Payer of rows that do not name one.
         as_of: The day the file speaks of.
+        begin: Start of rows that name none: the as-of date, or the first day of a restatement.
         width: Number of text columns.
     """
-    builder = _Builder(layout, found, header, payer_id=payer_id, as_of=as_of)
+    builder = _Builder(layout, found, header, payer_id=payer_id, as_of=as_of, begin=begin)
     return builder.plan(width)
 
 
@@ -127,13 +135,14 @@ class _Builder:
     """Collect one expression per MEMBER column, and the checks."""
 
     def __init__(
-        self, layout: Layout, found: dict[str, list[int]], header: list[str], *, payer_id: str, as_of: date
+        self, layout: Layout, found: dict[str, list[int]], header: list[str], *, payer_id: str, as_of: date, begin: date
     ) -> None:
         self.layout = layout
         self.found = found
         self.header = header
         self.payer_id = payer_id
         self.as_of = f"DATE '{as_of.isoformat()}'"
+        self.begin = f"DATE '{begin.isoformat()}'"
         self.checks: list[Check] = []
         self.texts: dict[str, str] = {}
         self.values: dict[str, str] = {}
@@ -186,7 +195,8 @@ class _Builder:
         for name in PLAIN:
             self.values[name] = f"t_{name}"
         self.values["payer_id"] = f"coalesce(t_payer_id, {_literal(self.payer_id)})"
-        self.values["member_id_system"] = f"coalesce(t_member_id_system, t_payer_id, {_literal(self.payer_id)})"
+        usual = _literal(MBI_SYSTEM) if self.id_is_mbi() else f"t_payer_id, {_literal(self.payer_id)}"
+        self.values["member_id_system"] = f"coalesce(t_member_id_system, {usual})"
         self.values["member_id"] = _clean_id("t_member_id") if self.id_is_mbi() else "t_member_id"
         mbi = _clean_id("coalesce(t_mbi, t_member_id)" if self.id_is_mbi() else "t_mbi")
         self.values["mbi"] = f"CASE WHEN regexp_full_match({mbi}, '{MBI_PATTERN}') THEN {mbi} END"
@@ -235,8 +245,8 @@ class _Builder:
             f"coalesce({sent_to}, CASE WHEN {_mapped('t_payer_change_type', CHANGES)} = 'dropped' THEN {self.as_of} "
             "ELSE DATE '9999-12-31' END)"
         )
-        # Without a start the row speaks of its as-of date; a row that only says when it ended, of that end.
-        start = f"CASE WHEN {sent_to} IS NOT NULL AND ({gone} OR {sent_to} < {self.as_of}) THEN {sent_to} ELSE {self.as_of} END"
+        # Without a start the row speaks of the file's day; a row that only says when it ended, of that end.
+        start = f"CASE WHEN {sent_to} IS NOT NULL AND ({gone} OR {sent_to} < {self.begin}) THEN {sent_to} ELSE {self.begin} END"
         self.values["valid_from"] = f"coalesce({sent_from}, {start})"
 
     def day(self, name: str) -> str:
@@ -281,7 +291,7 @@ class _Builder:
         if "payer_id" not in fed and self._no_constant("payer_id"):
             self.constants["payer_id"] = self.payer_id
             if "member_id_system" not in fed and self._no_constant("member_id_system"):
-                self.constants["member_id_system"] = self.payer_id
+                self.constants["member_id_system"] = MBI_SYSTEM if self.id_is_mbi() else self.payer_id
         if "basis" not in fed and self._no_constant("basis"):
             self.constants["basis"] = self.layout.list.basis
         if "method_text" not in fed and self._no_constant("method_text"):
@@ -381,7 +391,7 @@ class _Builder:
         text = "coalesce(t_mbi, t_member_id)" if self.id_is_mbi() else "t_mbi"
         bad = f"{text} IS NOT NULL AND mbi IS NULL"
         hicn = f"regexp_full_match({_clean_id(text)}, '{HICN_PATTERN}')"
-        severity = "error" if self.id_is_mbi() or self.found.get("member_id") == self.found.get("mbi") else "warning"
+        severity = "error" if self.id_is_mbi() else "warning"
         tail = "" if severity == "error" else "; left empty"
         self._add(f"{bad} AND {hicn}", "hicn", "mbi", f"an old HIC number, not an MBI{tail}", severity)
         self._add(
@@ -392,8 +402,11 @@ class _Builder:
             self._add("synthetic", "synthetic", "mbi", "a synthetic identifier in a production list")
 
     def id_is_mbi(self) -> bool:
+        """Say whether members are known by their MBI: by the layout, or for want of another id."""
         rule = self.layout.columns.get("member_id_system")
-        return rule is not None and rule.constant == MBI_SYSTEM
+        if rule is not None and rule.constant == MBI_SYSTEM:
+            return True
+        return "mbi" in self.found and self.found.get("member_id") == self.found["mbi"]
 
     def _plain_day(self, name: str) -> str:
         # valid_to is never null in MEMBER, so the check looks at the date as parsed.

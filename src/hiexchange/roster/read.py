@@ -211,7 +211,13 @@ class _Intake:
         """Return accepted rows, the number read, and the number of exact repetitions."""
         found = sources(self.layout, self.raw.header, self.raw.width, file=self.opened.name)
         plan = convert.plan(
-            self.layout, found, self.raw.header, payer_id=self.payer_id, as_of=self.as_of, width=self.raw.width
+            self.layout,
+            found,
+            self.raw.header,
+            payer_id=self.payer_id,
+            as_of=self.as_of,
+            begin=self.authority()[0],
+            width=self.raw.width,
         )
         errors = plan.errors_mask()
         con = convert.connect()
