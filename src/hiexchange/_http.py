@@ -94,8 +94,10 @@ class Policy:
     adapt: bool = False
     """Send a refused kick-off once more without the parameter the server named."""
     accept_partial: bool = False
+    expected_resources: int | None = None
+    """Resources of the last comparable run."""
     collapse_floor: float = 0.0
-    """Hold the watermark when a run has fewer resources than this share of the last one."""
+    """Hold the watermark when a run has fewer resources than this share of the expected."""
     stale_guard: bool = False
     overlap_s: float = 0
     """Seconds taken off a new watermark, so that consecutive windows overlap."""

@@ -192,7 +192,7 @@ class TokenAuth(Auth):
             hint=_advice(code),
         )
         # Epic, seen by smart-fetch: a bare 400 now and then for a client it accepted before.
-        error.resumable = self._once_accepted and response.status_code == 400
+        error.resumable = self._once_accepted and response.status_code == 400 and code != "invalid_scope"
         return error
 
 
@@ -306,6 +306,13 @@ class SmartBackendServices(TokenAuth):
         return self._jku
 
     def _fetch(self, session: Session) -> Token:
+        token = self._signed(session)
+        missing = sorted(set(self._asked().split()) - set(token.scope.split())) if token.scope else []
+        if missing:
+            self._on_event(Warned(f"the server grants less than was asked: not {', '.join(missing)}"))
+        return token
+
+    def _signed(self, session: Session) -> Token:
         key = self.private_key()
         url = self.token_url or self._discover(session)
         try:
@@ -327,19 +334,24 @@ class SmartBackendServices(TokenAuth):
         offset = (date - now_utc()).total_seconds() if date else 0.0
         if abs(offset - self._offset_s) > SKEW_WORTH_CORRECTING_S:
             self._offset_s, self._skew_found = offset, True
-        return super()._refused(response)
+        error = super()._refused(response)
+        if error.said == "invalid_scope":
+            error.said = f"invalid_scope: {self._asked()[:300]}"
+        return error
 
     def _request(self, url: str, key: RSAKey | ECKey) -> tuple[str, dict[str, str], bytes]:
         form = {
             "grant_type": "client_credentials",
-            "scope": self._scope or self._scopes(),
+            "scope": self._asked(),
             "client_assertion_type": ASSERTION,
             "client_assertion": self._assertion(url, key),
         }
         headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
         return url, headers, urlencode(form).encode()
 
-    def _scopes(self) -> str:
+    def _asked(self) -> str:
+        if self._scope:
+            return self._scope
         return " ".join(f"system/{name}.{self._read_suffix}" for name in self._types or ("*",))
 
     def _assertion(self, url: str, key: RSAKey | ECKey) -> str:

@@ -86,8 +86,12 @@ def _held(
         return f"the server reports {serious[0]}"
     if "_since" in ignored:
         return "the server ignored _since"
-    if request.since is None and not any(item.resources for item in receipts if item.kind == "output"):
+    total = sum(item.resources for item in receipts if item.kind == "output")
+    expected = server.policy.expected_resources
+    if total == 0 and (request.since is None or expected):
         return "the export is empty"
+    if expected and total < expected * server.policy.collapse_floor:
+        return f"the export collapsed: {total:,} resources where {expected:,} were expected"
     return reason_to_hold(manifest.transaction_time, now=now)
 
 

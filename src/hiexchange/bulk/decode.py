@@ -20,6 +20,10 @@ class Broken(Exception):
     """The body cannot be decoded to its end; the text says why."""
 
 
+class NotOffered(Broken):
+    """A coding that cannot be undone here; the plain body may be had by asking for identity."""
+
+
 def _new_inflater() -> Any:
     try:
         from isal import isal_zlib
@@ -34,6 +38,11 @@ class Gunzip:
     def __init__(self) -> None:
         self._inflater = _new_inflater()
         self._fresh = True
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the last member is complete."""
+        return self._fresh
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield decoded pieces.
@@ -103,7 +112,7 @@ class BodyDecoder:
         self.declared = [coding for coding in codings if coding != "identity"]
         unknown = [coding for coding in self.declared if coding not in ("gzip", "x-gzip", "deflate")]
         if unknown:
-            raise Broken(f"content encoding {unknown[0][:20]!r} was not offered")
+            raise NotOffered(f"content encoding {unknown[0][:20]!r} was not offered")
         self.notes: list[str] = []
         self.layers = 0
         self._stages: list[Gunzip | Inflate] | None = None
@@ -136,6 +145,12 @@ class BodyDecoder:
             return
         for stage in self._stages:
             stage.finish()
+
+    @property
+    def whole(self) -> bool:
+        """Whether a gzip body has been decoded up to and including a trailer."""
+        stages = self._stages or []
+        return bool(stages) and all(isinstance(stage, Gunzip) and stage.at_end for stage in stages)
 
     def _choose(self) -> None:
         stages: list[Gunzip | Inflate] = []

@@ -10,13 +10,13 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hiexchange._files import sha256_text, storage_errors
 from hiexchange._http import NoAnswer, Response, Session, now_utc, redact, retry_after, shut_down
-from hiexchange.bulk.decode import Broken
+from hiexchange.bulk.decode import Broken, NotOffered
 from hiexchange.bulk.governor import Governor
 from hiexchange.bulk.journal import Journal
 from hiexchange.bulk.log import ExportLog
@@ -51,6 +51,11 @@ class Again(Exception):
 class GiveUp(Exception):
     """This file cannot be had; the others go on."""
 
+    def __init__(self, reason: str, *, kind: str = "absent") -> None:
+        super().__init__(reason)
+        self.kind = kind
+        """absent, integrity or exhausted."""
+
 
 @dataclass(slots=True)
 class Tries:
@@ -61,6 +66,7 @@ class Tries:
     absent: int = 0
     absent_since: float = 0.0
     without_token: bool = False
+    identity: bool = False
 
 
 @dataclass(slots=True)
@@ -174,7 +180,7 @@ class Downloads:
                 tries.attempts += 0 if again.free else 1
                 tries.bodies += again.body
                 if tries.attempts >= policy.file_attempts or tries.bodies >= policy.body_attempts:
-                    return self._give_up(file, again.reason)
+                    return self._give_up(file, again.reason, "integrity" if again.body else "absent")
                 delay = self._backoff(tries.attempts) if again.wait_s is None else again.wait_s
                 self.report(FileRetried(file.file, again.reason, delay))
                 self.log.write(
@@ -188,14 +194,14 @@ class Downloads:
                 if self.session.wait(delay):
                     raise Stopped from None
             except GiveUp as error:
-                return self._give_up(file, str(error))
+                return self._give_up(file, str(error), error.kind)
 
     def _backoff(self, attempt: int) -> float:
         policy = self.session.policy
         longest = min(policy.backoff_max_s, policy.backoff_min_s * 2.0 ** max(0, attempt - 1))
         return longest * random.uniform(0.5, 1.0)
 
-    def _give_up(self, file: PlannedFile, reason: str) -> None:
+    def _give_up(self, file: PlannedFile, reason: str, kind: str) -> None:
         if reason == EXPIRED:
             with self._lock:
                 self.expired.append(file)
@@ -206,7 +212,7 @@ class Downloads:
             self.report(Warned(f"{file.file} could not be fetched: {reason}"))
             if self.preset.error_entries_may_404:
                 return
-        self.journal.write("file_failed", file=file.file, reason=reason)
+        self.journal.write("file_failed", file=file.file, reason=reason, kind=kind)
 
     def _attempt(self, file: PlannedFile, tries: Tries, number: int) -> None:
         part = self.folder / f"{file.file}.part"
@@ -230,6 +236,11 @@ class Downloads:
                 if error.fatal:
                     raise
                 raise Again(error.what, body=False) from None
+            except NotOffered as error:
+                if tries.identity:
+                    raise GiveUp(str(error)) from None
+                tries.identity = True
+                raise Again(str(error), wait_s=0.0) from None
             except Broken as error:
                 part.unlink(missing_ok=True)
                 if "stall" in str(error):
@@ -264,8 +275,11 @@ class Downloads:
         if self.preset.download_quota and (
             self.journal.state.downloads.get(file.file, 0) >= self.preset.download_quota
         ):
-            raise GiveUp(f"it was downloaded {self.preset.download_quota} times, which is all the server allows")
-        return self.session.send("GET", file.item.url, token=token, headers=HEADERS, stream=True)
+            raise GiveUp(
+                f"it was downloaded {self.preset.download_quota} times, all the server allows", kind="exhausted"
+            )
+        headers = {**HEADERS, "Accept-Encoding": "identity"} if tries.identity else HEADERS
+        return self.session.send("GET", file.item.url, token=token, headers=headers, stream=True)
 
     def _token_for(self, file: PlannedFile) -> bool:
         """Decide about the token: never where the manifest says it is not needed."""
@@ -298,7 +312,7 @@ class Downloads:
             self.report(Warned(f"{file.file}: storage refused the token, fetched without it"))
             raise Again("storage refused the token", wait_s=0.0, free=True)
         if status == 500 and "maximum number" in text:
-            raise GiveUp("the server hands out no more downloads of it")
+            raise GiveUp("the server hands out no more downloads of it", kind="exhausted")
         if status in RETRY_CODES:
             raise Again(f"HTTP {status}")
         if status == 206:
@@ -400,8 +414,3 @@ class Downloads:
             newest=check.newest,
             oldest=check.oldest,
         )
-
-
-def with_urls(files: Iterable[PlannedFile], fresh: Mapping[str, OutputFile]) -> list[PlannedFile]:
-    """Return the files with renewed links; those without one are left out."""
-    return [replace(file, item=replace(file.item, url=fresh[file.file].url)) for file in files if file.file in fresh]

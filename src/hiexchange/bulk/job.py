@@ -20,12 +20,12 @@ from hiexchange._http import Auth, NoAnswer, Policy, Session, now_utc, redact
 from hiexchange.bulk import assemble
 from hiexchange.bulk.answers import read_object
 from hiexchange.bulk.attachments import AttachmentReceipt, fetch_attachments
-from hiexchange.bulk.download import Downloads, with_urls
+from hiexchange.bulk.download import Downloads
 from hiexchange.bulk.journal import Journal
 from hiexchange.bulk.kickoff import KickOffPhase
 from hiexchange.bulk.log import ExportLog
 from hiexchange.bulk.manifest import Manifest, join_pages, parse_manifest
-from hiexchange.bulk.plan import PlannedFile, plan_files, renewed_urls
+from hiexchange.bulk.plan import PlannedFile, plan_files, renew, renewed_urls
 from hiexchange.bulk.polling import FATAL, Page, Poller, fetch_next, poll_rules
 from hiexchange.bulk.protocol import PollRules
 from hiexchange.bulk.rejects import Rejects
@@ -35,7 +35,9 @@ from hiexchange.bulk.watermark import WatermarkStore
 from hiexchange.errors import (
     ConfigError,
     ExportError,
+    FileExhausted,
     HIExchangeError,
+    IntegrityError,
     JobExpired,
     JobFailed,
     JobMismatch,
@@ -48,6 +50,7 @@ from hiexchange.servers import Server
 
 VERSION = 1
 RENEWALS = 3
+MAX_PAGES = 10_000
 GONE = {200, 202, 204, 404, 410}
 
 
@@ -197,8 +200,8 @@ class ExportJob:
                 self._download(workers)
             result = self._result()
             accepted = self.server.policy.accept_partial if accept_partial is None else accept_partial
-            if result.failed and not accepted:
-                raise _partial(result)
+            if result.partial and not accepted:
+                raise _partial(result, self.journal.state.failure_kinds)
             if self.journal.state.phase == "complete":
                 assemble.write_receipt(self.folder, result)
                 self.journal.write("downloaded", partial=result.partial)
@@ -317,9 +320,15 @@ class ExportJob:
         with self._event_lock:
             self._on_event(event)
 
+    def _report_and_keep(self, event: Event) -> None:
+        """Report; a warning also stays with the job, for the result."""
+        if isinstance(event, Warned):
+            self.journal.write("warned", sync=False, message=event.message)
+        self._report(event)
+
     def _connect(self) -> Session:
         if self._session is None:
-            self._session = self.server.connect(types=self.request.types, on_event=self._report)
+            self._session = self.server.connect(types=self.request.types, on_event=self._report_and_keep)
         return self._session
 
     @contextmanager
@@ -351,7 +360,7 @@ class ExportJob:
             self.request,
             self.server.preset,
             journal=self.journal,
-            report=self._report,
+            report=self._report_and_keep,
             log=self.log,
         )
         accepted = phase.run()
@@ -444,6 +453,7 @@ class ExportJob:
 
     def _download(self, workers: int | None) -> None:
         planned, warnings = plan_files(self._pages())
+        planned = renew(planned, self.journal.state.urls)
         for text in warnings:
             self._report(Warned(text))
         done = self.journal.state.files
@@ -469,8 +479,15 @@ class ExportJob:
             missing = self._renewed(expired)
             if not missing:
                 break
-        for file in downloads.expired or expired:
+        self._expired(expired)
+
+    def _expired(self, files: list[PlannedFile]) -> None:
+        """Give up on links that could not be renewed; with nothing to show for it the job is over."""
+        for file in files:
             self.journal.write("file_failed", file=file.file, reason="the link has expired")
+        if not self.journal.state.files:
+            self.journal.write("failed", kind="JobExpired", reason="every link has expired")
+            self._raise_if_over()
 
     def _renewed(self, expired: list[PlannedFile]) -> list[PlannedFile]:
         """Ask for the manifest again: servers may renew links. Same links again are no renewal."""
@@ -484,9 +501,16 @@ class ExportJob:
             self._report(Warned(f"the links cannot be renewed: {error.what}"))
             return []
         fresh = [self._parse(page) for page in pages]
-        renewed = with_urls(expired, renewed_urls(expired, fresh))
+        for manifest in fresh:  # grows while it is walked: linked pages have files too
+            for url in manifest.links[: MAX_PAGES - len(fresh)]:
+                self._connect().permit(url, token=False)
+                fresh.append(self._parse(fetch_next(self._connect(), url)))
         old = {file.file: file.item.url for file in expired}
-        return [file for file in renewed if file.item.url != old[file.file]]
+        found = renewed_urls(expired, fresh)
+        urls = {name: item.url for name, item in found.items() if item.url != old[name]}
+        if urls:
+            self.journal.write("renewed", urls=urls)
+        return renew([file for file in expired if file.file in urls], urls)
 
     def _result(self) -> ExportResult:
         return assemble.result(self.folder, self.journal.state, self._pages(), self.server, self.request, now=now_utc())
@@ -580,8 +604,29 @@ def read_status(folder: str | Path) -> JobStatus:
     )
 
 
-def _partial(result: ExportResult) -> PartialExport:
+def _partial(result: ExportResult, kinds: Mapping[str, str]) -> ExportError:
+    """Build the error of a partial result: of one kind where every failed file has it."""
+    if not result.failed:
+        return PartialExport(
+            "the server reports errors of its own",
+            result=result,
+            where=str(result.folder),
+            said=", ".join(f"{count:,} x {name}" for name, count in result.outcomes.items()),
+            hint="look into outcome/; --accept-partial takes what is there",
+            resumable=False,
+        )
     name, reason = next(iter(result.failed.items()))
+    only = {kinds.get(file, "absent") for file in result.failed}
+    single = {"integrity": IntegrityError, "exhausted": FileExhausted}.get(only.pop() if len(only) == 1 else "")
+    if single is not None:
+        return single(
+            f"{len(result.failed):,} files could not be proved whole"
+            if single is IntegrityError
+            else f"{len(result.failed):,} files are not handed out any more",
+            where=f"{result.folder} {name}",
+            said=reason,
+            hint="`hiexchange export resume` tries again; --accept-partial takes what is there",
+        )
     count = len(result.failed)
     return PartialExport(
         f"{count:,} of {len(result.receipts) + count:,} files could not be had",

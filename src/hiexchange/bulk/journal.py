@@ -94,6 +94,9 @@ class JobState:
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Receipt of every verified file, by its path in the folder."""
     failed: dict[str, str] = field(default_factory=dict)
+    failure_kinds: dict[str, str] = field(default_factory=dict)
+    urls: dict[str, str] = field(default_factory=dict)
+    """Renewed links, by file."""
     attempts: dict[str, int] = field(default_factory=dict)
     downloads: dict[str, int] = field(default_factory=dict)
     """Downloads that ran to the end, whether or not the content was right: some servers count them."""
@@ -148,6 +151,11 @@ def _verified(state: JobState, entry: Entry) -> None:
 
 def _file_failed(state: JobState, entry: Entry) -> None:
     state.failed[entry.data["file"]] = entry.data["reason"]
+    state.failure_kinds[entry.data["file"]] = entry.data.get("kind", "absent")
+
+
+def _renewed(state: JobState, entry: Entry) -> None:
+    state.urls.update(entry.data["urls"])
 
 
 def _job_failed(state: JobState, entry: Entry) -> None:
@@ -189,6 +197,7 @@ _STEPS: dict[str, Callable[[JobState, Entry], None]] = {
     "verified": _verified,
     "file_failed": _file_failed,
     "forgotten": _forget,
+    "renewed": _renewed,
     "downloaded": _phase("downloaded"),
     "ingested": _phase("ingested"),
     "watermark": _watermark,

@@ -109,7 +109,6 @@ class KickOffPhase:
             return self._adopted(found)
         if self.preset.adopt == "none":
             text = "possible_orphan: a kick-off may have been accepted unseen; it is sent again"
-            self.journal.write("warned", message=text)
             self.report(Warned(text))
         if self.preset.adopt != "429_content_location":
             self._lost_at = None

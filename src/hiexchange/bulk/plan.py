@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hiexchange.bulk.manifest import Manifest, OutputFile
 
@@ -30,18 +30,25 @@ def plan_files(pages: Iterable[Manifest]) -> tuple[list[PlannedFile], list[str]]
     counters: Counter[tuple[str, str]] = Counter()
     seen: dict[str, PlannedFile] = {}
     planned: list[PlannedFile] = []
+    # The SMART server gives a bare file name where others give a URL: names are what both have.
+    names: set[str] = set()
+    continued: set[str] = set()
     warnings: list[str] = []
     for page in pages:
         for item in page.files():
             if item.url in seen:
                 warnings.append(f"{seen[item.url].file} is listed more than once; it is fetched once")
                 continue
+            names.add(item.url.split("?", 1)[0].rsplit("/", 1)[-1])
+            if item.continues_in:
+                continued.add(item.continues_in.rsplit("/", 1)[-1])
             name = item.type or UNTYPED[item.kind]
             folder = "organized" if item.kind == "output" and item.type is None else item.kind
             counters[item.kind, name] += 1
             file = f"{folder}/{name}.{counters[item.kind, name]:05}.ndjson"
             seen[item.url] = PlannedFile(file, item, page.requires_access_token)
             planned.append(seen[item.url])
+    warnings += [f"a block goes on in a file that is not listed: {name[:80]}" for name in sorted(continued - names)]
     return planned, list(dict.fromkeys(warnings))
 
 
@@ -64,3 +71,10 @@ def renewed_urls(planned: Iterable[PlannedFile], fresh: Iterable[Manifest]) -> M
         if fresh_item is not None:
             found[file.file] = fresh_item
     return found
+
+
+def renew(planned: Iterable[PlannedFile], urls: Mapping[str, str]) -> list[PlannedFile]:
+    """Return the files with the links in ``urls``, those that have one there."""
+    return [
+        replace(file, item=replace(file.item, url=urls[file.file])) if file.file in urls else file for file in planned
+    ]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from hiexchange._files import storage_errors
-from hiexchange._http import Policy, Response, raw_body
+from hiexchange._http import NoAnswer, Policy, Response, raw_body
 from hiexchange.bulk.decode import BodyDecoder, Broken
 from hiexchange.bulk.lines import LineCheck
 from hiexchange.bulk.manifest import OutputFile
@@ -36,6 +36,7 @@ class Body:
     stored_bytes: int = 0
     sha256: str = ""
     plain_sha256: str = ""
+    length_lied: bool = False
     complete: bool = False
     """The bytes ran to the end the sender meant; only the content can still be wrong."""
     verified: list[str] = field(default_factory=list)
@@ -100,7 +101,8 @@ def receive(
     body.plain_sha256 = plain_digest.hexdigest() if plain_digest else ""
     body.notes += [*decoder.notes, *sorted(body.check.notes)]
     body.complete = True
-    if "content-length" in response.headers or "chunked" in response.headers.get("transfer-encoding", "").lower():
+    chunked = "chunked" in response.headers.get("transfer-encoding", "").lower()
+    if not body.length_lied and ("content-length" in response.headers or chunked):
         body.verified.append("transport")
     if decoder.layers:
         body.verified.append("gzip")
@@ -111,7 +113,7 @@ def _decoded(
     response: Response, decoder: BodyDecoder, body: Body, policy: Policy, stopped: Callable[[], bool]
 ) -> Iterator[bytes]:
     meter = Meter(policy)
-    for raw in raw_body(response):
+    for raw in _until_cut(response, decoder, body):
         if stopped():
             raise Stopped
         body.wire_bytes += len(raw)
@@ -126,6 +128,17 @@ def _decoded(
     for piece in decoder.finish():
         body.plain_bytes += len(piece)
         yield piece
+
+
+def _until_cut(response: Response, decoder: BodyDecoder, body: Body) -> Iterator[bytes]:
+    """Yield raw bytes; a gzip body that ended with its trailer is whole whatever Content-Length said."""
+    try:
+        yield from raw_body(response)
+    except NoAnswer:
+        if not (decoder.whole and body.wire_bytes < int(response.headers.get("content-length") or 0)):
+            raise
+        body.notes.append("Content-Length is not that of the body; the gzip trailer is")
+        body.length_lied = True
 
 
 def _write(file: IO[bytes], data: bytes) -> None:

@@ -7,7 +7,9 @@ and may change the answer. The numbers are those of docs/bulk-export.md. Modules
 
 from __future__ import annotations
 
+import functools
 import importlib
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -128,3 +130,27 @@ def find(wanted: Iterable[int | str | Hook]) -> list[Fault]:
         # A number alone means its first, plainest variant.
         found.append(matches[0])
     return found
+
+
+def edit_manifest(change: Callable[[Exchange, dict[str, Any]], None]) -> Hook:
+    """Make a hook that changes every complete manifest page before it is sent."""
+
+    @functools.wraps(change)
+    def hook(exchange: Exchange, reply: Reply) -> Reply:
+        if exchange.kind not in ("status", "page") or reply.status != 200 or not reply.body.startswith(b"{"):
+            return reply
+        manifest = json.loads(reply.body)
+        change(exchange, manifest)
+        return reply.change(body=json.dumps(manifest).encode())
+
+    return hook
+
+
+def first_file(exchange: Exchange) -> bool:
+    """Say whether this is the first try at the first file of a job."""
+    return exchange.kind == "file" and exchange.path.endswith("/0.ndjson") and exchange.times == 1
+
+
+def always_file(exchange: Exchange) -> bool:
+    """Say whether this is any try at the first file of a job."""
+    return exchange.kind == "file" and exchange.path.endswith("/0.ndjson")

@@ -13,6 +13,7 @@ import base64
 import json
 import secrets
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -68,6 +69,7 @@ class BulkServer:
         host: str = "127.0.0.1",
         port: int = 0,
         algorithm: str = "ES384",
+        tls: tuple[str, str] | None = None,
     ) -> None:
         """Read the folder's file names; the socket is opened on entering.
 
@@ -82,6 +84,7 @@ class BulkServer:
             host: Address to listen on.
             port: Port; 0 takes a free one.
             algorithm: ES384 or RS384, for the client's key.
+            tls: Certificate and key files, to answer https.
         """
         self.auth, self.gzip, self.polls, self.manifest_pages = auth, gzip, polls, manifest_pages
         self.faults: list[Fault] = find(faults)
@@ -90,6 +93,10 @@ class BulkServer:
         self.jobs: dict[str, Job] = {}
         self.tokens: set[str] = set()
         self.lifetime_s = LIFETIME_S
+        self.ignored: set[str] = set()
+        """Parameters this server pays no attention to."""
+        self.extra: dict[str, bytes] = {}
+        """Further files by name, served under ``/extra/``; the token is asked for as for data files."""
         self.transaction_time = datetime.now(UTC).isoformat(timespec="milliseconds")
         self.client_id = "client-" + secrets.token_hex(4)
         self.client_secret = secrets.token_urlsafe(16)
@@ -98,8 +105,11 @@ class BulkServer:
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._host, self._port = host, port
+        self._tls = tls
         self._http: ThreadingHTTPServer | None = None
         self._thread: threading.Thread | None = None
+        for known in self.faults:
+            known.hook(Exchange("setup", "", "", "", {}, 0, 0, "", self), Reply())
 
     def _make_key(self, algorithm: str) -> None:
         parameters = KeyParameters(kid="loopback", alg=algorithm, use="sig")
@@ -131,6 +141,10 @@ class BulkServer:
             owner = server
 
         self._http = _Listener((self._host, self._port), Handler)
+        if self._tls is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*self._tls)
+            self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
         self._thread = threading.Thread(
             target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, name="bulk-server", daemon=True
         )
@@ -148,7 +162,7 @@ class BulkServer:
     def origin(self) -> str:
         """Scheme, host and port."""
         assert self._http is not None, "the server is not running"
-        return f"http://{self._host}:{self._http.server_address[1]}"
+        return f"{'https' if self._tls else 'http'}://{self._host}:{self._http.server_address[1]}"
 
     @property
     def url(self) -> str:
@@ -182,9 +196,14 @@ class BulkServer:
     def _route(self, method: str, path: str) -> tuple[str, Job | None, OutputSlice | None]:
         if path in ("/fhir/.well-known/smart-configuration", "/fhir/metadata", "/token", "/auth/token"):
             return {"smart-configuration": "smart"}.get(path.rsplit("/", 1)[1], path.rsplit("/", 1)[1]), None, None
+        if path == "/fhir/jobs":
+            return "jobs", None, None
+        if path.startswith("/extra/"):
+            return "extra", None, None
         if path.startswith("/fhir") and path.endswith("/$export"):
             return "kickoff", None, None
-        pieces = path.strip("/").split("/")
+        # A status URL under another path prefix is the same job's.
+        pieces = path.removeprefix("/fhir").removeprefix("/elsewhere").strip("/").split("/")
         job = self.jobs.get(pieces[1]) if len(pieces) > 1 else None
         if pieces[0] == "jobs" and len(pieces) == 2:
             return ("delete" if method == "DELETE" else "status"), job, None
@@ -210,6 +229,11 @@ class BulkServer:
             return Reply(401, (("Content-Type", "text/plain"), ("WWW-Authenticate", "Bearer")), b"Unauthorized")
         if kind == "kickoff":
             return self._kick_off(exchange, body)
+        if kind == "jobs":
+            return self._listed()
+        if kind == "extra":
+            found = self.extra.get(exchange.path.rsplit("/", 1)[1])
+            return outcome(404, "not-found") if found is None else ndjson_reply(found)
         if exchange.job is None or exchange.job.deleted:
             return outcome(404, "not-found")
         if kind == "delete":
@@ -218,10 +242,10 @@ class BulkServer:
         if kind == "status":
             return self._status(exchange.job)
         if kind == "page":
-            return self._page(exchange.job, int(exchange.path.rsplit("/", 1)[1]))
+            return self.manifest_page(exchange.job, int(exchange.path.rsplit("/", 1)[1]))
         if exchange.file is None:
             return outcome(404, "not-found")
-        return Reply(200, (("Content-Type", "application/fhir+ndjson"),), exchange.file.read())
+        return ndjson_reply(exchange.file.read())
 
     # Tokens -----------------------------------------------------------------------------------
 
@@ -315,6 +339,8 @@ class BulkServer:
         if "respond-async" not in exchange.headers.get("prefer", ""):
             return outcome(400, "invalid", "Prefer must be respond-async")
         params = _parameters(exchange.method, exchange.query, body)
+        asked = exchange.path + (f"?{exchange.query}" if exchange.query else "")
+        params = {name: values for name, values in params.items() if name not in self.ignored}
         unknown = [name for name in params.get("_type", ()) if name not in self.store.types]
         if unknown:
             return outcome(400, "invalid", "_type: unknown resource type")
@@ -334,19 +360,40 @@ class BulkServer:
             files = self.store.select(selection, identity)
         except KeyError:
             return outcome(404, "not-found", "the group is not known")
-        job = Job(identity, selection, files, request_url=f"{self.origin}{exchange.path}", params=params)
+        job = Job(identity, selection, files, request_url=f"{self.origin}{asked}", params=params)
         with self._lock:
             self.jobs[identity] = job
         return outcome(202, "informational").with_header("Content-Location", f"{self.origin}/jobs/{identity}")
+
+    def _listed(self) -> Reply:
+        """List the jobs as BCDA does: a Bundle of Tasks."""
+        tasks = [
+            {
+                "resourceType": "Task",
+                "identifier": [{"use": "official", "value": job.id}],
+                "status": "in-progress" if job.polls <= self.polls else "completed",
+                "executionPeriod": {"start": job.begun},
+                "input": [{"type": {"text": "BULK FHIR Export"}, "valueString": f"GET {job.request_url}"}],
+            }
+            for job in self.jobs.values()
+            if not job.deleted
+        ]
+        return _json({"resourceType": "Bundle", "type": "searchset", "entry": [{"resource": task} for task in tasks]})
+
+    def revoke_tokens(self) -> None:
+        """Forget every token issued so far."""
+        with self._lock:
+            self.tokens.clear()
 
     def _status(self, job: Job) -> Reply:
         job.polls += 1
         if job.polls <= self.polls:
             done = round(100 * (job.polls - 1) / max(1, self.polls))
             return Reply(202, (("X-Progress", f"{done}% complete"),))
-        return self._page(job, 1)
+        return self.manifest_page(job, 1)
 
-    def _page(self, job: Job, number: int) -> Reply:
+    def manifest_page(self, job: Job, number: int) -> Reply:
+        """Return one page of a job's manifest, as an honest server gives it."""
         size = -(-len(job.files) // self.manifest_pages) or 1
         start = (number - 1) * size
         entries = [self.entry(job, index) for index in range(start, min(start + size, len(job.files)))]
@@ -459,6 +506,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
         else:
             self.connection.shutdown(socket.SHUT_RDWR)
+
+
+def ndjson_reply(data: bytes) -> Reply:
+    """Return a reply with NDJSON."""
+    return Reply(200, (("Content-Type", "application/fhir+ndjson"),), data)
 
 
 def gzip_bytes(data: bytes) -> bytes:

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,7 @@ class Job:
     polls: int = 0
     deleted: bool = False
     request_url: str = ""
+    begun: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
     params: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
