@@ -32,7 +32,7 @@ def work(home: Path, part: int) -> None:
     events, attribution = read(home / f"events-{part}.arrow"), read(home / "attribution.arrow")
     routing = route(events, attribution, read(home / "links.arrow"), subscriptions, known_at=NOW)
     # Failures here are kills: what they left in doubt is settled at once, not after a backoff.
-    retry = RetryPolicy(first_s=0, breaker_failures=1000)
+    retry = RetryPolicy(first_s=0, breaker_failures=1000, max_attempts=1000)
     with Outbox(home / "outbox.sqlite", base=home, retry=retry) as outbox:
         outbox.deliver(routing, now=NOW + timedelta(minutes=part), persons=read(home / "persons.arrow"))
 

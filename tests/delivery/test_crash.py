@@ -243,6 +243,8 @@ def test_nothing_is_lost_or_sent_twice_by_two_hundred_kills(exchange, tmp_path):
                     typical_s = 0.7 * typical_s + 0.3 * (time.monotonic() - started)
                 part += 1
                 assert time.monotonic() - began < 900, f"only {killed} kills in 15 minutes"
+                if part % 25 == 0:
+                    print(f"{part} runs, {killed} kills, {time.monotonic() - began:.0f} s")
             for _ in range(2):  # once to end the day, once to find nothing to do
                 victim.start(WHOLE_DAY)
                 assert victim.wait() == 0

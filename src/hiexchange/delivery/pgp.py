@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 from hiexchange.delivery.channel import ChannelSpec
 from hiexchange.errors import ConfigError, MissingExtra
 
 
-def encrypt(payload: bytes, spec: ChannelSpec) -> bytes:
-    """Return ``payload`` encrypted, binary OpenPGP.
+def encrypt(payload: bytes, spec: ChannelSpec, at: datetime) -> bytes:
+    """Return ``payload`` encrypted, binary OpenPGP; ``at`` is when the certificate must be in force.
 
     Raises:
         ConfigError: The certificate is missing, unreadable, expired, revoked or cannot encrypt:
@@ -27,13 +28,15 @@ def encrypt(payload: bytes, spec: ChannelSpec) -> bytes:
         raise ConfigError(
             f"the OpenPGP certificate of {spec.key} cannot be read: {type(error).__name__}", where=str(path)
         ) from None
-    if certificate.is_revoked:
-        raise ConfigError(f"the OpenPGP certificate of {spec.key} is revoked", where=str(path))
+    # pysequoia 0.1.35 encrypts to expired and revoked certificates without a word.
+    ends = certificate.expiration
+    if certificate.is_revoked or (ends is not None and ends <= at):
+        raise ConfigError(
+            f"the OpenPGP certificate of {spec.key} {'is revoked' if certificate.is_revoked else 'has expired'}",
+            where=str(path),
+            hint="ask the subscriber for a new one",
+        )
     try:
         return bytes(pysequoia.encrypt(payload, recipients=[certificate], armor=False))
-    except Exception:  # pysequoia raises bare Exceptions: expired, or no key that can encrypt
-        raise ConfigError(
-            f"the OpenPGP certificate of {spec.key} cannot encrypt",
-            where=str(path),
-            hint="it has expired, or has no encryption key: ask the subscriber for a new one",
-        ) from None
+    except Exception:  # pysequoia raises bare Exceptions: the certificate has no key that can encrypt
+        raise ConfigError(f"the OpenPGP certificate of {spec.key} cannot encrypt", where=str(path)) from None

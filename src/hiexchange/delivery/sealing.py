@@ -371,7 +371,7 @@ def write_batch(store: Store, spec: ChannelSpec, batch: SealedBatch, seal: Seal)
         from hiexchange.delivery.pgp import encrypt
 
         # OpenPGP output is random: encrypted once, here, and the ciphertext is what every attempt sends.
-        payload, suffix, content_type = encrypt(payload, spec), f"{suffix}.pgp", "application/pgp-encrypted"
+        payload, suffix, content_type = encrypt(payload, spec, seal.at), f"{suffix}.pgp", "application/pgp-encrypted"
     digest = hashlib.sha256(payload or b"").hexdigest()
     name = f"{spec.subscriber_id}_{spec.channel_id}_{seal.sequence:06d}.{suffix}"
     single = form.message and spec.carries_messages and batch.items

@@ -31,8 +31,12 @@ class SQLiteStore:
 
     skip_locked = ""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, busy_s: float = BUSY_S) -> None:
         """Open or create the ledger (mode 600) and prove that it is whole.
+
+        Args:
+            path: The file; a ``-wal`` and a ``-shm`` file beside it belong to it.
+            busy_s: How long to wait for another process's transaction.
 
         Raises:
             DeliveryError: The file is no ledger, is corrupt, or of another layout (HX-610).
@@ -46,7 +50,7 @@ class SQLiteStore:
             # Created before SQLite opens it, so that it is private from its first byte.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, PRIVATE))
         with _sqlite_errors(self.path):
-            self._connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+            self._connection = sqlite3.connect(self.path, timeout=busy_s, isolation_level=None, check_same_thread=False)
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=FULL")
             self._connection.execute("PRAGMA cache_size=-65536")
@@ -152,7 +156,7 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
             ) from error
         if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise DeliveryError(
-                f"the ledger was locked by another process for {BUSY_S:.0f} seconds",
+                "the ledger stayed locked by another process",
                 where=str(path),
                 hint="let the other process end, then run the same command again",
                 code="HX-611",
