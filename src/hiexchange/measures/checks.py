@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from hiexchange.measures.bundle import SCORINGS, Codes, Content, Group
-from hiexchange.measures.cql import operators, query, retrieve, structured
+from hiexchange.measures.cql import operators, query, references, retrieve, structured
 from hiexchange.measures.cql.compiler import BUILDERS
 from hiexchange.measures.cql.library import Library, walk
 
 # Importing the modules above registers their builders.
-_LOADED = (operators, query, retrieve, structured)
+_LOADED = (operators, query, references, retrieve, structured)
 
 SPECIFIERS = {
     "NamedTypeSpecifier", "IntervalTypeSpecifier", "ListTypeSpecifier", "ChoiceTypeSpecifier", "TupleTypeSpecifier",
@@ -26,6 +26,8 @@ SPECIFIERS = {
     "DateFilterElement", "OtherFilterElement", "TupleElementDefinition", "OperandDef",
 }  # fmt: skip
 PERIOD = "Measurement Period"
+TRANSLATOR = "translator-error"
+"""What a translator could not resolve is an error for the subjects who need it; accepted, it is null."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,11 @@ def refused(findings: Iterable[Finding], accept: frozenset[str]) -> list[Finding
 
 def accepted(findings: Iterable[Finding], accept: frozenset[str]) -> tuple[str, ...]:
     """Return the errors that were accepted, as ``code:where``, sorted."""
+    findings = list(findings)
     stopped = set(refused(findings, accept))
-    return tuple(sorted({f.key for f in findings if f.severity == "error" and f not in stopped}))
+    taken = {f.key for f in findings if f.severity == "error" and f not in stopped}
+    taken |= {f.key for f in findings if f.code == TRANSLATOR and {f.code, f.key, "all"} & accept}
+    return tuple(sorted(taken))
 
 
 def _libraries(content: Content, main: Library | None) -> Iterator[Finding]:
@@ -116,7 +121,7 @@ def _includes(content: Content, libraries: list[Library]) -> Iterator[Finding]:
 def _elm(libraries: list[Library]) -> Iterator[Finding]:
     for elm in libraries:
         for locator, message in elm.errors:
-            yield Finding("warning", "translator-error", f"{elm.id} {locator}".strip(), message[:200])
+            yield Finding("warning", TRANSLATOR, f"{elm.id} {locator}".strip(), message[:200])
         unknown = {
             kind
             for statement in [*elm.defines.values(), *(item for items in elm.functions.values() for item in items)]

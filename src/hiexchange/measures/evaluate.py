@@ -52,7 +52,7 @@ class Engine:
     def evaluate(self, subject: SubjectRows) -> list[list[rows.Row]]:
         """Return each measure's rows for one patient."""
         name, raw = subject
-        resources = [sources.decode(item) if isinstance(item, bytes) else item for item in raw]
+        resources: list[Any] = [sources.decode(item) if isinstance(item, bytes) else item for item in raw]
         s = Subject(self.context, resources)
         return [self._measure(at, compiled, name, s) for at, compiled in enumerate(self.compiled)]
 
@@ -149,8 +149,8 @@ def _evaluated(job: Job, people: Iterable[SubjectRows], processes: int) -> Itera
         for subject in people:
             yield engine.evaluate(subject)
         return
-    chunks = iter(lambda: list(itertools.islice(people_iterator, CHUNK)), [])
-    people_iterator = iter(people)
+    ahead = iter(people)
+    chunks = iter(lambda: list(itertools.islice(ahead, CHUNK)), [])
     with multiprocessing.get_context("spawn").Pool(processes, _start, (job,)) as pool:
         yield from itertools.chain.from_iterable(_bounded(pool, chunks, processes * 3))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,9 @@ class Measure:
                 hint="`hiexchange measure check` lists all; accept what is known with accept={...}",
             )
         self.accepted = checks.accepted(self.findings, self.accept)
+        if {checks.TRANSLATOR, "all"} & self.accept and self.library is not None:
+            self._shipped = {name: replace(elm, errors=()) for name, elm in self._shipped.items()}
+            self.library = self._shipped[self.library.id]
 
     @staticmethod
     def load(

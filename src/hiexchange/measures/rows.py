@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -108,7 +109,7 @@ class Gatherer:
     def batch(self) -> pa.RecordBatch:
         """Return the rows gathered since the last call as a batch."""
         rows, self.rows = self.rows, []
-        columns = dict(zip(VARYING, zip(*rows, strict=True), strict=True)) if rows else {name: () for name in VARYING}
+        columns = dict(zip(VARYING, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(VARYING, ())
         arrays = [
             pa.repeat(pa.scalar(self.constants[column.name], column.type), len(rows))
             if column.name in self.constants
@@ -135,7 +136,7 @@ class Gatherer:
         table = pa.ipc.open_file(pa.memory_map(self.path)).read_all()
         # The mapping keeps the content alive; Windows keeps the file until the process ends.
         with contextlib.suppress(OSError):
-            os.unlink(self.path)
+            Path(self.path).unlink()
         return table
 
 

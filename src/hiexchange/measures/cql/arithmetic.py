@@ -139,8 +139,7 @@ def multiply(a: Any, b: Any) -> Any:
     if a is None or b is None:
         return None
     if isinstance(a, t.Uncertainty) or isinstance(b, t.Uncertainty):
-        x, y = _spread(a), _spread(b)
-        products = [i * j for i in x for j in y]
+        products = [i * j for i in _spread(a) for j in _spread(b)]
         return _uncertain(min(products), max(products))
     if isinstance(a, Quantity) or isinstance(b, Quantity):
         x, y = _quantity(a), _quantity(b)

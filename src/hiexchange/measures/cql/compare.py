@@ -33,7 +33,7 @@ def order(a: Any, b: Any) -> int | None:
     if isinstance(a, Quantity) and isinstance(b, Quantity):
         return order_quantities(a, b)
     if (is_number(a) and is_number(b)) or (isinstance(a, str) and isinstance(b, str)):
-        return (a > b) - (a < b)
+        return int(a > b) - int(a < b)
     # A bare number meets a quantity of unit 1, as when Divide gave one.
     if isinstance(a, Quantity) and is_number(b):
         return order_quantities(a, Quantity(Decimal(b), "1"))
@@ -114,7 +114,7 @@ def equal(a: Any, b: Any) -> Truth:
     kind = type(a)
     if kind is str or kind is bool:
         return bool(a == b) if type(b) is kind or isinstance(b, str) else False
-    if isinstance(a, t.Temporal) or isinstance(a, t.Uncertainty | Quantity) or is_number(a):
+    if isinstance(a, t.Temporal | t.Uncertainty | Quantity) or is_number(a):
         return _equal_ordered(a, b)
     if isinstance(a, Code):
         return _all_equal_or_null((a.code, a.system, a.version, a.display), b, Code)

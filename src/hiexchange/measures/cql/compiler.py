@@ -241,13 +241,13 @@ class Compiler:
                 library=self.unit.library.name,
                 locator=node.get("locator"),
             )
-        if node.get("locator") in self.unit.library.error_locators:
-            return self._broken(node)
+        if kind == "Null" and self.unit.library.errors:
+            message = self.unit.library.error_at(node.get("locator"))
+            if message is not None:
+                return self._broken(message)
         return builder(self, node, scope)
 
-    def _broken(self, node: Node) -> Fn:
-        message = next((text for locator, text in self.unit.library.errors if locator == node["locator"]), "")
-
+    def _broken(self, message: str) -> Fn:
         def fail(s: Any, e: list[Any]) -> Any:
             raise EvaluationError(f"the translator could not compile this expression: {message[:120]}")
 

@@ -21,10 +21,8 @@ from hiexchange.measures.cql.values import (
     MIN_LONG,
     Code,
     Concept,
-    Interval,
     Quantity,
     Ratio,
-    ValueSet,
 )
 
 _TRUE = {"true", "t", "yes", "y", "1"}

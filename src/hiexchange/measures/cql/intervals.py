@@ -279,7 +279,7 @@ def collapse(intervals: Any, per: Quantity | None = None) -> Any:
         return None
     given = [item for item in intervals if item is not None and (item.start is not None and item.end is not None)]
     # Intervals with an unknown end cannot be placed; the specification leaves them out.
-    given.sort(key=cmp_to_key(lambda x, y: rank(x.start, y.start, None) or rank(x.end, y.end, None) or 0))
+    given.sort(key=cmp_to_key(_by_start))
     merged: list[Interval] = []
     for item in given:
         if merged and _joins(merged[-1], item, per):
@@ -289,6 +289,10 @@ def collapse(intervals: Any, per: Quantity | None = None) -> Any:
         else:
             merged.append(Interval(item.start, item.end, True, True))
     return merged
+
+
+def _by_start(a: Interval, b: Interval) -> int:
+    return rank(a.start, b.start, None) or rank(a.end, b.end, None) or 0
 
 
 def _joins(a: Interval, b: Interval, per: Quantity | None) -> bool:

@@ -7,8 +7,9 @@ be absent, and nothing here relies on them.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -52,12 +53,25 @@ class Library:
     """Version of the translator that wrote it, where it says so."""
     errors: tuple[tuple[str, str], ...] = ()
     """Errors the translator left in the text: (locator, message)."""
-    error_locators: frozenset[str] = field(default_factory=frozenset)
 
     @property
     def name(self) -> str:
         """Id and version, as in messages."""
         return f"{self.id}|{self.version}" if self.version else self.id
+
+    def error_at(self, locator: str | None) -> str | None:
+        """Return the translator's error that a node at ``locator`` stands for, or None.
+
+        A translator writes Null in place of what it could not resolve; the node's range encloses the error's.
+        """
+        span = _span(locator)
+        if span is None:
+            return None
+        for place, message in self.errors:
+            inner = _span(place)
+            if inner is not None and span[0] <= inner[0] and inner[1] <= span[1]:
+                return message
+        return None
 
 
 def read(data: bytes | str | Node) -> Library:
@@ -69,7 +83,7 @@ def read(data: bytes | str | Node) -> Library:
     raw = data if not isinstance(data, dict) else msgspec.json.encode(data)
     try:
         body = data if isinstance(data, dict) else msgspec.json.decode(data)
-        library = body["library"] if "library" in body else body
+        library = body.get("library", body)
         identifier = library["identifier"]
         name = identifier["id"]
     except (msgspec.DecodeError, KeyError, TypeError):
@@ -99,7 +113,6 @@ def read(data: bytes | str | Node) -> Library:
         functions=functions,
         translator=_translator(library),
         errors=errors,
-        error_locators=frozenset(locator for locator, _ in errors if locator),
     )
 
 
@@ -132,6 +145,17 @@ def _errors(library: Node) -> Iterator[tuple[str, str]]:
             lines = (item.get("startLine"), item.get("startChar"), item.get("endLine"), item.get("endChar"))
             locator = "{}:{}-{}:{}".format(*lines) if None not in lines else ""
             yield locator, str(item.get("message", ""))
+
+
+_LOCATOR = re.compile(r"^(\d+):(\d+)(?:-(\d+):(\d+))?$")
+
+
+def _span(locator: str | None) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    match = _LOCATOR.match(locator or "")
+    if match is None:
+        return None
+    start = (int(match[1]), int(match[2]))
+    return start, (int(match[3]), int(match[4])) if match[3] else start
 
 
 def walk(value: Any) -> Iterator[Node]:

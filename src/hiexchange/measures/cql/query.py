@@ -48,7 +48,7 @@ def _query(c: Compiler, n: Node, sc: Scope) -> Fn:
     aliases = [(item["alias"], names[item["alias"]]) for item in n["source"]]
     select, merge = _selection(c, n, inner, aliases)
     order = _sort(c, n.get("sort"), sc)
-    fold = _aggregate(c, n.get("aggregate"), inner, own) if n.get("aggregate") else None
+    fold = _aggregate(c, n["aggregate"], inner, own) if n.get("aggregate") else None
     c.without(own)
     if fold is not None:
         return _folding(sources, lets, tests, fold)
@@ -69,10 +69,7 @@ def _single(
     def keep(s: Any, e: list[Any]) -> bool:
         for at, let in lets:
             e[at] = let(s, e)
-        for test in tests:
-            if not test(s, e):
-                return False
-        return True
+        return all(test(s, e) for test in tests)
 
     plain = not lets and not tests
 
@@ -140,7 +137,7 @@ def _relationship(c: Compiler, n: Node, sc: Scope, own: set[int]) -> Relation:
     slot = sc.frame.slot()
     such_that = c.expression(n.get("suchThat"), sc.child({n["alias"]: slot}))
     c.without({slot})
-    wanted = n["type"] == "With"
+    wanted: bool = n["type"] == "With"
     if not (reads & own) and max(reads, default=SUBJECT) < 0 and sc.rows:
         # The rows of a With that reads nothing of the query are the same for all of it.
         fn = _once_a_subject(c, fn)
@@ -229,8 +226,12 @@ def _sorted(rows: list[tuple[Any, Any]], descending: bool) -> list[tuple[Any, An
         known.sort(key=lambda row: row[0].key, reverse=descending)
     else:
         sign = -1 if descending else 1
-        known.sort(key=cmp_to_key(lambda a, b: sign * (compare.order(a[0], b[0]) or 0)))
+        known.sort(key=cmp_to_key(lambda a, b: sign * _rank(a, b)))
     return known + nulls if descending else nulls + known
+
+
+def _rank(a: tuple[Any, Any], b: tuple[Any, Any]) -> int:
+    return compare.order(a[0], b[0]) or 0
 
 
 @builds("Sort")

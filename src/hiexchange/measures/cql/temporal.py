@@ -265,7 +265,7 @@ def _finest(value: Temporal) -> int:
 
 
 def _to_ms(key: tuple[int, ...] | list[int]) -> int:
-    year, month, day, hour, minute, second, ms = (*key, *_LOW[len(key) :])
+    year, month, day, hour, minute, second, ms = tuple(key) + _LOW[len(key) :]
     days = date(year, month, day).toordinal() if year else 0
     return ((days * 24 + hour) * 60 + minute) * 60_000 + second * 1000 + ms
 

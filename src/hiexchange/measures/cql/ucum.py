@@ -74,7 +74,7 @@ _SPECIAL = {
 # Arbitrary units ([IU], [hnsf'U] ...) are comparable only with themselves; these take prefixes.
 _ARBITRARY = re.compile(r"^\[[^\]]+\]$")
 
-CALENDAR = {
+CALENDAR: dict[str, tuple[str, int | Fraction]] = {
     "year": ("calendar-month", 12),
     "month": ("calendar-month", 1),
     "week": ("s", 604_800),
@@ -168,11 +168,11 @@ def _atom(name: str) -> Unit:
     if name in _BASE:
         return Fraction(1), ((name, 1),)
     if name in _ATOMS:
-        _, factor, text = _ATOMS[name]
+        _, size, text = _ATOMS[name]
         inner = parse(text)
         if inner is None:
             raise ValueError(name)
-        return Fraction(factor) * inner[0], inner[1]
+        return Fraction(size) * inner[0], inner[1]
     for length in (2, 1):
         prefix, rest = name[:length], name[length:]
         known = rest in _BASE or (rest in _ATOMS and _ATOMS[rest][0]) or (rest != name and _ARBITRARY.match(rest))
