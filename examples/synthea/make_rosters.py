@@ -16,9 +16,7 @@ from typing import Any
 
 from hiexchange import ndjson
 
-COLUMNS = (
-    "member_id first_name last_name birth_date sex address city zip phone practitioner_npi organization_id valid_from".split()
-)
+COLUMNS = "member_id first_name last_name birth_date sex address city zip phone practitioner_npi organization_id valid_from".split()
 
 
 def read(folder: Path, kind: str) -> list[dict[str, Any]]:
