@@ -37,7 +37,7 @@ def routed(
     """
     import pyarrow as pa
 
-    from hiexchange.encounters import read_adt, read_view
+    from hiexchange.encounters import lookups, read_adt, read_view
     from hiexchange.lake import Lake
     from hiexchange.routing import load_subscriptions, route
     from hiexchange.tables import ATTRIBUTION, PERSON, check
@@ -50,7 +50,7 @@ def routed(
     zones = {"*": zone} if zone else None
     intakes = []
     if "Encounter" in store.tables():
-        intakes.append(read_view(view("encounter", store), received_at=at, zones=zones))
+        intakes.append(read_view(view("encounter", store), **lookups(store), received_at=at, zones=zones))
     if adt is not None:
         intakes.append(read_adt(existing(adt, "inbox"), received_at=at, persons=persons, zones=zones))
     if not intakes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hiexchange.encounters.adt import AdtSettings, RawMessage, from_adt, read_adt
 from hiexchange.encounters.alerts import from_alerts, read_alerts
 from hiexchange.encounters.fhir import from_view, read_view
+from hiexchange.encounters.lookups import lookups
 from hiexchange.encounters.people import Identities, Merge
 from hiexchange.encounters.resources import to_fhir
 from hiexchange.encounters.rows import Intake
@@ -18,6 +19,7 @@ __all__ = [
     "from_adt",
     "from_alerts",
     "from_view",
+    "lookups",
     "read_adt",
     "read_alerts",
     "read_view",
