@@ -6,10 +6,10 @@ All vectorised over Arrow, and total: a text that is no number or date gives nul
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation, localcontext
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -24,13 +24,26 @@ _DATE = re.compile(
 )
 _PATIENT = r"^(?:.*/)?Patient/(?P<id>[A-Za-z0-9.\-]{1,64})(?:/_history/.*)?$|^urn:(?:uuid|oid):(?P<urn>.+)$"
 
+_REFERENCES = ("patient", "subject", "beneficiary")
+
 
 def numeric(text: pa.Array) -> pa.Array:
     """Return decimal128(32, 6); null where the text is not exactly representable, never rounded."""
     try:
         return pc.cast(text, NUMERIC)
     except pa.ArrowInvalid:
-        return _by_value(text, _exact, NUMERIC)
+        pass
+    # Longer fractions are common (Synthea: 15 digits) and never exact; only the rest needs Python.
+    coded = pc.dictionary_encode(text)
+    plain = pc.match_substring_regex(coded.dictionary, r"^-?[0-9]{1,26}(?:\.[0-9]{1,6}0{0,6})?$")
+    values = pc.cast(pc.if_else(plain, coded.dictionary, None), NUMERIC)
+    rare = pc.and_(pc.invert(plain), pc.match_substring_regex(coded.dictionary, "[eE]|0$"))
+    if pc.any(rare).as_py():
+        exact = [
+            _exact(text) if odd.as_py() else None for text, odd in zip(coded.dictionary.to_pylist(), rare, strict=True)
+        ]
+        values = pc.if_else(rare, pa.array(exact, NUMERIC), values)
+    return pc.take(values, coded.indices)
 
 
 def _exact(text: str) -> Decimal | None:
@@ -73,12 +86,6 @@ def _full_instants(text: pa.Array) -> pa.Array | None:
         return pc.cast(text, INSTANT_US)
     except pa.ArrowInvalid:
         return None
-
-
-def _by_value(text: pa.Array, function: Callable[[str], Decimal | None], kind: pa.DataType) -> pa.Array:
-    coded = pc.dictionary_encode(text)
-    values = pa.array([function(value) for value in coded.dictionary.to_pylist()], kind)
-    return pc.take(values, coded.indices)
 
 
 def _bounds_by_value(text: pa.Array) -> tuple[pa.Array, pa.Array]:
@@ -138,3 +145,41 @@ def patient_key(reference: pa.Array) -> pa.Array:
     ident, urn = pc.struct_field(found, "id"), pc.struct_field(found, "urn")
     key = pc.if_else(pc.equal(ident, ""), urn, ident)
     return pc.take(key, coded.indices)
+
+
+def patient_of(batch: pa.RecordBatch, resource: str) -> pa.Array:
+    """Return the id of the patient a row belongs to: the compartment reference, or the id of a Patient."""
+    names = batch.schema.names
+    if resource == "Patient":
+        return batch.column(names.index("id")) if "id" in names else pa.nulls(batch.num_rows, pa.string())
+    found = pa.nulls(batch.num_rows, pa.string())
+    for name in _REFERENCES:
+        column = batch.column(names.index(name)) if name in names else None
+        if column is None or not pa.types.is_struct(column.type) or column.type.get_field_index("reference") < 0:
+            continue
+        found = pc.coalesce(found, patient_key(pc.struct_field(column, "reference")))
+    return found
+
+
+def _meta(batch: pa.RecordBatch, name: str) -> pa.Array | None:
+    index = batch.schema.get_field_index("meta")
+    if index < 0 or batch.column(index).type.get_field_index(name) < 0:
+        return None
+    return pc.struct_field(batch.column(index), name)
+
+
+def updated(batch: pa.RecordBatch) -> pa.Array:
+    """Return ``meta.lastUpdated`` as an instant."""
+    text = _meta(batch, "lastUpdated")
+    return pa.nulls(batch.num_rows, INSTANT_US) if text is None else instant(text)
+
+
+def subsetted(batch: pa.RecordBatch) -> pa.Array:
+    """Say of each row whether ``meta.tag`` has SUBSETTED: such a row never replaces a whole one."""
+    tags = _meta(batch, "tag")
+    flags = np.zeros(batch.num_rows, bool)
+    if tags is not None and tags.type.value_type.get_field_index("code") >= 0:
+        values = pc.list_flatten(tags)
+        marked = pc.fill_null(pc.equal(pc.struct_field(values, "code"), "SUBSETTED"), False)
+        flags[pc.list_parent_indices(tags).filter(marked).to_numpy(zero_copy_only=False)] = True
+    return pa.array(flags)

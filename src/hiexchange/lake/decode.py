@@ -13,27 +13,21 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.json as pj
 
-from hiexchange.lake import annotate
+from hiexchange.lake.annotate import patient_of, subsetted, updated
+from hiexchange.lake.columns import TAG_BYTES, NotFast, annotated, read_columns, widen
 from hiexchange.lake.cut import Block
 from hiexchange.lake.infer import infer
 from hiexchange.lake.lines import BLANKS, Refused, cut_contained, has_contained, is_document, read
-from hiexchange.lake.schema import OURS, Node, Plan, plan
+from hiexchange.lake.schema import OURS, Plan, plan
 from hiexchange.lake.shape import Shape, merge
 
-TAG = "\ue000"
-"""Marks a quoted number: a private-use code point; blocks that hold it go the exact way."""
-_TAG_BYTES = TAG.encode()
-_NUMBER = rb"(-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)"
-_REFERENCES = ("patient", "subject", "beneficiary")
-
+_SAMPLE = 1 << 18
+"""Bytes looked at to find a first shape."""
 _PATIENCE = 24
 """Failed attempts to read a block fast before the rest of it goes the exact way."""
 
@@ -81,10 +75,6 @@ class Encoded:
     """Lines that are not blank."""
 
 
-class _NotFast(Exception):
-    """The fast path can't vouch for these lines."""
-
-
 def encode(block: Block, shape: Shape, source: Source) -> Encoded:
     """Turn whole lines into a record batch in the stored schema.
 
@@ -115,7 +105,8 @@ class _Encoding:
         self.data = block.data
         self.source = source
         self.result = Encoded(pa.RecordBatch.from_pylist([], schema=OURS), shape)
-        self.starts, self.ends = _line_bounds(self.data)
+        self.newlines = np.flatnonzero(np.frombuffer(self.data, np.uint8) == 10)
+        self.starts, self.ends = _line_bounds(self.data, self.newlines)
         self.result.lines = len(self.starts)
         self.contained: dict[int, bytes] = {}
         """{line index: text of its ``contained``, cut out}"""
@@ -128,7 +119,7 @@ class _Encoding:
         if len(fast_lines):
             try:
                 fast_rows, fast_lines = self._fast(fast_lines)
-            except _NotFast:
+            except NotFast:
                 fast_rows, fast_lines = None, np.array([], np.int64)
         taken = np.zeros(len(self.starts), bool)
         taken[fast_lines] = True
@@ -163,7 +154,7 @@ class _Encoding:
             except UnicodeDecodeError:
                 for index in range(len(self.starts)):
                     slow[index] |= not _is_utf8(data[self.starts[index] : self.ends[index]])
-            self._mark(slow, _TAG_BYTES)
+            self._mark(slow, TAG_BYTES)
         if b'"contained"' in data and has_contained(self.source.resource, self.source.version):
             self._cut_contained(slow)
             for index in self._lines_with(b"null"):
@@ -187,12 +178,15 @@ class _Encoding:
         return found
 
     def _cut_contained(self, slow: npt.NDArray[np.bool_]) -> None:
-        for index in self._lines_with(b'"contained"'):
-            cut = cut_contained(self._line(index))
-            if cut is None:
-                slow[index] = True
-            else:
-                self.bodies[index], self.contained[index] = cut
+        data = self.data
+        for index, (start, end) in enumerate(zip(self.starts.tolist(), self.ends.tolist(), strict=True)):
+            line = data[start:end]
+            if b'"contained"' in line:
+                cut = cut_contained(line)
+                if cut is None:
+                    slow[index] = True
+                else:
+                    self.bodies[index], self.contained[index] = cut
 
     def _line(self, index: int) -> bytes:
         return self.data[self.starts[index] : self.ends[index]]
@@ -211,11 +205,14 @@ class _Encoding:
 
     def _fast(self, lines: Indices) -> tuple[pa.RecordBatch, Indices]:
         """Read lines with pyarrow; returns the rows and the lines they are of, others are left over."""
-        current = plan(self.source.resource, self.result.shape, self.source.version)
+        shape = self.result.shape or self._sampled(lines)
+        current = plan(self.source.resource, shape, self.source.version)
         if current.nodes:
             try:
-                return self._read(lines, current), lines
-            except _NotFast:
+                batch = self._read(lines, current)
+                self.result.shape = shape
+                return batch, lines
+            except NotFast:
                 pass
         # Only documents of this type go on: a line nested a hundred thousand deep would overflow the
         # stack of Arrow's type inference (pyarrow 26: SIGSEGV).
@@ -226,9 +223,19 @@ class _Encoding:
         current = plan(self.source.resource, self.result.shape, self.source.version)
         parts = list(self._read_pieces(lines, current, [_PATIENCE])) if len(lines) else []
         if not parts:
-            raise _NotFast
+            raise NotFast
         batch = pa.Table.from_batches([rows for rows, _ in parts]).combine_chunks().to_batches()[0]
         return batch, np.concatenate([of for _, of in parts])
+
+    def _sampled(self, lines: Indices) -> Shape:
+        """Return the shape of the first lines of a file, enough for most files to read all of it."""
+        few = lines[self.ends[lines] < _SAMPLE]
+        if not all(is_document(self._body(index), self.source.resource) for index in few.tolist()):
+            return {}
+        found = infer(self._text(few), self.source.resource, self.source.version) if len(few) else None
+        if found is None or found[1]:
+            return {}
+        return merge(found[0], {"contained": {}}) if self._any_contained(few) else found[0]
 
     def _inferred(self, lines: Indices, patience: list[int]) -> tuple[Indices, Shape]:
         """Return the lines whose members all have a column, and their shape; the others drop out.
@@ -262,7 +269,7 @@ class _Encoding:
         """Read lines, halving what can't be read, until too many attempts have failed."""
         try:
             yield self._read(lines, current), lines
-        except _NotFast:
+        except NotFast:
             patience[0] -= 1
             if len(lines) > 1 and patience[0] > 0:
                 middle = len(lines) // 2
@@ -273,22 +280,11 @@ class _Encoding:
         """Read with an explicit schema and prove that every line became its row."""
         contained = self._any_contained(lines)
         if contained and "contained" not in current.shape:
-            raise _NotFast
-        schema, text = current.parse_schema, self._text(lines)
-        try:
-            table = read_json(quote(text, current), schema)
-        except pa.ArrowInvalid:
-            raise _NotFast from None
-        if table.num_rows != len(lines) or not _all_equal(table["resourceType"], self.source.resource):
-            raise _NotFast
-        if self.source.require_id and ("id" not in current.shape or table["id"].null_count):
-            raise _NotFast
-        arrays = [_one_chunk(column) for column in table.columns]
-        names = current.decimal_names
-        arrays = [
-            arrays[0],
-            *(untag(array, node, names) for array, node in zip(arrays[1:], current.nodes, strict=True)),
-        ]
+            raise NotFast
+        arrays = read_columns(self._text(lines), current, len(lines))
+        schema = current.parse_schema
+        if self.source.require_id and ("id" not in current.shape or arrays[schema.get_field_index("id")].null_count):
+            raise NotFast
         if contained:
             texts = [self.contained.get(index) for index in lines.tolist()]
             arrays[schema.get_field_index("contained")] = pa.array(
@@ -325,7 +321,7 @@ class _Encoding:
 
     def _reject(self, index: int, reason: str) -> None:
         start, end = int(self.starts[index]), int(self.ends[index])
-        line = self.block.line + self.data.count(b"\n", 0, start)
+        line = self.block.line + int(np.searchsorted(self.newlines, start, "left"))
         self.result.rejects.append(Reject(line, self.block.offset + start, end - start, reason, self.data[start:end]))
 
     # Both paths ---------------------------------------------------------------------------
@@ -337,14 +333,13 @@ class _Encoding:
             arrays += annotated(array, node)
         count = batch.num_rows
         source = self.source
-        newlines = np.flatnonzero(np.frombuffer(self.data, np.uint8) == 10)
-        numbers = self.block.line + np.searchsorted(newlines, self.starts[lines], "left")
+        numbers = self.block.line + np.searchsorted(self.newlines, self.starts[lines], "left")
         ours = [
             texts,
             self._keys(batch, lines),
             patient_of(batch, source.resource),
-            _updated(batch, count),
-            _subsetted(batch, count),
+            updated(batch),
+            subsetted(batch),
             _constant(source.file, count),
             pa.array(numbers, pa.int64()),
             pa.repeat(pa.scalar(source.transaction_time, OURS.field("__hx_transaction_time").type), count),
@@ -368,10 +363,9 @@ class _Encoding:
 _INDEX = re.compile(r"/\d+(?=/|$)")
 
 
-def _line_bounds(data: bytes) -> tuple[Indices, Indices]:
+def _line_bounds(data: bytes, newlines: Indices) -> tuple[Indices, Indices]:
     """Return start and end of every line that is not blank, line ends and a final CR left out."""
     codes = np.frombuffer(data, np.uint8)
-    newlines = np.flatnonzero(codes == 10)
     starts = np.concatenate([np.zeros(1, np.int64), newlines + 1])
     ends = np.concatenate([newlines, np.array([len(data)], np.int64)])
     filled = ends > starts
@@ -393,189 +387,6 @@ def _is_utf8(line: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def read_json(text: bytes, schema: pa.Schema | None) -> pa.Table:
-    """Read NDJSON in one piece; with a schema, members outside it are an error."""
-    # A block_size below the longest line fails with "straddling object straddles two block boundaries".
-    options = pj.ReadOptions(use_threads=False, block_size=len(text) + 1)
-    behaviour = "error" if schema is not None else "infer"
-    parsing = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior=behaviour)
-    return pj.read_json(pa.BufferReader(text), read_options=options, parse_options=parsing)
-
-
-def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
-
-
-def _all_equal(column: pa.ChunkedArray, text: str) -> bool:
-    return column.null_count == 0 and bool(pc.all(pc.equal(column, text)).as_py())
-
-
-def quote(text: bytes, current: Plan) -> bytes:
-    """Put quotes and the tag round every number under a decimal name.
-
-    By name, not by the look of the number: ``100`` is a decimal too. Inside a JSON string the quote
-    before the colon is escaped, so nothing there can match.
-    """
-    names = current.decimal_names
-    if not names:
-        return text
-    return _quoting(names).sub(rb'\1"' + _TAG_BYTES + rb'\2"', text)
-
-
-@lru_cache(maxsize=256)
-def _quoting(names: frozenset[str]) -> re.Pattern[bytes]:
-    one = sorted(names)
-    choice = one[0] if len(one) == 1 else "(?:" + "|".join(one) + ")"
-    return re.compile(rb'("' + choice.encode() + rb'"[ \t]*:[ \t]*)' + _NUMBER)
-
-
-def untag(array: pa.Array, node: Node, names: frozenset[str]) -> pa.Array:
-    """Strip the tags of decimals and prove that each has one, and that no other text has.
-
-    A number under a decimal's name but in a text column (Identifier.value) was quoted too: its tag
-    gives it away. Empty objects and lists, which no column can hold, are found here as well.
-
-    Raises:
-        _NotFast: The block must go the exact way.
-    """
-    if node.many:
-        if len(array) and pc.any(pc.equal(pc.list_value_length(array), 0)).as_py():
-            raise _NotFast
-        values = array.values
-        if values.null_count:
-            raise _NotFast
-        changed = _untag_item(values, node, names)
-        if changed is values:
-            return array
-        return pa.ListArray.from_arrays(array.offsets, changed, mask=_null_mask(array))
-    return _untag_item(array, node, names)
-
-
-def _untag_item(array: pa.Array, node: Node, names: frozenset[str]) -> pa.Array:
-    if node.kind == "struct":
-        given = [array.field(index) for index in range(array.type.num_fields)]
-        changed = [untag(child, below, names) for child, below in zip(given, node.children, strict=True)]
-        _refuse_empty(array, given)
-        if all(new is old for new, old in zip(changed, given, strict=True)):
-            return array
-        fields = [pa.field(child.name, value.type) for child, value in zip(node.children, changed, strict=True)]
-        return pa.StructArray.from_arrays(changed, fields=fields, mask=_null_mask(array))
-    if node.kind == "decimal":
-        if not pc.all(pc.starts_with(array, TAG)).as_py() and array.null_count < len(array):
-            raise _NotFast
-        return pc.binary_replace_slice(array.cast(pa.binary()), 0, len(_TAG_BYTES), b"").cast(pa.string())
-    if node.name in names and pa.types.is_string(array.type) and pc.any(pc.starts_with(array, TAG)).as_py():
-        raise _NotFast
-    return array
-
-
-def _refuse_empty(array: pa.StructArray, children: list[pa.Array]) -> None:
-    """Refuse objects without members: they have no place in a struct column."""
-    if any(child.null_count == array.null_count for child in children):
-        return  # one child is there whenever the object is
-    present = np.zeros(len(array), bool)
-    for child in children:
-        present |= child.is_valid().to_numpy(zero_copy_only=False)
-    if int(present.sum()) != len(array) - array.null_count:
-        raise _NotFast
-
-
-def _null_mask(array: pa.Array) -> pa.Array | None:
-    return array.is_null() if array.null_count else None
-
-
-def annotated(array: pa.Array, node: Node) -> list[pa.Array]:
-    """Return the stored array of a member, then its annotations."""
-    stored = array
-    if node.annotated and node.kind == "struct":
-        if node.many:
-            values = _annotated_struct(array.values, node)
-            stored = pa.ListArray.from_arrays(array.offsets, values, mask=_null_mask(array))
-        else:
-            stored = _annotated_struct(array, node)
-    if node.kind == "decimal" and not node.many:
-        return [stored, annotate.numeric(array)]
-    if node.dated:
-        return [stored, *annotate.interval(array)]
-    return [stored]
-
-
-def _annotated_struct(array: pa.StructArray, node: Node) -> pa.StructArray:
-    arrays: list[pa.Array] = []
-    fields: list[pa.Field] = []
-    for index, child in enumerate(node.children):
-        for value, spec in zip(annotated(array.field(index), child), child.stored_fields, strict=True):
-            arrays.append(value)
-            fields.append(pa.field(spec.name, value.type))
-    return pa.StructArray.from_arrays(arrays, fields=fields, mask=_null_mask(array))
-
-
-def widen(batch: pa.RecordBatch, current: Plan) -> list[pa.Array]:
-    """Return the columns of ``batch`` in the wider parse schema of ``current``."""
-    if batch.schema.equals(current.parse_schema):
-        return batch.columns
-    by_name = dict(zip(batch.schema.names, batch.columns, strict=True))
-    return [
-        cast_wide(by_name[field.name], field.type) if field.name in by_name else pa.nulls(batch.num_rows, field.type)
-        for field in current.parse_schema
-    ]
-
-
-def cast_wide(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Return an array with null members added where ``kind`` has more than it."""
-    if array.type.equals(kind):
-        return array
-    if pa.types.is_list(kind):
-        values = cast_wide(array.values, kind.value_type)
-        return pa.ListArray.from_arrays(array.offsets, values, mask=_null_mask(array))
-    if pa.types.is_struct(kind):
-        by_name = {array.type.field(index).name: array.field(index) for index in range(array.type.num_fields)}
-        arrays = [
-            cast_wide(by_name[field.name], field.type) if field.name in by_name else pa.nulls(len(array), field.type)
-            for field in kind
-        ]
-        return pa.StructArray.from_arrays(arrays, fields=list(kind), mask=_null_mask(array))
-    return array.cast(kind)
-
-
-def patient_of(batch: pa.RecordBatch, resource: str) -> pa.Array:
-    """Return the id of the patient a row belongs to: the compartment reference, or the id of a Patient."""
-    names = batch.schema.names
-    if resource == "Patient":
-        return batch.column(names.index("id")) if "id" in names else pa.nulls(batch.num_rows, pa.string())
-    found = pa.nulls(batch.num_rows, pa.string())
-    for name in _REFERENCES:
-        column = batch.column(names.index(name)) if name in names else None
-        if column is None or not pa.types.is_struct(column.type) or column.type.get_field_index("reference") < 0:
-            continue
-        found = pc.coalesce(found, annotate.patient_key(pc.struct_field(column, "reference")))
-    return found
-
-
-def _meta(batch: pa.RecordBatch, name: str) -> pa.Array | None:
-    index = batch.schema.get_field_index("meta")
-    if index < 0 or batch.column(index).type.get_field_index(name) < 0:
-        return None
-    return pc.struct_field(batch.column(index), name)
-
-
-def _updated(batch: pa.RecordBatch, count: int) -> pa.Array:
-    text = _meta(batch, "lastUpdated")
-    kind = OURS.field("__hx_updated").type
-    return pa.nulls(count, kind) if text is None else annotate.instant(text)
-
-
-def _subsetted(batch: pa.RecordBatch, count: int) -> pa.Array:
-    """Say of each row whether ``meta.tag`` has SUBSETTED: such a row never replaces a whole one."""
-    tags = _meta(batch, "tag")
-    flags = np.zeros(count, bool)
-    if tags is not None and tags.type.value_type.get_field_index("code") >= 0:
-        values = pc.list_flatten(tags)
-        marked = pc.fill_null(pc.equal(pc.struct_field(values, "code"), "SUBSETTED"), False)
-        flags[pc.list_parent_indices(tags).filter(marked).to_numpy(zero_copy_only=False)] = True
-    return pa.array(flags)
 
 
 def _constant(text: str, count: int) -> pa.Array:

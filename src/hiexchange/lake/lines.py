@@ -161,6 +161,10 @@ def cut_contained(line: bytes) -> tuple[bytes, bytes] | None:
 
 def cut_member(line: bytes, text: bytes) -> tuple[bytes, bytes] | None:
     """Empty the member ``contained`` whose value is ``text``; a copy inside a string can't match."""
+    usual = b'"contained":' + text
+    start = line.find(usual)
+    if start >= 0:
+        return line[: start + 12] + b'""' + line[start + len(usual) :], text
     start = -1
     while (start := line.find(b'"contained"', start + 1)) >= 0:
         place = start + len(b'"contained"')

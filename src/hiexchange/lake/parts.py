@@ -15,7 +15,8 @@ from hiexchange._files import PRIVATE, storage_errors
 from hiexchange.lake.store import DataFile, sync_file
 
 ROW_GROUP_BYTES = 64 << 20
-LEVEL = 3
+LEVEL = 1
+"""Measured on Observation and ExplanationOfBenefit: level 3 takes 10 % more time for files no smaller."""
 
 
 def new_path(root: Path, table: str) -> Path:
