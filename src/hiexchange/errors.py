@@ -8,7 +8,7 @@ HIExchangeError(code, where, said, hint)
     AuthError  ServerUnavailable(retry_after_s)  ProtocolViolation
     RequestRefused -> KickOffRejected -> AttributionUnavailable
   ExportError
-    JobFailed  JobExpired  JobVanished  JobTimeout  JobLocked  JobMismatch  JournalCorrupt
+    JobFailed  JobExpired  JobVanished  JobTimeout  JobInterrupted  JobLocked  JobMismatch  JournalCorrupt
     PartialExport  IntegrityError  FileExhausted
   DataError
     BadLine  SchemaMismatch  RosterError  LakeError  ViewError -> FHIRPathError  MeasureError
@@ -190,6 +190,14 @@ class JobTimeout(ExportError):
 
     code = "HX-314"
     exit_code = 5
+    resumable = True
+
+
+class JobInterrupted(ExportError):
+    """The caller asked the job to stop; its state is saved."""
+
+    code = "HX-321"
+    exit_code = 130
     resumable = True
 
 

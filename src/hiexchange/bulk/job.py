@@ -8,6 +8,7 @@ this one stopped: a finished file is never fetched twice, a second job never sta
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +41,7 @@ from hiexchange.errors import (
     IntegrityError,
     JobExpired,
     JobFailed,
+    JobInterrupted,
     JobMismatch,
     JobVanished,
     PartialExport,
@@ -65,6 +67,8 @@ class ExportJob:
         self.journal = Journal(self.folder / "journal.ndjson")
         self.log = ExportLog(self.folder / "log.ndjson")
         self._session: Session | None = None
+        # A manifest may list 50,000 files: it is read once.
+        self._known_pages: list[Manifest] | None = None
 
     # Beginning --------------------------------------------------------------------------------
 
@@ -92,7 +96,7 @@ class ExportJob:
         with storage_errors(place):
             place.mkdir(parents=True, exist_ok=True)
         job = cls(server, request, place, on_event=on_event or ignore)
-        with job._working():
+        with closing_on_error(job), job._working():
             job._write_request()
             job._kick_off()
         return job
@@ -136,7 +140,7 @@ class ExportJob:
         job = cls(
             server, request or ExportRequest.from_canonical(stored["request"]), place, on_event=on_event or ignore
         )
-        with job._working():
+        with closing_on_error(job), job._working():
             job._raise_if_over()
             job._repair_files()
             if job.journal.state.phase in ("planned", "intent"):
@@ -161,7 +165,7 @@ class ExportJob:
         with storage_errors(place):
             place.mkdir(parents=True, exist_ok=True)
         job = cls(server, request or ExportRequest(level="system"), place, on_event=on_event or ignore)
-        with job._working():
+        with closing_on_error(job), job._working():
             job._connect().permit(status_url, token=server.auth is not None)
             job._write_request()
             job.journal.write("accepted", status_url=status_url, adopted=True)
@@ -329,24 +333,29 @@ class ExportJob:
     def _connect(self) -> Session:
         if self._session is None:
             self._session = self.server.connect(types=self.request.types, on_event=self._report_and_keep)
+            weakref.finalize(self, self._session.close)
         return self._session
 
     @contextmanager
     def _working(self) -> Iterator[None]:
         """Hold the folder's lock, and journal an interruption."""
         with folder_lock(self.folder, what="job folder"):
+            self._known_pages = None
             self.log.export_id = self.journal.refresh().status_url or self.log.export_id
             try:
                 yield
+            except JobInterrupted:
+                self.journal.write("interrupted")
+                raise
             except HIExchangeError as error:
                 self.log.write("client_error", error=f"{error.code} {error.what}")
                 raise
             except KeyboardInterrupt:
                 self.journal.write("interrupted")
-                if self._session is not None:
-                    self._session.stopped.clear()
                 raise
             finally:
+                if self._session is not None:
+                    self._session.stopped.clear()
                 self.journal.close()
 
     def _write_request(self) -> None:
@@ -424,6 +433,7 @@ class ExportJob:
         manifest = self._parse(page)
         number = next((n for n, url in self.journal.state.pages.items() if url == page.url), None)
         number = number or len(self.journal.state.pages) + 1
+        self._known_pages = None
         write_bytes(self.folder / f"manifest-{number:03}.json", page.content)
         self.journal.write("page", page=number, url=page.url, expires=page.expires, next=list(manifest.links))
         self.log.write(
@@ -449,7 +459,9 @@ class ExportJob:
         )
 
     def _pages(self) -> list[Manifest]:
-        return assemble.read_pages(self.folder, self.journal.state.pages, self.server.preset.integrity)
+        if self._known_pages is None:
+            self._known_pages = assemble.read_pages(self.folder, self.journal.state.pages, self.server.preset.integrity)
+        return self._known_pages
 
     def _download(self, workers: int | None) -> None:
         planned, warnings = plan_files(self._pages())
@@ -473,6 +485,8 @@ class ExportJob:
         )
         for _ in range(RENEWALS):
             downloads.run(missing, workers=workers)
+            if self._connect().stopped.is_set():
+                raise JobInterrupted("the job was asked to stop", where=str(self.folder), hint="resume it")
             expired, downloads.expired = downloads.expired, []
             if not expired:
                 return
@@ -567,6 +581,16 @@ class ExportJob:
         if status not in GONE:
             self._report(Warned(f"the job could not be deleted at the server ({said})"))
             self.journal.write("warned", message=f"DELETE failed: {said}")
+
+
+@contextmanager
+def closing_on_error(job: ExportJob) -> Iterator[None]:
+    """Close the connections of a job that the caller will never get to see."""
+    try:
+        yield
+    except BaseException:
+        job.close()
+        raise
 
 
 def _delete_loop(session: Session) -> tenacity.Retrying:

@@ -202,7 +202,7 @@ def _item(entry: Mapping[str, Any], kind: str, base: str, integrity: Mapping[str
     return OutputFile(
         kind=kind,
         type=name if isinstance(name, str) and TYPE.match(name) else None,
-        url=urljoin(base, str(entry["url"])),
+        url=entry["url"] if entry["url"].startswith(("https://", "http://")) else urljoin(base, entry["url"]),
         count=_whole(entry.get("count")),
         size=_whole(entry.get("fileSize")),
         checksum=checksum,

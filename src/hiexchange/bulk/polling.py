@@ -18,6 +18,7 @@ from hiexchange.errors import (
     HIExchangeError,
     JobExpired,
     JobFailed,
+    JobInterrupted,
     JobTimeout,
     JobVanished,
     ProtocolViolation,
@@ -111,7 +112,7 @@ class Poller:
                     hint="it goes on at the server: `hiexchange export resume` waits again",
                 )
             if self.session.wait(delay):
-                raise KeyboardInterrupt
+                raise JobInterrupted("the job was asked to stop")
 
     def _once(self) -> tuple[Action, Response | None]:
         try:
@@ -184,7 +185,7 @@ def fetch_next(session: Session, url: str) -> Page:
     said = ""
     for attempt in range(NEXT_TRIES):
         if attempt and session.wait(min(policy.backoff_min_s * 2**attempt, policy.backoff_max_s)):
-            raise KeyboardInterrupt
+            raise JobInterrupted("the job was asked to stop")
         try:
             token = session.auth is not None and session.in_token_scope(url)
             response = session.send("GET", url, token=token, headers={"Accept": "application/json"})

@@ -73,10 +73,10 @@ def duplicate_entries(ex: Exchange, manifest: dict[str, Any]) -> None:
 @fault(35)
 @edit_manifest
 def next_loops(ex: Exchange, manifest: dict[str, Any]) -> None:
-    """Link a second page whose next link is the first again."""
-    here = f"{ex.base}{ex.path}"
-    other = f"{ex.base}/jobs/{ex.job.id}/page/1"
-    manifest["link"] = [{"relation": "next", "url": other if ex.kind == "status" else here}]
+    """Let the last page's next links be itself and the first page again."""
+    if ex.kind == "page":
+        urls = (f"{ex.base}{ex.path}", f"{ex.base}/jobs/{ex.job.id}")
+        manifest["link"] = [{"relation": "next", "url": url} for url in urls]
 
 
 @fault(35)
