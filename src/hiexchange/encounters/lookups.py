@@ -12,8 +12,8 @@ _QUERIES = {
     "practitioners": ("Practitioner", f"SELECT id AS practitioner_id, {_NPI} AS npi FROM Practitioner"),
     "conditions": (
         "Condition",
-        "SELECT id AS condition_id, code.coding[1].system AS system, code.coding[1].code AS code,"
-        " code.coding[1].display AS display FROM Condition",
+        """SELECT id AS condition_id, code.coding[1].system AS system, code.coding[1].code AS code,
+                  code.coding[1].display AS display FROM Condition""",
     ),
 }
 

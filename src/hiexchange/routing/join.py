@@ -1,21 +1,24 @@
 """The point-in-time join, in SQL: events, links and attribution to candidates, candidates to decisions.
 
-Tables on the connection before: ``event``, ``link_in``, ``attribution_in``, ``consent``,
-``provider_org_in``, ``person_in`` and the small tables of subscriptions made by ``route``. All time is
+Tables on the connection before: ``event``, ``link_first``, ``link_again``, ``attribution_in``,
+``consent``, ``provider_org_in``, ``person_in`` and the small tables of subscriptions made by ``route``. All time is
 in the parameters ``known_at`` (instant), ``known_on`` (its UTC date), ``last_at`` (previous run).
 """
 
 from __future__ import annotations
 
 # Which members are the events' people. A member's latest link decides, even if it is another person's now.
+# Links are read twice, so that a state's millions of them need not be held.
+CONCERNED = """
+CREATE TEMP TABLE concerned AS
+SELECT DISTINCT member_key FROM link_first WHERE person_id IN (SELECT person_id FROM event WHERE material)
+"""
 LINKS = """
 CREATE TEMP TABLE link AS
 SELECT member_key, payer_id, person_id, band FROM (
   SELECT member_key, payer_id, person_id, band, known_to,
          row_number() OVER (PARTITION BY member_key ORDER BY known_from DESC) AS nth
-  FROM link_in
-  WHERE known_from <= $known_at
-    AND member_key IN (SELECT member_key FROM link_in WHERE person_id IN (SELECT person_id FROM event WHERE material))
+  FROM link_again WHERE known_from <= $known_at AND member_key IN (SELECT member_key FROM concerned)
 )
 WHERE nth = 1 AND known_to > $known_at AND person_id IN (SELECT person_id FROM event WHERE material)
 """

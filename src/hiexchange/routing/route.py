@@ -160,7 +160,8 @@ def route(  # every argument is a table or a clock of its own: bundling them wou
         connection.execute("SET TimeZone = 'UTC'")
         labels = _register_events(connection, event_table)
         _register_subscriptions(connection, wanted, known_at, labels)
-        connection.register("link_in", _columns(links, PERSON_LINK.schema, _LINK_COLUMNS))
+        for name in ("link_first", "link_again"):
+            connection.register(name, _stream(links, PERSON_LINK.schema, _LINK_COLUMNS))
         connection.register("attribution_in", _stream(attribution, ATTRIBUTION.schema, _ATTRIBUTION_COLUMNS))
         connection.register("consent", consent_table(consent))
         connection.register("provider_org_in", _side_table(provider_org, PROVIDER_ORG))
@@ -176,6 +177,7 @@ def route(  # every argument is a table or a clock of its own: bundling them wou
 
 _STEPS = (
     join.CONSENT_NOW,
+    join.CONCERNED,
     join.LINKS,
     join.ATTRIBUTION,
     join.LOOKUP,
