@@ -76,8 +76,8 @@ def recover(store: Store, now: datetime) -> int:
                 continue
             doubtful += 1
             store.run(
-                "UPDATE batch SET state = 'unknown', doubtful = 1, owner = NULL, due_at = ?, attempts = ? WHERE batch_id = ?",
-                (at, attempts + 1, key),
+                "UPDATE batch SET state = 'unknown', doubtful = 1, owner = NULL, attempts = ? WHERE batch_id = ?",
+                (attempts + 1, key),
             )
             store.run("INSERT INTO attempt VALUES (?, ?, ?, ?, 'unknown', 'worker lost')", (key, attempts + 1, at, at))
             audit.append(store, at, "unknown", key, code="worker lost", attempt=attempts + 1)
@@ -110,11 +110,13 @@ def claim(
     if spec.ordered:
         free = _unblocked(store, spec, [(row[0], row[5]) for row in found])
         found = [row for row in found if row[0] in free]
-    claimed = []
+    claimed: list[Claimed] = []
+    given_up = False
     for key, parcel_key, name, sha, content_type, sequence, rows, attempts, doubtful, _size in found:
         refused = _recheck(store, spec, key, recheck, now)
         if refused and not doubtful:
             give_up(store, key, now, reason=WITHHELD, held=refused)
+            given_up = True
             continue
         payload, manifest = store.rows("SELECT payload, manifest FROM payload WHERE batch_id = ?", (key,))[0]
         parcel = Parcel(
@@ -133,6 +135,9 @@ def claim(
         )
         place = (spec.subscriber_id, spec.channel_id)
         claimed.append(Claimed(key, place, parcel, rows, attempts, bool(doubtful), refused))
+    if given_up and not claimed:
+        # What was left of them is sealed anew and due now.
+        return claim(store, spec, now, lease=lease, most=most, policy=policy, recheck=recheck)
     return claimed
 
 
@@ -175,13 +180,19 @@ def items_of(store: Store, batch: str) -> list[Item]:
 
 def mark_sent(store: Store, group: Iterable[Claimed]) -> None:
     """Say, before the first byte, that bytes of these batches may leave."""
-    store.run_many("UPDATE batch SET state = 'sent' WHERE batch_id = ?", [(batch.batch_id,) for batch in group])
+    owner = store.owner()
+    store.run_many(
+        "UPDATE batch SET state = 'sent' WHERE batch_id = ? AND owner = ?", [(batch.batch_id, owner) for batch in group]
+    )
 
 
 def release(store: Store, batch: Claimed) -> None:
     """Give back a batch that this worker did not begin."""
     back = "unknown" if batch.doubtful else "pending"
-    store.run("UPDATE batch SET state = ?, owner = NULL WHERE batch_id = ?", (back, batch.batch_id))
+    store.run(
+        "UPDATE batch SET state = ?, owner = NULL WHERE batch_id = ? AND owner = ?",
+        (back, batch.batch_id, store.owner()),
+    )
 
 
 def record(
@@ -195,8 +206,16 @@ def record(
     policy: RetryPolicy,
 ) -> str:
     """Write an attempt and the state it leads to; return that state."""
-    number = batch.attempts + 1
     at = microseconds(ended)
+    was, owner, attempts = store.rows("SELECT state, owner, attempts FROM batch WHERE batch_id = ?", (batch.batch_id,))[
+        0
+    ]
+    number = attempts + 1
+    if owner != store.owner() and (was == "acked" or outcome.state != "acked"):
+        # Our lease lapsed and another worker has taken the batch: our attempt is a fact, the state is theirs.
+        _write_attempt(store, batch, number, outcome.state, outcome.code, started, ended)
+        store.run("UPDATE batch SET attempts = ? WHERE batch_id = ?", (number, batch.batch_id))
+        return outcome.state
     if batch.withheld and outcome.code == WITHHELD:
         give_up(store, batch.batch_id, ended, reason=WITHHELD, held=dict(batch.withheld))
         return "void"
@@ -208,10 +227,7 @@ def record(
         # This attempt surely failed, but an earlier one may have arrived and could not be looked up.
         state = "unknown"
     wait_s = policy.wait_s(batch.batch_id, number, outcome.retry_after_s)
-    store.run(
-        "INSERT INTO attempt VALUES (?, ?, ?, ?, ?, ?)",
-        (batch.batch_id, number, microseconds(started), at, state, outcome.code),
-    )
+    _write_attempt(store, batch, number, state, outcome.code, started, ended)
     store.run(
         "UPDATE batch SET state = ?, attempts = ?, owner = NULL, due_at = ?, acked_at = ?, reason = ?, doubtful = ? "
         "WHERE batch_id = ?",
@@ -220,8 +236,16 @@ def record(
             *(at if state == "acked" else None, None if state == "acked" else reason, int(doubtful), batch.batch_id),
         ),
     )
-    audit.append(store, at, state, batch.batch_id, code=outcome.code, attempt=number, sha256=batch.parcel.sha256)
     return state
+
+
+def _write_attempt(
+    store: Store, batch: Claimed, number: int, state: str, code: str, started: datetime, ended: datetime
+) -> None:
+    at = microseconds(ended)
+    row = (batch.batch_id, number, microseconds(started), at, state, code)
+    store.run("INSERT INTO attempt VALUES (?, ?, ?, ?, ?, ?)", row)
+    audit.append(store, at, state, batch.batch_id, code=code, attempt=number, sha256=batch.parcel.sha256)
 
 
 def give_up(store: Store, key: str, now: datetime, *, reason: str, held: dict[str, str]) -> None:

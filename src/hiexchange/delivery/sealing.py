@@ -381,7 +381,7 @@ def write_batch(store: Store, spec: ChannelSpec, batch: SealedBatch, seal: Seal)
         "parcel_key, name, content_type, sha256, size_bytes, row_count, replay, config_sha, period_from, period_to, "
         "sealed_at) VALUES (?, ?, ?, ?, 'pending', 0, ?, 0, NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            *(batch.batch_id, spec.subscriber_id, spec.channel_id, seal.sequence, stamp),
+            *(batch.batch_id, spec.subscriber_id, spec.channel_id, seal.sequence, microseconds(seal.period[1])),
             *(batch.items[0].delivery_id if single else batch.batch_id, name, content_type),
             *(digest, len(payload or b""), len(batch.items), int(seal.replay), spec.sha),
             *(microseconds(seal.period[0]), microseconds(seal.period[1]), stamp),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -17,6 +18,7 @@ from hiexchange.delivery.channel import ChannelSpec
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """A spreadsheet runs a cell that starts so (CWE-1236); an apostrophe in front makes it text."""
+_NUMBER = re.compile(r"[+-]\d+(\.\d+)?\Z")
 _FLAGS = {True: "true", False: "false"}
 
 
@@ -54,8 +56,8 @@ class Cells:
 
 
 def neutral(text: str) -> str:
-    """Return text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(FORMULA) else text
+    """Return text that no spreadsheet takes for a formula; a signed number is none."""
+    return f"'{text}" if text.startswith(FORMULA) and not _NUMBER.match(text) else text
 
 
 def _item(value: Any) -> str:
