@@ -43,7 +43,9 @@ def withdraw_erring_rules(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> N
             FROM (SELECT * FROM ({scoring.select(blind)}) WHERE rule IS NOT NULL
                   QUALIFY row_number() OVER (PARTITION BY ln ORDER BY closeness DESC, rn) = 1)"""
     )
-    wrong, right = con.execute("SELECT count(*) FILTER (contradicts), count(*) FILTER (agrees) FROM blind WHERE certain").fetchall()[0]
+    wrong, right = con.execute(
+        "SELECT count(*) FILTER (contradicts), count(*) FILTER (agrees) FROM blind WHERE certain"
+    ).fetchall()[0]
     noise = wrong / (wrong + right) if wrong + right else 0.0
     audited = ", ".join(str(index) for index, rule in enumerate(rules.RULES) if rule.audited)
     con.execute(

@@ -28,7 +28,20 @@ BLOCKS: dict[str, str] = {
 }
 """Candidates are those that share an id, and the union of these equalities, each selective enough for an index of millions."""
 
-FIELDS = ("f", "l", "d", "s", "i", "mb", "a", "ph", "em", "x", "g", "su")
+WIDE_BLOCKS: dict[str, str] = {
+    "birth date": "b",
+    "ZIP": "z",
+    "names": "f0, l",
+    "street": "core",
+    "house number and city": "num, city",
+}
+"""Keys used besides where they are selective enough: small tables, or values that spread well."""
+
+WIDE_LIMIT = 8
+"""Candidates a member that a wide block may add on average."""
+
+ALIKE = "d >= 0 OR f >= 3 OR sw"
+"""What pairs of one household must be to be kept: a first name or a birth date that does not disagree."""
 
 _FIRST = """CASE
     WHEN a.f IS NULL OR b.f IS NULL THEN 0
@@ -77,14 +90,33 @@ _ADDRESS = """CASE
     ELSE -1 END"""
 
 
-def candidate_pairs(con: duckdb.DuckDBPyConnection, *, left: str = "m", right: str = "p", where: str = "true") -> None:
+def candidate_pairs(
+    con: duckdb.DuckDBPyConnection, *, left: str = "m", right: str = "p", where: str = "true", wide: list[str] | None = None
+) -> None:
     """Create table ``pairs(ln, rn)``: the union of all blocks, each pair once; and ``same_ids``."""
     id_pairs(con, left=left, right=right, where=where)
     parts = ["SELECT ln, rn FROM same_ids"]
     parts += [
+        f"SELECT a.n AS ln, b.n AS rn FROM {left} a JOIN {right} b USING ({keys}) WHERE {where}"
+        for keys in (selective_blocks(con, left, right) if wide is None else wide)
+    ]
+    parts += [
         f"SELECT a.n AS ln, b.n AS rn FROM {left} a JOIN {right} b ON {keys} WHERE {where}" for keys in BLOCKS.values()
     ]
     con.execute("CREATE OR REPLACE TABLE pairs AS " + " UNION ".join(parts))
+
+
+def selective_blocks(con: duckdb.DuckDBPyConnection, left: str, right: str) -> list[str]:
+    """Return the wide blocks whose pairs, counted beforehand, are few enough."""
+    chosen = []
+    for keys in WIDE_BLOCKS.values():
+        pairs, members = con.execute(
+            f"""SELECT (SELECT coalesce(sum(x.c * y.c), 0) FROM (SELECT {keys}, count(*)::DOUBLE AS c FROM {left} GROUP BY ALL) x
+                        JOIN (SELECT {keys}, count(*)::DOUBLE AS c FROM {right} GROUP BY ALL) y USING ({keys})), (SELECT count(*) FROM {left})"""
+        ).fetchall()[0]
+        if pairs <= WIDE_LIMIT * members:
+            chosen.append(keys)
+    return chosen
 
 
 def id_pairs(con: duckdb.DuckDBPyConnection, *, left: str = "m", right: str = "p", where: str = "true") -> None:
@@ -97,12 +129,18 @@ def id_pairs(con: duckdb.DuckDBPyConnection, *, left: str = "m", right: str = "p
 
 
 def compare_pairs(
-    con: duckdb.DuckDBPyConnection, *, left: str = "m", right: str = "p", pairs: str = "pairs", out: str = "levels"
+    con: duckdb.DuckDBPyConnection,
+    *,
+    left: str = "m",
+    right: str = "p",
+    pairs: str = "pairs",
+    out: str = "levels",
+    keep: str = ALIKE,
 ) -> None:
     """Create table ``out``: one row a pair with the level of each field and the counts of its names in the index.
 
-    Pairs of another first name and another birth date, most of any household, are left out: they can neither
-    be linked nor stand in the way.
+    By default pairs of another first name and another birth date, most of any household, are left out: they can
+    neither be linked nor stand in the way.
     """
     con.execute(
         f"""
@@ -119,12 +157,12 @@ def compare_pairs(
                  ELSE -1 END)::TINYINT AS g,
             {_same("su")} AS su,
             (CASE WHEN a.f[1:1] <> b.f[1:1] THEN 1 WHEN starts_with(a.f, b.f) OR starts_with(b.f, a.f) THEN 3
-                 WHEN a.f[-1:] <> b.f[-1:] THEN 2 ELSE 0 END)::TINYINT AS edge, coalesce(a.baby OR b.baby, false) AS baby,
+                 WHEN a.f[-1:] <> b.f[-1:] THEN 2 ELSE 0 END)::TINYINT AS edge, coalesce(b.dead < a.since, false) AS dead,
             greatest(b.cf, 1) AS cf, greatest(b.cl, 1) AS cl
         FROM {pairs} q JOIN {left} a ON a.n = q.ln JOIN {right} b ON b.n = q.rn
         LEFT JOIN nick ON nick.a = a.f0 AND nick.b = b.f0
         LEFT JOIN same_ids ids ON ids.ln = q.ln AND ids.rn = q.rn)
-        WHERE d >= 0 OR f >= 3 OR sw
+        WHERE {keep}
         """
     )
 

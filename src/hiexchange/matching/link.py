@@ -16,7 +16,7 @@ import pyarrow as pa
 from hiexchange import tables
 from hiexchange.matching import audit, compare, prepare, rules
 from hiexchange.matching.review import DECISION
-from hiexchange.matching.score import Scoring
+from hiexchange.matching.score import Policy, Scoring
 from hiexchange.matching.weights import FIELD_SQL, LEVELS, Weights, field_bits_sql, load_weights
 
 BATCH = 250_000
@@ -24,9 +24,6 @@ BATCH = 250_000
 
 FLOOR = -10.0
 """Bits under which a pair is neither a candidate nor a rival."""
-
-MIN_GAP = 3.0
-"""Bits by which the best candidate must beat the runner-up."""
 
 
 def match(
@@ -37,6 +34,7 @@ def match(
     run_id: str,
     decisions: Any = None,
     weights: Weights | None = None,
+    policy: Policy | None = None,
 ) -> pa.Table:
     """Find the person each payer member is, and say how sure that is.
 
@@ -50,6 +48,7 @@ def match(
         decisions: Standing decisions of people (:data:`~hiexchange.matching.review.DECISION`), which
             outrank everything computed.
         weights: Fellegi-Sunter weights; the shipped ones by default.
+        policy: Gap and thresholds, and whether the people live in households (they do, by default).
 
     Returns:
         PERSON_LINK rows, one a distinct ``member_key``, sorted by it. The order of the input has no effect.
@@ -68,10 +67,10 @@ def match(
         prepare.prepare_persons(con, person_rows)
         prepare.prepare_members(con, member_rows)
         prepare.finish(con)
-        scoring = Scoring.of(con, weights)
+        scoring = Scoring.of(con, weights, policy or Policy())
         _score_candidates(con, scoring)
-        audit.withdraw_erring_rules(con, scoring)
-        import os; os.environ.get("HXA") and print(con.sql("select * from audit").df().to_string())
+        if scoring.policy.households:
+            audit.withdraw_erring_rules(con, scoring)
         _apply_decisions(con, decisions)
         _resolve(con, scoring)
         return _links(con, known_at=known_at, run_id=run_id, scoring=scoring)
@@ -82,14 +81,17 @@ def match(
 def _score_candidates(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> None:
     """Create table ``scored``, a batch of members after the other, so that memory follows the index and not the pairs."""
     members = int(con.execute("SELECT count(*) FROM m").fetchall()[0][0])
+    wide = compare.selective_blocks(con, "m", "p")
     for start in range(0, max(members, 1), BATCH):
-        compare.candidate_pairs(con, where=f"a.n >= {start} AND a.n < {start + BATCH}")
-        compare.compare_pairs(con)
+        compare.candidate_pairs(con, wide=wide, where=f"a.n >= {start} AND a.n < {start + BATCH}")
+        compare.compare_pairs(con, keep=compare.ALIKE if scoring.policy.households else "true")
         con.execute("CREATE TABLE all_levels AS FROM levels" if start == 0 else "INSERT INTO all_levels FROM levels")
     con.execute("DROP TABLE pairs")
     con.execute("DROP TABLE levels")
     audit.forget_unstable_ids(con)
-    con.execute(f"CREATE TABLE scored AS SELECT * FROM ({scoring.select('all_levels')}) WHERE rule IS NOT NULL OR bits > {FLOOR}")
+    con.execute(
+        f"CREATE TABLE scored AS SELECT * FROM ({scoring.select('all_levels')}) WHERE rule IS NOT NULL OR bits > {FLOOR}"
+    )
     con.execute("DROP TABLE all_levels")
 
 
@@ -131,7 +133,7 @@ def _resolve(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> None:
         CREATE TABLE chosen AS
         WITH runner AS (
             SELECT r.ln, max(r.bits) FILTER (d.ln IS NULL) AS second, bool_or(d.ln IS NOT NULL) AS duplicated,
-                   bool_or(d.ln IS NULL AND r.closeness > r.best_closeness - {MIN_GAP}) AS contested
+                   bool_or(d.ln IS NULL AND r.closeness > r.best_closeness - {scoring.policy.min_gap}) AS contested
             FROM rivals r LEFT JOIN duplicates d ON d.ln = r.best AND d.rn = r.rn GROUP BY r.ln),
         claims AS (
             SELECT ln, closeness, row_number() OVER w AS claim, lead(closeness) OVER w AS next_closeness
@@ -143,7 +145,7 @@ def _resolve(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> None:
                  WHEN k.rule IS NULL AND k.withdrawn THEN 'rule_errs_here'
                  WHEN k.rule IS NULL THEN 'too_little_evidence'
                  WHEN contested THEN 'several_people_fit'
-                 WHEN claim > 1 OR (claim = 1 AND claims.closeness - claims.next_closeness < {MIN_GAP}) THEN 'person_claimed_twice' END AS reason
+                 WHEN claim > 1 OR (claim = 1 AND claims.closeness - claims.next_closeness < {scoring.policy.min_gap}) THEN 'person_claimed_twice' END AS reason
         FROM ranked k LEFT JOIN runner USING (ln) LEFT JOIN claims ON claims.ln = k.ln
         WHERE k.place = 1
         """
@@ -152,11 +154,15 @@ def _resolve(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> None:
 
 def _find_duplicates(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> None:
     """Create table ``duplicates(ln, rn)``: pairs of index records that compete for a member and are one person."""
-    con.execute(f"CREATE TABLE twofold AS SELECT DISTINCT best AS ln, rn FROM rivals WHERE closeness > best_closeness - {MIN_GAP}")
+    con.execute(
+        f"CREATE TABLE twofold AS SELECT DISTINCT best AS ln, rn FROM rivals WHERE closeness > best_closeness - {scoring.policy.min_gap}"
+    )
     compare.id_pairs(con, left="p", right="p", where="a.n IN (SELECT ln FROM twofold)")
     compare.compare_pairs(con, left="p", right="p", pairs="twofold", out="twofold_levels")
     firm = ", ".join(str(index) for index, rule in enumerate(rules.RULES) if not rule.audited)
-    con.execute(f"CREATE TABLE duplicates AS SELECT ln, rn FROM ({scoring.select('twofold_levels')}) WHERE rule IN ({firm})")
+    con.execute(
+        f"CREATE TABLE duplicates AS SELECT ln, rn FROM ({scoring.select('twofold_levels')}) WHERE rule IN ({firm})"
+    )
 
 
 def _links(con: duckdb.DuckDBPyConnection, *, known_at: datetime, run_id: str, scoring: Scoring) -> pa.Table:

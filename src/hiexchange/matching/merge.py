@@ -59,7 +59,11 @@ def survivors(xref: Any, *, known_at: datetime) -> dict[str, str]:
         seen, here = {start}, start
         while (onward := latest.get(here)) is not None:
             if onward in seen:
-                raise DataError("the merges of the patient index form a circle", code="HX-522", hint="correct the person_xref rows, then match again")
+                raise DataError(
+                    "the merges of the patient index form a circle",
+                    code="HX-522",
+                    hint="correct the person_xref rows, then match again",
+                )
             seen.add(onward)
             here = onward
         if here != start:
@@ -82,7 +86,9 @@ def relink(history: Any, links: Any, *, known_at: datetime) -> pa.Table:
 
     A row says something new when person or band differ from what was known. Applied twice it appends nothing.
     """
-    before = {row["member_key"]: (row["person_id"], row["band"]) for row in current(history, known_at=known_at).to_pylist()}
+    before = {
+        row["member_key"]: (row["person_id"], row["band"]) for row in current(history, known_at=known_at).to_pylist()
+    }
     rows = tables.check(links, PERSON_LINK)
     pairs = zip(rows["member_key"].to_pylist(), rows["person_id"].to_pylist(), rows["band"].to_pylist(), strict=True)
     news = rows.filter(pa.array([before.get(key) != (person, band) for key, person, band in pairs], pa.bool_()))
@@ -95,9 +101,12 @@ def close_superseded(history: Any) -> pa.Table:
     rows = tables.check(history, PERSON_LINK).sort_by([("member_key", "ascending"), ("known_from", "ascending")])
     keys, starts = rows["member_key"].to_pylist(), rows["known_from"].to_pylist()
     ends = [
-        starts[index + 1] if index + 1 < len(keys) and keys[index + 1] == key else tables.OPEN_INSTANT for index, key in enumerate(keys)
+        starts[index + 1] if index + 1 < len(keys) and keys[index + 1] == key else tables.OPEN_INSTANT
+        for index, key in enumerate(keys)
     ]
-    return rows.set_column(rows.schema.get_field_index("known_to"), PERSON_LINK.schema.field("known_to"), pa.array(ends, INSTANT))
+    return rows.set_column(
+        rows.schema.get_field_index("known_to"), PERSON_LINK.schema.field("known_to"), pa.array(ends, INSTANT)
+    )
 
 
 def misdirected(before: Any, after: Any, decisions: Any, deliveries: Any) -> pa.Table:
@@ -114,7 +123,9 @@ def misdirected(before: Any, after: Any, decisions: Any, deliveries: Any) -> pa.
         DISCLOSURE rows, sorted by delivery and member; empty when no link was taken back.
     """
     now = {row["member_key"]: row["person_id"] for row in _auto(after)}
-    wrong = {(row["member_key"], row["person_id"]) for row in _auto(before) if now.get(row["member_key"]) != row["person_id"]}
+    wrong = {
+        (row["member_key"], row["person_id"]) for row in _auto(before) if now.get(row["member_key"]) != row["person_id"]
+    }
     sent: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for row in tables.check(deliveries, tables.DELIVERY).to_pylist():
         sent.setdefault((row["event_key"], row["subscriber_id"], row["channel_id"]), []).append(row)
@@ -139,5 +150,7 @@ def follow(links: Any, merged: dict[str, str]) -> pa.Table:
 
 def _auto(links: Any) -> list[dict[str, Any]]:
     rows = tables.check(links, PERSON_LINK)
-    held: list[dict[str, Any]] = rows.filter(pc.equal(rows["band"], "auto")).select(["member_key", "person_id"]).to_pylist()
+    held: list[dict[str, Any]] = (
+        rows.filter(pc.equal(rows["band"], "auto")).select(["member_key", "person_id"]).to_pylist()
+    )
     return held

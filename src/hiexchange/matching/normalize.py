@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 
 _LETTERS = re.compile(r"[^a-z]+")
@@ -87,6 +87,8 @@ def fold(text: str | None) -> str:
     """Return lower-case ASCII-like text: accents stripped, ligatures spelled out."""
     if not text:
         return ""
+    if text.isascii():
+        return text.lower()
     plain = unicodedata.normalize("NFKD", text.translate(_LATIN))
     return "".join(letter for letter in plain if not unicodedata.combining(letter)).lower()
 
@@ -238,22 +240,26 @@ def street_address(text: str | None) -> Street:
     plain = " ".join(_WORDS.sub(" ", fold(text).replace(".", "")).split())
     if not plain or plain in NO_ADDRESS or plain.startswith(("homeless", "unknown", "general delivery", "no address")):
         return _NOWHERE
-    rural = re.match(r"(?:rr|r r|rural route|rfd|hc|star route) ?#? ?(\d+)", plain)
-    box = _BOX.search(plain)
-    if rural and box:
-        return Street(box.group(1), f"rr {rural.group(1)}", f"rr {rural.group(1)}", None)
-    if box and not re.match(r"\d+ [a-z]+ (?!box)", plain):
-        return Street(box.group(1), "pobox", "pobox", None)
-    return _split_street(plain.split())
+    if "box" in plain:
+        rural = re.match(r"(?:rr|r r|rural route|rfd|hc|star route) ?#? ?(\d+)", plain)
+        box = _BOX.search(plain)
+        if rural and box:
+            return Street(box.group(1), f"rr {rural.group(1)}", f"rr {rural.group(1)}", None)
+        if box and not re.match(r"\d+ [a-z]+ (?!box)", plain):
+            return Street(box.group(1), "pobox", "pobox", None)
+    number, _, rest = plain.partition(" ")
+    if not rest or not number[0].isdigit() or number[-2:] in ("st", "nd", "rd", "th"):
+        return Street(None, *_split_street(plain))
+    return Street(number, *_split_street(rest))
 
 
-def _split_street(words: list[str]) -> Street:
+@lru_cache(maxsize=50_000)
+def _split_street(plain: str) -> tuple[str | None, str | None, str | None]:
+    """Return street, core and unit of a line without its number: streets repeat, so the answers are kept."""
     types, dirs, units, ordinals = _street_words()
-    number = None
-    if words and words[0][0].isdigit() and words[0] not in ordinals and not re.fullmatch(r"\d+(st|nd|rd|th)", words[0]):
-        number = words.pop(0)
-        if words and re.fullmatch(r"1/2|[a-d]", words[0]) and len(words) > 2:
-            words.pop(0)
+    words = plain.split()
+    if len(words) > 2 and re.fullmatch(r"1/2|[a-d]", words[0]):
+        words.pop(0)
     unit = None
     for index, word in enumerate(words):
         if index and (
@@ -273,7 +279,7 @@ def _split_street(words: list[str]) -> Street:
         core.pop()
     if len(core) > 1 and core[0] in _values(dirs):
         core.pop(0)
-    return Street(number, street, "".join(core) or None, unit)
+    return street, "".join(core) or None, unit
 
 
 @cache

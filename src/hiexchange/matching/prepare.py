@@ -17,14 +17,13 @@ from hiexchange.matching import normalize
 
 MAX_SHARING_PHONE = 20
 MAX_SHARING_EMAIL = 8
-MAX_SHARING_ADDRESS = 60
 
 _TEXT = pa.string()
 
 _MEMBER_SOURCE = """
     SELECT member_key AS key, payer_id AS payer, first_name, middle_name, last_name, suffix, birth_on::VARCHAR AS born,
-           sex, ssn4, mbi, address_line, city, state, zip, phone, email, deceased_on::VARCHAR AS died,
-           member_id_system, member_id, valid_from, row_no, roster_id
+           sex, ssn4, mbi, address_line, city, state, zip, phone, email, deceased_on::VARCHAR AS died, valid_from AS since,
+           member_id_system, member_id, row_no, roster_id
     FROM members_in
 """
 
@@ -52,7 +51,7 @@ def prepare_persons(con: duckdb.DuckDBPyConnection, persons: pa.Table) -> None:
            SELECT (row_number() OVER (ORDER BY person_id, first_name, last_name, birth_date, address_line, phone) - 1)::INTEGER AS n,
                   (dense_rank() OVER (ORDER BY person_id))::INTEGER AS k, person_id AS key, NULL::VARCHAR AS payer,
                   first_name, middle_name, last_name, suffix, birth_date AS born, sex, ssn4, mbi, address_line, city, state, zip, phone,
-                  email, deceased_at AS died
+                  email, deceased_at AS died, NULL::DATE AS since
            FROM persons_in"""
     )
     _normalise(con, "p")
@@ -81,8 +80,8 @@ def prepare_members(con: duckdb.DuckDBPyConnection, members: pa.Table) -> None:
     """
     con.register("members_in", members)
     con.execute(
-        f"""CREATE TEMP TABLE source AS SELECT (row_number() OVER (ORDER BY key) - 1)::INTEGER AS n, 0 AS k, * EXCLUDE (valid_from, row_no, roster_id)
-            FROM ({_MEMBER_SOURCE} QUALIFY row_number() OVER (PARTITION BY member_key ORDER BY valid_from DESC, roster_id DESC, row_no DESC) = 1)"""
+        f"""CREATE TEMP TABLE source AS SELECT (row_number() OVER (ORDER BY key) - 1)::INTEGER AS n, 0 AS k, * EXCLUDE (row_no, roster_id)
+            FROM ({_MEMBER_SOURCE} QUALIFY row_number() OVER (PARTITION BY member_key ORDER BY since DESC, roster_id DESC, row_no DESC) = 1)"""
     )
     con.execute(
         """CREATE TABLE torn AS SELECT member_key AS key FROM members_in GROUP BY member_key
@@ -148,7 +147,7 @@ def _normalise(con: duckdb.DuckDBPyConnection, name: str) -> None:
                  AND NOT regexp_full_match(ph, '([0-9]{{3}})(0000000|1111111|9999999|5555555)') THEN ph END AS ph,
             CASE WHEN em LIKE '%_@_%' AND NOT regexp_matches(em, '^(no|none|na|noemail|unknown|test|declined|refused|x+)@') THEN em END AS em,
             CASE WHEN length(mbi_plain) = 11 THEN mbi_plain END AS mbi,
-            coalesce(f.baby, false) AS baby,
+            s.since,
             try_cast(died[1:10] AS DATE) AS dead
         FROM (SELECT *, try_cast(born AS DATE) AS b,
                      regexp_matches(born, '^(19|20)[0-9]{{2}}') AND coalesce(born[1:10] NOT IN ('1900-01-01', '1901-01-01', '1900-01-02'), true) AND born <> '1900' AS plausible,
@@ -169,7 +168,7 @@ def _normalise(con: duckdb.DuckDBPyConnection, name: str) -> None:
 def finish(con: duckdb.DuckDBPyConnection) -> None:
     """Null the values too many people of the index share, and attach name counts to both tables."""
     people = con.execute("SELECT count(*) FROM p").fetchall()[0][0]
-    for column, limit in (("ph", MAX_SHARING_PHONE), ("em", MAX_SHARING_EMAIL), ("s4", 50 + people // 1000)):
+    for column, limit in (("ph", MAX_SHARING_PHONE), ("em", MAX_SHARING_EMAIL), ("s4", 20 + people // 2000)):
         con.execute(
             f"CREATE TEMP TABLE crowded AS SELECT {column} AS v FROM p WHERE {column} IS NOT NULL GROUP BY 1 HAVING count(*) > {limit}"
         )
@@ -177,6 +176,13 @@ def finish(con: duckdb.DuckDBPyConnection) -> None:
             for side in ("m", "p"):
                 con.execute(f"UPDATE {side} SET {column} = NULL WHERE {column} IN (SELECT v FROM crowded)")
         con.execute("DROP TABLE crowded")
+    # 1 January is what a system writes that knows the year at most, where far more people bear it than other days.
+    con.execute(
+        """CREATE TABLE placeholder_days AS SELECT b FROM p WHERE month(b) = 1 AND day(b) = 1 GROUP BY b
+           HAVING count(*) > 20 + 10 * (SELECT count(b) / greatest(count(DISTINCT b), 1) FROM p)"""
+    )
+    for side in ("m", "p"):
+        con.execute(f"UPDATE {side} SET b = NULL, bm = NULL, bd = NULL WHERE b IN (SELECT b FROM placeholder_days)")
     con.execute("CREATE TABLE first_counts AS SELECT f, count(*)::INTEGER AS c FROM p WHERE f IS NOT NULL GROUP BY f")
     con.execute("CREATE TABLE last_counts AS SELECT l, count(*)::INTEGER AS c FROM p WHERE l IS NOT NULL GROUP BY l")
     for side in ("m", "p"):

@@ -41,8 +41,34 @@ DECISION = Table(
     ),
 )
 
-MEMBER_COLUMNS = ("first_name", "middle_name", "last_name", "suffix", "birth_on", "sex", "ssn4", "member_id", "address_line", "city", "zip", "phone")
-PERSON_COLUMNS = ("first_name", "middle_name", "last_name", "suffix", "birth_date", "sex", "ssn4", "mrn", "address_line", "city", "zip", "phone")
+MEMBER_COLUMNS = (
+    "first_name",
+    "middle_name",
+    "last_name",
+    "suffix",
+    "birth_on",
+    "sex",
+    "ssn4",
+    "member_id",
+    "address_line",
+    "city",
+    "zip",
+    "phone",
+)
+PERSON_COLUMNS = (
+    "first_name",
+    "middle_name",
+    "last_name",
+    "suffix",
+    "birth_date",
+    "sex",
+    "ssn4",
+    "mrn",
+    "address_line",
+    "city",
+    "zip",
+    "phone",
+)
 LINK_COLUMNS = ("member_key", "person_id", "band", "reason", "score", "gap", "evidence")
 ANSWER_COLUMNS = ("verdict", "decided_by", "reason_for_verdict")
 QUEUE_COLUMNS = (
@@ -53,7 +79,9 @@ QUEUE_COLUMNS = (
 )
 
 
-def queue(links: Any, members: Any, persons: Any, *, bands: Sequence[str] = ("review",), sample: int | None = None) -> pa.Table:
+def queue(
+    links: Any, members: Any, persons: Any, *, bands: Sequence[str] = ("review",), sample: int | None = None
+) -> pa.Table:
     """Return what a reviewer needs to rule on links: both sides of each pair and the evidence per field.
 
     Args:
@@ -69,7 +97,11 @@ def queue(links: Any, members: Any, persons: Any, *, bands: Sequence[str] = ("re
     rows = tables.check(links, tables.PERSON_LINK)
     wanted: list[dict[str, Any]] = []
     for band in bands:
-        of_band = rows.filter(pc.and_(pc.equal(rows["band"], band), pc.is_valid(rows["person_id"]))).sort_by("member_key").to_pylist()
+        of_band = (
+            rows.filter(pc.and_(pc.equal(rows["band"], band), pc.is_valid(rows["person_id"])))
+            .sort_by("member_key")
+            .to_pylist()
+        )
         step = max(1, -(-len(of_band) // sample)) if sample else 1
         wanted += of_band[::step]
     wanted.sort(key=lambda row: (-(row["score"] or 0.0), row["member_key"]))
@@ -79,7 +111,9 @@ def queue(links: Any, members: Any, persons: Any, *, bands: Sequence[str] = ("re
     for row in wanted:
         line: dict[str, Any] = dict.fromkeys(ANSWER_COLUMNS, "")
         line |= {name: row[name] for name in LINK_COLUMNS}
-        line["evidence"] = "; ".join(f"{step['field']} {step['level']} {step['bits']:+.1f}" for step in row["evidence"] or [])
+        line["evidence"] = "; ".join(
+            f"{step['field']} {step['level']} {step['bits']:+.1f}" for step in row["evidence"] or []
+        )
         line |= {f"member_{name}": left.get(row["member_key"], {}).get(name) for name in MEMBER_COLUMNS}
         line |= {f"index_{name}": right.get(row["person_id"], {}).get(name) for name in PERSON_COLUMNS}
         lines.append({name: "" if line[name] is None else str(line[name]) for name in QUEUE_COLUMNS})
@@ -119,7 +153,9 @@ def _write_xlsx(file: Any, rows: Iterable[Sequence[str]]) -> None:
         import xlsxwriter
     except ImportError:
         raise MissingExtra("excel", "writing XLSX") from None
-    book = xlsxwriter.Workbook(file, {"in_memory": True, "strings_to_numbers": False, "strings_to_formulas": False, "strings_to_urls": False})
+    book = xlsxwriter.Workbook(
+        file, {"in_memory": True, "strings_to_numbers": False, "strings_to_formulas": False, "strings_to_urls": False}
+    )
     sheet = book.add_worksheet("review")
     for number, row in enumerate(rows):
         sheet.write_row(number, 0, row)
@@ -144,14 +180,24 @@ def read_decisions(path: str | Path, *, decided_at: datetime) -> pa.Table:
     header = [cell.strip() for cell in rows[0]] if rows else []
     missing = {"verdict", "decided_by", "member_key", "person_id"} - set(header)
     if missing:
-        raise DataError(f"the review file lacks the column {', '.join(sorted(missing))}", where=name, code="HX-520", hint="export the queue again")
+        raise DataError(
+            f"the review file lacks the column {', '.join(sorted(missing))}",
+            where=name,
+            code="HX-520",
+            hint="export the queue again",
+        )
     decided, bad = [], []
     for number, cells in enumerate(rows[1:], 2):
         line = {key: cell.removeprefix("'").strip() for key, cell in zip(header, cells, strict=False)}
         verdict = line.get("verdict", "").lower()
         if not verdict:
             continue
-        if verdict not in VERDICTS or not line.get("decided_by") or not line.get("member_key") or (verdict != "nobody" and not line.get("person_id")):
+        if (
+            verdict not in VERDICTS
+            or not line.get("decided_by")
+            or not line.get("member_key")
+            or (verdict != "nobody" and not line.get("person_id"))
+        ):
             bad.append(number)
             continue
         decided.append(
@@ -182,7 +228,10 @@ def _read_rows(path: Path) -> Iterable[list[str]]:
             from python_calamine import CalamineWorkbook
         except ImportError:
             raise MissingExtra("excel", "reading XLSX") from None
-        return [[str(cell) for cell in row] for row in CalamineWorkbook.from_path(str(path)).get_sheet_by_index(0).to_python()]
+        return [
+            [str(cell) for cell in row]
+            for row in CalamineWorkbook.from_path(str(path)).get_sheet_by_index(0).to_python()
+        ]
     return list(csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig"))))
 
 
@@ -209,11 +258,32 @@ def precision_by_band(links: Any, decisions: Any) -> pa.Table:
         decided, same = sum(v is not None for v in verdicts), verdicts.count("same")
         low, high = wilson(same, decided)
         share = same / decided if decided else None
-        result.append({"band": band, "links": len(pairs), "decided": decided, "same": same, "precision": share, "low": low, "high": high})
+        result.append(
+            {
+                "band": band,
+                "links": len(pairs),
+                "decided": decided,
+                "same": same,
+                "precision": share,
+                "low": low,
+                "high": high,
+            }
+        )
     expected = [row["links"] * (row["precision"] or 0.0) for row in result]
     for row, right in zip(result, expected, strict=True):
-        row["recall_share"] = right / sum(expected) if all(r["decided"] or not r["links"] for r in result) and sum(expected) else None
-    kinds = [("band", TEXT), ("links", pa.int64()), ("decided", pa.int64()), ("same", pa.int64()), ("precision", NUMBER), ("low", NUMBER), ("high", NUMBER), ("recall_share", NUMBER)]
+        row["recall_share"] = (
+            right / sum(expected) if all(r["decided"] or not r["links"] for r in result) and sum(expected) else None
+        )
+    kinds = [
+        ("band", TEXT),
+        ("links", pa.int64()),
+        ("decided", pa.int64()),
+        ("same", pa.int64()),
+        ("precision", NUMBER),
+        ("low", NUMBER),
+        ("high", NUMBER),
+        ("recall_share", NUMBER),
+    ]
     return pa.Table.from_pylist(result, schema=pa.schema(kinds))
 
 

@@ -34,6 +34,7 @@ class Rule:
 GUARDS: dict[str, str] = {
     "birth_date_conflict": f"d = -1 AND NOT (s = 2 AND {ID} AND f >= 4 AND l >= 3)",
     "suffix_conflict": "su = -1",
+    "deceased_before": "dead",
     "sex_conflict": f"x = -1 AND NOT (f = 5 AND d = 5 AND ({PROOF} OR {HOME}))",
     "ssn4_conflict": f"s = -1 AND NOT (d >= 4 AND {SAME_FIRST} AND {SAME_LAST} AND ({ID} OR (a >= 2 AND ph = 1)))",
     "middle_name_conflict": f"g = -1 AND NOT (d = 5 AND ({PROOF} OR ({SAME_FIRST} AND {HOME})))",
@@ -61,17 +62,31 @@ RULES: tuple[Rule, ...] = (
     Rule("ssn4_name_near_birth", f"s = 2 AND {SAME_FIRST} AND d >= 3 AND {SAME_LAST}"),
     Rule("id_ssn4_no_birth", f"{ID} AND s = 2 AND {SAME_FIRST} AND {SAME_LAST}"),
     Rule("ssn4_name_home_no_birth", f"s = 2 AND f >= 4 AND l >= 4 AND d = 0 AND {HOME}"),
-    Rule("first_birth_home", f"{SAME_FIRST} AND d = 5 AND (a = 3 OR ph = 1 OR em = 1) AND expected_first < 0.05", audited=True),
+    Rule(
+        "first_birth_home",
+        f"{SAME_FIRST} AND d = 5 AND (a = 3 OR ph = 1 OR em = 1) AND expected_first < 0.05",
+        audited=True,
+    ),
     Rule("name_near_birth_home", f"{SAME_FIRST} AND l >= 3 AND d >= 3 AND {HOME}", audited=True),
     Rule("typo_inside_first_birth_home", f"{TYPO_HOME} AND edge = 0", audited=True),
     Rule("typo_end_first_birth_home", f"{TYPO_HOME} AND edge = 2", audited=True),
     Rule("typo_start_first_birth_home", f"{TYPO_HOME} AND edge = 1", audited=True),
     Rule("cut_first_birth_home", f"{TYPO_HOME} AND edge = 3", audited=True),
-    Rule("name_birth_initial", f"{SAME_FIRST} AND {SAME_LAST} AND d = 5 AND g = 1 AND expected < 0.01 AND {PLAIN}", audited=True),
-    Rule("name_birth_zip", f"{SAME_FIRST} AND {SAME_LAST} AND d = 5 AND a = 1 AND expected < 0.01 AND {PLAIN}", audited=True),
+    Rule(
+        "name_birth_initial",
+        f"{SAME_FIRST} AND {SAME_LAST} AND d = 5 AND g = 1 AND expected < 0.01 AND {PLAIN}",
+        audited=True,
+    ),
+    Rule(
+        "name_birth_zip",
+        f"{SAME_FIRST} AND {SAME_LAST} AND d = 5 AND a = 1 AND expected < 0.01 AND {PLAIN}",
+        audited=True,
+    ),
     Rule("rare_name_birth", f"f >= 4 AND l = 5 AND d = 5 AND expected < 0.003 AND {PLAIN}", audited=True),
     Rule("id_name_no_birth", f"{ID} AND f >= 4 AND l >= 4 AND d = 0 AND {HOME} AND g >= 0", audited=True),
-    Rule("fellegi_sunter", f"bits >= auto_bits AND f >= 3 AND d >= 4 AND {PLAIN} AND ({PROOF} OR {HOME})", audited=True),
+    Rule(
+        "fellegi_sunter", f"bits >= auto_bits AND f >= 3 AND d >= 4 AND {PLAIN} AND ({PROOF} OR {HOME})", audited=True
+    ),
 )
 """Strongest first: a pair takes the first rule it meets. ``expected`` is the number of other people of the
 index one would expect to agree on the same name and birth date by chance."""
