@@ -28,6 +28,15 @@ Places = frozenset[Place]
 NOWHERE: Places = frozenset()
 
 
+class Wanted(NamedTuple):
+    """Elements that a reader must give; ``()`` in ``whole`` means everything."""
+
+    whole: frozenset[Path]
+    """Read with all they hold; none lies under another one."""
+    part: frozenset[Path]
+    """Need only be there or not."""
+
+
 @dataclass(slots=True)
 class Needs:
     """Gathers what the expressions of one view read."""
@@ -55,10 +64,11 @@ class Needs:
         """Note that only existence matters."""
         self.part.update(place.path for place in places)
 
-    def leaves(self) -> frozenset[Path]:
+    def wanted(self) -> Wanted:
         """Return the shortest paths that cover all needs."""
-        touched = self.whole | {path for path in self.part if not any(_under(other, path) for other in self.whole)}
-        return frozenset(path for path in touched if not any(_under(path, other) for other in self.whole))
+        whole = frozenset(path for path in self.whole if not any(_under(path, other) for other in self.whole))
+        part = frozenset(path for path in self.part if not any(path == other or _under(path, other) for other in whole))
+        return Wanted(whole, part)
 
 
 def _under(path: Path, above: Path) -> bool:

@@ -9,16 +9,18 @@ from typing import Any
 import pyarrow as pa
 
 from hiexchange.errors import BadLine, ConfigError
+from hiexchange.fhirpath.needs import Wanted
 from hiexchange.lake.cut import blocks
 from hiexchange.lake.decode import Encoded, Source, encode
 from hiexchange.ndjson import open_bytes
-from hiexchange.views.prune import Leaves, parquet_batches, prune
+from hiexchange.views.lines import LineReader
+from hiexchange.views.prune import parquet_batches, prune
 
 BATCH_ROWS = 32_768
 """Rows worked on at a time when the source gives larger batches."""
 
 
-def batches(source: Any, resource: str, version: str, leaves: Leaves) -> Iterator[pa.RecordBatch]:
+def batches(source: Any, resource: str, version: str, wanted: Wanted) -> Iterator[pa.RecordBatch]:
     """Yield the resources of one type.
 
     Args:
@@ -27,25 +29,25 @@ def batches(source: Any, resource: str, version: str, leaves: Leaves) -> Iterato
             ``1.Patient.ndjson.gz``).
         resource: Resource type wanted.
         version: FHIR version of NDJSON files.
-        leaves: Element paths that will be read; others may be left out.
+        wanted: Elements that will be read; others may be left out.
 
     Raises:
         ConfigError: The source is none of these, or has no file.
         BadLine: A line of an NDJSON file is no resource of the type.
     """
     if isinstance(source, str | Path) or (isinstance(source, list | tuple) and source):
-        yield from _files(_paths(source, resource), resource, version, leaves)
+        yield from _files(_paths(source, resource), resource, version, wanted)
     elif hasattr(source, "files") and hasattr(source, "table"):
         _ = source.table(resource)  # a lake says which types it lacks
         for path in source.files(resource):
-            yield from parquet_batches(path, leaves, BATCH_ROWS)
+            yield from parquet_batches(path, wanted, BATCH_ROWS)
     elif isinstance(source, pa.Table | pa.RecordBatch):
         given = source.to_batches() if isinstance(source, pa.Table) else [source]
-        yield from (prune(batch, leaves) for batch in _sized(given))
+        yield from (prune(batch, wanted) for batch in _sized(given))
     elif hasattr(source, "to_batches"):
-        yield from (prune(batch, leaves) for batch in _sized(source.to_batches()))
+        yield from (prune(batch, wanted) for batch in _sized(source.to_batches()))
     elif hasattr(source, "__arrow_c_stream__"):
-        yield from (prune(batch, leaves) for batch in _sized(pa.RecordBatchReader.from_stream(source)))
+        yield from (prune(batch, wanted) for batch in _sized(pa.RecordBatchReader.from_stream(source)))
     else:
         raise ConfigError(
             f"a view cannot read a {type(source).__name__}", hint="pass a Lake, Arrow data, or paths of NDJSON files"
@@ -78,18 +80,22 @@ def _holds(name: str, resource: str) -> bool:
     return resource in parts[:-1] and parts[-1] in ("ndjson", "parquet")
 
 
-def _files(paths: list[Path], resource: str, version: str, leaves: Leaves) -> Iterator[pa.RecordBatch]:
+def _files(paths: list[Path], resource: str, version: str, wanted: Wanted) -> Iterator[pa.RecordBatch]:
+    reader = LineReader(resource, version, wanted)
     shape: dict[str, Any] = {}
     for path in paths:
         if path.suffix == ".parquet":
-            yield from parquet_batches(path, leaves, BATCH_ROWS)
+            yield from parquet_batches(path, wanted, BATCH_ROWS)
             continue
         with open_bytes(path) as stream:
             for block in blocks(stream):
-                encoded = encode(block, shape, Source(resource, path.name, "view", version))
-                shape = encoded.shape
-                _refuse_bad_lines(encoded, path)
-                yield from (prune(batch, leaves) for batch in _sized([encoded.batch]))
+                batch = reader.read(block, path.name)
+                if batch is None:
+                    encoded = encode(block, shape, Source(resource, path.name, "view", version))
+                    shape = encoded.shape
+                    _refuse_bad_lines(encoded, path)
+                    batch = encoded.batch
+                yield from (prune(piece, wanted) for piece in _sized([batch]))
 
 
 def _refuse_bad_lines(encoded: Encoded, path: Path) -> None:

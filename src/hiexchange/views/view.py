@@ -16,9 +16,10 @@ from hiexchange.definitions import Definitions
 from hiexchange.errors import ConfigError, FHIRPathError, ViewError
 from hiexchange.fhirpath import Environment, Part, environment, parse, tree
 from hiexchange.fhirpath.check import Checker, Shape
+from hiexchange.fhirpath.needs import Wanted
 from hiexchange.views.contained import ContainedReader
 from hiexchange.views.definition import Column, Constant, Definition, Select, read_definition
-from hiexchange.views.prune import Leaves, needed
+from hiexchange.views.prune import needed
 from hiexchange.views.run import Plan, run_batch
 from hiexchange.views.schema import arrow_type
 from hiexchange.views.source import batches
@@ -96,12 +97,12 @@ class View:
         """Yield the view's rows batch by batch, in memory bounded by one batch of the source."""
         plan = Plan(self.definition.select, self.definition.where, self.schema())
         env = self._environment()
-        for batch in batches(source, self.definition.resource, self.fhir_version, self._leaves):
+        for batch in batches(source, self.definition.resource, self.fhir_version, self._wanted):
             if batch.num_rows:
                 yield run_batch(plan, batch, self.definition.resource, env)
 
     @cached_property
-    def _leaves(self) -> Leaves:
+    def _wanted(self) -> Wanted:
         return needed(self.definition, self._definitions)
 
     def _environment(self) -> Environment:
