@@ -11,11 +11,12 @@ import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 from hiexchange.errors import ConfigError, MeasureError
 from hiexchange.events import Reporter, SubjectsEvaluated, ignore
-from hiexchange.measures import populations, rows, sources
+from hiexchange.measures import gaps, populations, rows, sources
 from hiexchange.measures.cql.library import walk
 from hiexchange.measures.cql.subject import POLICIES, Context, Subject
 from hiexchange.measures.measure import Compiled, Measure, new_program, parameters
@@ -61,7 +62,8 @@ class Engine:
         for criteria in compiled.criteria:
             try:
                 members = populations.evaluate(criteria, s)
-                result += rows.rows_of(name, criteria, s, members, self._reached(at))
+                found = gaps.reasons(criteria, s, members)
+                result += rows.rows_of(name, criteria, s, members, self._reached(at), found)
             except MeasureError as error:
                 result.append(rows.error_row(name, criteria, error))
             except Exception as error:  # one patient's odd data must not end the run for all others
@@ -133,8 +135,10 @@ def evaluate_all(
             gatherer.add(some)
         progress.count(found)
     progress.report()
+    # Bundles handed over as an iterator are gone; a lake or a folder can be read again.
+    kept = source if isinstance(source, str | Path | list | tuple) or hasattr(source, "files") else None
     return [
-        MeasureRun(gatherer.table(), measure.info, period, run_id, measure.accepted, _options(job))
+        MeasureRun(gatherer.table(), measure.info, period, run_id, measure.accepted, _options(job), kept)
         for measure, gatherer in zip(measures, gatherers, strict=True)
     ]
 

@@ -6,7 +6,6 @@ Criteria"; counts are membership, so the denominator's still holds the excluded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -206,21 +205,3 @@ def number(value: Any) -> tuple[float | None, str | None]:
     if isinstance(value, int | Decimal):
         return float(value), None
     return None, None
-
-
-METHODS: dict[str, Callable[[list[float]], float]] = {
-    "sum": sum,
-    "count": lambda values: float(len(values)),
-    "average": lambda values: sum(values) / len(values),
-    "min": min,
-    "minimum": min,
-    "max": max,
-    "maximum": max,
-    "median": lambda values: _median(sorted(values)),
-}
-"""``cqfm-aggregateMethod`` over the observed values of a population."""
-
-
-def _median(values: list[float]) -> float:
-    middle = len(values) // 2
-    return values[middle] if len(values) % 2 else (values[middle - 1] + values[middle]) / 2

@@ -6,10 +6,11 @@ import hashlib
 from datetime import UTC, datetime
 from typing import Any
 
-from hiexchange.measures.result import GroupSummary, Summary
+from hiexchange.measures.result import GroupSummary, Stratum, Summary
 
 POPULATION_SYSTEM = "http://terminology.hl7.org/CodeSystem/measure-population"
 IMPROVEMENT_SYSTEM = "http://terminology.hl7.org/CodeSystem/measure-improvement-notation"
+ACCEPTED = "https://hiexchange.example/fhir/StructureDefinition/accepted-defect"
 CODES = {
     "initial_population": "initial-population",
     "denominator": "denominator",
@@ -39,6 +40,9 @@ def summary_report(summary: Summary, *, generated_at: datetime | None = None) ->
     }
     if generated_at is not None:
         body["date"] = generated_at.astimezone(UTC).isoformat(timespec="seconds")
+    if summary.accepted:
+        # What the caller accepted of the bundle's defects travels with every figure drawn from it.
+        body["extension"] = [{"url": ACCEPTED, "valueString": item} for item in summary.accepted]
     body["improvementNotation"] = {
         "coding": [
             {"system": IMPROVEMENT_SYSTEM, "code": summary.groups[0].improvement if summary.groups else "increase"}
@@ -58,10 +62,35 @@ def _group(group: GroupSummary, summary: Summary) -> dict[str, Any]:
         name = summary.measure.population_ids.get((group.group, column))
         populations.append({"id": name, **entry} if name else entry)
     body: dict[str, Any] = {"id": group.group, "population": populations}
-    if group.rate is not None:
+    score = score_of(group)
+    if score is not None:
         # Six decimals are more than any population supports, and end the binary tail of a float.
-        body["measureScore"] = {"value": round(group.rate, 6)}
+        body["measureScore"] = {"value": round(score, 6)}
+    if group.strata:
+        body["stratifier"] = _stratifiers(group.strata, populations)
     return body
+
+
+def score_of(group: GroupSummary) -> float | None:
+    """Return a group's score: its rate, a ratio of observations, or an aggregated observation."""
+    observed = list(group.observations.values())
+    if group.scoring == "ratio" and len(observed) == 2:
+        return observed[1] / observed[0] if observed[0] else None
+    if group.scoring == "continuous-variable":
+        return observed[0] if observed else None
+    return group.rate
+
+
+def _stratifiers(strata: tuple[Stratum, ...], populations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for stratum in strata:
+        counts = iter(stratum.counts.values())
+        entry: dict[str, Any] = {"value": {"text": stratum.value}}
+        entry["population"] = [{**population, "count": next(counts)} for population in populations]
+        if stratum.rate is not None:
+            entry["measureScore"] = {"value": round(stratum.rate, 6)}
+        found.setdefault(stratum.stratifier, []).append(entry)
+    return [{"id": name, "stratum": entries} for name, entries in found.items()]
 
 
 def _identifier(summary: Summary) -> str:

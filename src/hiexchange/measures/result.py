@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import Any
 
@@ -69,6 +69,20 @@ class MeasureInfo:
 
 
 @dataclass(frozen=True)
+class Stratum:
+    """One stratum of one stratifier."""
+
+    stratifier: str
+    """Stratifier id."""
+    value: str
+    """true, false, or the value that makes the stratum."""
+    counts: Mapping[str, int]
+    """Population column to membership count."""
+    rate: float | None
+    """By the same rule as the group's."""
+
+
+@dataclass(frozen=True)
 class GroupSummary:
     """Counts and score of one population group."""
 
@@ -92,6 +106,10 @@ class GroupSummary:
     """Lower end of the 95 % Wilson interval of the rate."""
     high: float | None
     """Upper end of it."""
+    strata: tuple[Stratum, ...] = ()
+    """Strata of the measure's own stratifiers, those of zero included."""
+    observations: Mapping[str, float] = field(default_factory=dict)
+    """Observation id to the aggregated value, by the measure's method."""
 
     @property
     def eligible(self) -> int:
@@ -174,12 +192,77 @@ class MeasureRun:
     """Defects of the bundle that the caller accepted; printed in every report."""
     options: Mapping[str, str] = field(default_factory=dict)
     """What the evaluation was told: offset, profile policy."""
+    source: Any = field(default=None, repr=False, compare=False)
+    """Where the patients came from, where it can be read again: :meth:`by` needs it."""
 
     def summary(self) -> Summary:
         """Return counts, rates and intervals per group."""
         order = list(self.measure.scoring) or _distinct(self.table["group"])
         groups = tuple(summarise_group(self.table, group, self.measure) for group in order)
         return Summary(self.measure, self.period, groups, self.accepted)
+
+    def by(
+        self,
+        *keys: str,
+        source: Any = None,
+        min_cell: int = 11,
+        attribution: pa.Table | None = None,
+        links: pa.Table | None = None,
+    ) -> pa.Table:
+        """Return rates by one or several of race, ethnicity, language, sex, payer, provider.
+
+        Args:
+            keys: What to cut by; several give each combination.
+            source: Where demographics are read; default: the source of the evaluation.
+            min_cell: Counts above zero and under it are suppressed, with one more cell of the group where
+                a single one could be worked out from the total.
+            attribution: ATTRIBUTION rows, for ``provider``.
+            links: PERSON_LINK rows, for ``provider``.
+
+        Returns:
+            One row a group and stratum: subjects, eligible, hits, rate, Wilson low and high, suppressed.
+
+        Raises:
+            ConfigError: A key is not known, or what it needs was not given.
+        """
+        from hiexchange.measures import by
+
+        found = by.people(
+            self.source if source is None else source, keys, self.period, attribution=attribution, links=links
+        )
+        return by.table(self.table, self.measure, keys, found, min_cell)
+
+    def gaps(
+        self, *, as_of: date | None = None, attribution: pa.Table | None = None, links: pa.Table | None = None
+    ) -> pa.Table:
+        """Return who is in the denominator without the numerator, with reason and attributed provider.
+
+        For measures where a lower rate is better, the gap is a numerator that was met. Excluded and
+        excepted subjects, and those outside the denominator, have no gap.
+
+        Args:
+            as_of: The day of asking; before the period's end a gap is ``prospective``, else ``open``.
+            attribution: ATTRIBUTION rows, to name the provider.
+            links: PERSON_LINK rows, to name the provider.
+        """
+        from hiexchange.measures import by, gaps
+
+        known = (
+            by.providers(attribution, links, self.period[1]) if attribution is not None and links is not None else {}
+        )
+        return gaps.table(self.table, dict(self.measure.improvement), as_of=as_of, providers=known)
+
+    def individual(self, subject: str) -> dict[str, Any]:
+        """Return the individual MeasureReport (R4) of a subject as a dictionary."""
+        from hiexchange.measures import reports
+
+        return reports.individual_report(self, subject)
+
+    def subject_list(self) -> dict[str, Any]:
+        """Return the subject-list MeasureReport (R4): a contained List for each population."""
+        from hiexchange.measures import reports
+
+        return reports.subject_list_report(self)
 
     def to_fhir(self, *, generated_at: datetime | None = None) -> dict[str, Any]:
         """Return the summary MeasureReport (R4) as a dictionary."""
@@ -212,8 +295,61 @@ def summarise_group(table: pa.Table, group: str, info: MeasureInfo) -> GroupSumm
         rate=None,
         low=None,
         high=None,
+        strata=_strata(good, scoring, counts),
+        observations=_observations(good, info.observations.get(group, ())),
     )
     return scored(plain)
+
+
+def _strata(rows: pa.Table, scoring: str, whole: Mapping[str, int]) -> tuple[Stratum, ...]:
+    cells: dict[str, dict[str, int]] = {}
+    for row in rows.select(["strata", *whole]).to_pylist() if rows["strata"].null_count < len(rows) else []:
+        for label in row["strata"] or ():
+            cell = cells.setdefault(label, dict.fromkeys(whole, 0))
+            for name in whole:
+                cell[name] += row[name] or 0
+    found = []
+    for label, counts in sorted(cells.items()):
+        name, _, value = label.partition(" = ")
+        left = (
+            counts.get("denominator", 0)
+            - counts.get("denominator_exclusion", 0)
+            - counts.get("denominator_exception", 0)
+        )
+        hits = counts.get("numerator", 0) - counts.get("numerator_exclusion", 0)
+        found.append(
+            Stratum(name, value, counts, hits / left if left > 0 and scoring in ("proportion", "ratio") else None)
+        )
+    return tuple(found)
+
+
+def _observations(rows: pa.Table, methods: tuple[tuple[str, str], ...]) -> dict[str, float]:
+    if not methods or rows["observations"].null_count == len(rows):
+        return {}
+    values: dict[str, list[float]] = {}
+    for observed in rows["observations"].to_pylist():
+        for item in observed or ():
+            if item["value"] is not None:
+                values.setdefault(item["id"], []).append(item["value"])
+    return {name: METHODS.get(method.lower(), sum)(values[name]) for name, method in methods if values.get(name)}
+
+
+def _median(values: list[float]) -> float:
+    ordered, middle = sorted(values), len(values) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+
+METHODS: dict[str, Callable[[list[float]], float]] = {
+    "sum": sum,
+    "count": len,
+    "average": lambda values: sum(values) / len(values),
+    "min": min,
+    "minimum": min,
+    "max": max,
+    "maximum": max,
+    "median": _median,
+}
+"""``cqfm-aggregateMethod`` over the observed values."""
 
 
 def scored(group: GroupSummary) -> GroupSummary:
@@ -224,18 +360,7 @@ def scored(group: GroupSummary) -> GroupSummary:
     # A ratio's numerator need not lie within its denominator: no binomial interval then.
     interval = wilson(group.hits, group.eligible) if group.scoring == "proportion" else None
     low, high = interval or (None, None)
-    return GroupSummary(
-        group=group.group,
-        basis=group.basis,
-        scoring=group.scoring,
-        improvement=group.improvement,
-        subjects=group.subjects,
-        errors=group.errors,
-        counts=group.counts,
-        rate=rate,
-        low=low,
-        high=high,
-    )
+    return replace(group, rate=rate, low=low, high=high)
 
 
 def _distinct(column: pa.ChunkedArray) -> list[Any]:

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from hiexchange.measures.cql.subject import Subject
+from hiexchange.measures.gaps import has_gap
 from hiexchange.measures.populations import PATIENT, Criteria, Member, number
 from hiexchange.measures.result import POPULATIONS
 from hiexchange.tables import MEASURE_RESULT
@@ -32,7 +33,9 @@ VARYING = (
 Row = tuple[Any, ...]
 
 
-def rows_of(name: str, criteria: Criteria, s: Subject, members: list[Member], retrieves: frozenset[int]) -> list[Row]:
+def rows_of(
+    name: str, criteria: Criteria, s: Subject, members: list[Member], retrieves: frozenset[int], gaps: list[str]
+) -> list[Row]:
     """Return one row a member, in the order of VARYING."""
     group = criteria.group
     rows = []
@@ -52,7 +55,7 @@ def rows_of(name: str, criteria: Criteria, s: Subject, members: list[Member], re
                 "ok",
                 None,
                 None,
-                s.messages or None,
+                [*s.messages, *(gaps if has_gap(flags, group.improvement) else ())] or None,
                 s.inferred,
             )
         )

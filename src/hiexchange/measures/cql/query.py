@@ -225,13 +225,16 @@ def _sorted(rows: list[tuple[Any, Any]], descending: bool) -> list[tuple[Any, An
     if known and all(isinstance(key, t.Temporal) and len(key.key) == 7 for key, _ in known):
         known.sort(key=lambda row: row[0].key, reverse=descending)
     else:
-        sign = -1 if descending else 1
-        known.sort(key=cmp_to_key(lambda a, b: sign * _rank(a, b)))
+        known.sort(key=cmp_to_key(_falling if descending else _rank))
     return known + nulls if descending else nulls + known
 
 
 def _rank(a: tuple[Any, Any], b: tuple[Any, Any]) -> int:
     return compare.order(a[0], b[0]) or 0
+
+
+def _falling(a: tuple[Any, Any], b: tuple[Any, Any]) -> int:
+    return -_rank(a, b)
 
 
 @builds("Sort")

@@ -1,0 +1,214 @@
+"""``hiexchange measure``: check a bundle, run measures, explain a subject, list gaps in care."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hiexchange.cli import render
+
+group = typer.Typer(name="measure", help="Official CQL/ELM measures and our own, over a lake or a folder of Bundles.")
+
+Source = Annotated[Path, typer.Argument(help="A lake, or a folder or file of Bundles, one a patient.")]
+Start = Annotated[datetime, typer.Option("--start", formats=["%Y-%m-%d"], help="First day of the period.")]
+End = Annotated[datetime, typer.Option("--end", formats=["%Y-%m-%d"], help="Last day of the period, inclusive.")]
+Accept = Annotated[list[str] | None, typer.Option("--accept", help="Accept a finding of `measure check`, by code.")]
+Offset = Annotated[int, typer.Option("--offset", help="Minutes from UTC in which days are told apart.")]
+Measures = Annotated[
+    list[str], typer.Option("--measure", "-m", help="Bundle file or folder, or a native measure's id.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group to the command line."""
+    app.add_typer(group)
+
+
+@group.command("check")
+def check(
+    bundle: Annotated[Path, typer.Argument(help="Bundle file or folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what is wrong with a measure bundle: versions, value sets, unsupported ELM. Exit 7 on errors."""
+    from hiexchange.measures import Measure
+
+    rows = Measure.check(bundle).to_pylist()
+    if as_json:
+        render.json_out(rows)
+    else:
+        for row in rows:
+            render.out(f"{row['severity']:<11} {row['code']:<20} {row['column']}: {row['message']}")
+        errors = sum(row["severity"] == "error" for row in rows)
+        render.out(f"{errors} errors, {len(rows) - errors} warnings")
+    if any(row["severity"] == "error" for row in rows):
+        raise typer.Exit(7)
+
+
+@group.command("list")
+def native() -> None:
+    """List our own measures."""
+    from hiexchange.measures import measures
+
+    render.table([(item.id, item.version, item.title) for item in measures().values()], ("id", "version", "title"))
+
+
+@group.command("run")
+def run(
+    source: Source,
+    measure: Measures,
+    start: Start,
+    end: End,
+    accept: Accept = None,
+    offset: Offset = 0,
+    profiles: Annotated[str, typer.Option("--profiles", help="infer, trust or ignore.")] = "infer",
+    processes: Annotated[int, typer.Option("--processes", "-p", help="Worker processes.")] = 1,
+    by: Annotated[
+        str, typer.Option("--by", help="Cut by race, ethnicity, language, sex, payer (comma-separated).")
+    ] = "",
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for result tables and MeasureReports.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print MeasureReports as JSON.")] = False,
+) -> None:
+    """Evaluate measures over a population and print counts, rates and 95 % intervals."""
+    runs = _evaluate(
+        source,
+        measure,
+        (start.date(), end.date()),
+        accept=accept or [],
+        offset=offset,
+        profiles=profiles,
+        processes=processes,
+    )
+    for item in runs:
+        if out is not None:
+            _write(item, out)
+        if as_json:
+            render.json_out(item.to_fhir())
+            continue
+        _print(item)
+        if by:
+            _print_by(item, by, _source(source))
+
+
+@group.command("why")
+def why(
+    source: Source,
+    subject: Annotated[str, typer.Argument(help="Patient.id.")],
+    bundle: Annotated[Path, typer.Option("--measure", "-m", help="Bundle file or folder.")],
+    start: Start,
+    end: End,
+    accept: Accept = None,
+    values: Annotated[bool, typer.Option("--values", help="Show values, not only truth and resource ids.")] = False,
+    page: Annotated[Path | None, typer.Option("--html", help="Write a static page instead (mode 600).")] = None,
+) -> None:
+    """Explain one subject's result: each define with its value and the resources that decided."""
+    from hiexchange._files import write_bytes
+    from hiexchange.measures import Measure
+
+    loaded = Measure.load(bundle, accept=accept or ())
+    found = loaded.why(_source(source), subject, period=(start.date(), end.date()), values=values)
+    if page is not None:
+        write_bytes(page, found.to_html().encode())
+        render.err(f"written to {page}")
+    else:
+        render.out(str(found))
+
+
+@group.command("gaps")
+def gaps(
+    source: Source,
+    measure: Measures,
+    start: Start,
+    end: End,
+    accept: Accept = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write CSV here (mode 600) instead of counts.")] = None,
+    as_of: Annotated[datetime | None, typer.Option("--as-of", formats=["%Y-%m-%d"], help="Day of asking.")] = None,
+) -> None:
+    """Count gaps in care by reason, or write who has which to a file."""
+    tables = []
+    for item in _evaluate(source, measure, (start.date(), end.date()), accept=accept or []):
+        found = item.gaps(as_of=as_of.date() if as_of else None)
+        tables.append(found)
+        counts: dict[str, int] = {}
+        for reason in found["reason"].to_pylist():
+            counts[reason or "-"] = counts.get(reason or "-", 0) + 1
+        render.out(f"{item.measure.title}: {found.num_rows:,} gaps")
+        render.table(sorted(counts.items()), ("reason", "gaps"))
+    if out is not None:
+        _write_csv(tables, out)
+
+
+def _source(path: Path) -> Any:
+    if (path / "_hx").is_dir():
+        from hiexchange.lake import Lake
+
+        return Lake(path)
+    return path
+
+
+def _evaluate(path: Path, names: list[str], period: tuple[date, date], **options: Any) -> list[Any]:
+    from hiexchange.measures import Measure, evaluate, evaluate_all, measures
+
+    source, known = _source(path), measures()
+    accept, offset = options.pop("accept"), timedelta(minutes=options.pop("offset", 0))
+    loaded = [Measure.load(name, accept=accept) for name in names if name not in known]
+    found = evaluate_all(loaded, source, period=period, offset=offset, **options) if loaded else []
+    run_id = f"{period[0]}..{period[1]}"
+    return [*found, *(evaluate(n, source, period=period, run_id=run_id, offset=offset) for n in names if n in known)]
+
+
+def _print(run: Any) -> None:
+    summary = run.summary()
+    render.out(f"{summary.measure.title} {summary.measure.version}   {run.period[0]} to {run.period[1]}")
+    for item in run.accepted:
+        render.out(f"  accepted {item}")
+    rows = []
+    for group_summary in summary.groups:
+        interval = "" if group_summary.low is None else f"{100 * group_summary.low:.1f}-{100 * group_summary.high:.1f}"
+        rate = "" if group_summary.rate is None else f"{100 * group_summary.rate:.1f} %"
+        rows.append((group_summary.group, *group_summary.counts.values(), group_summary.errors, rate, interval))
+    names = [name.replace("_", " ") for name in summary.groups[0].counts] if summary.groups else []
+    render.table(rows, ("group", *names, "errors", "rate", "95 %"))
+
+
+def _print_by(run: Any, by: str, source: Any) -> None:
+    keys = [key.strip() for key in by.split(",")]
+    table = run.by(*keys, source=source)
+    rows = [
+        tuple("*" if row["suppressed"] and name in _COUNTS else _number(row[name]) for name in table.column_names[:-1])
+        for row in table.to_pylist()
+    ]
+    render.table(rows, table.column_names[:-1])
+    if any(table["suppressed"].to_pylist()):
+        render.out("  * suppressed: fewer than 11, or one that would give such a count away")
+
+
+_COUNTS = {"subjects", "eligible", "hits", "rate", "low", "high"}
+
+
+def _number(value: Any) -> Any:
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def _write(run: Any, folder: Path) -> None:
+    import pyarrow.parquet as pq
+
+    from hiexchange._files import atomic_file, write_json
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / f"{run.measure.id}.summary.json", run.to_fhir())
+    with atomic_file(folder / f"{run.measure.id}.parquet") as file:
+        pq.write_table(run.table, file)
+
+
+def _write_csv(tables: list[Any], path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.csv
+
+    from hiexchange._files import atomic_file
+
+    with atomic_file(path) as file:
+        pyarrow.csv.write_csv(pa.concat_tables(tables), file)
+    render.err(f"written to {path}")

@@ -1,0 +1,119 @@
+"""Individual and subject-list MeasureReports (FHIR R4): they name patients, unlike the summary."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hiexchange.errors import MeasureError
+from hiexchange.measures.report import CODES, IMPROVEMENT_SYSTEM, POPULATION_SYSTEM
+from hiexchange.measures.result import MeasureRun
+
+
+def individual_report(run: MeasureRun, subject: str) -> dict[str, Any]:
+    """Return one subject's MeasureReport, with the resources its retrieves found as evaluatedResource.
+
+    Raises:
+        MeasureError: The run has no rows of that subject, or its evaluation failed.
+    """
+    rows = run.table.filter(pc.equal(run.table["subject"], subject)).to_pylist()
+    if not rows:
+        raise MeasureError("the run holds nothing of this subject", hint="subjects are named by Patient.id")
+    failed = next((row for row in rows if row["status"] == "error"), None)
+    if failed is not None:
+        raise MeasureError(
+            "the subject's evaluation failed: there is nothing true to report", where=failed["error_define"]
+        )
+    body = _head(run, "individual", subject)
+    body["subject"] = {"reference": f"Patient/{subject}"}
+    body["group"] = [_individual_group(run, name, rows) for name in _groups(run, rows)]
+    evidence = {(item["type"], item["id"]) for row in rows for item in row["evidence"] or () if item["id"]}
+    if evidence:
+        body["evaluatedResource"] = [{"reference": f"{kind}/{name}"} for kind, name in sorted(evidence)]
+    return body
+
+
+def subject_list_report(run: MeasureRun) -> dict[str, Any]:
+    """Return the subject-list MeasureReport: each population refers to a contained List of its patients."""
+    body = _head(run, "subject-list", "")
+    contained: list[dict[str, Any]] = []
+    body["group"] = []
+    for group in run.summary().groups:
+        rows = run.table.filter(pc.and_(pc.equal(run.table["group"], group.group), pc.equal(run.table["status"], "ok")))
+        populations = []
+        for column, count in group.counts.items():
+            entry = _population(run, group.group, column, count)
+            subjects = _members(rows, column)
+            if subjects:
+                name = f"{group.group}-{column}".replace("_", "-").lower()
+                contained.append(_list(name, subjects))
+                entry["subjectResults"] = {"reference": f"#{name}"}
+            populations.append(entry)
+        body["group"].append({"id": group.group, "population": populations})
+    if contained:
+        body["contained"] = contained
+    return body
+
+
+def _head(run: MeasureRun, kind: str, subject: str) -> dict[str, Any]:
+    parts = (run.measure.url, run.measure.version, run.run_id, *(day.isoformat() for day in run.period), kind, subject)
+    return {
+        "resourceType": "MeasureReport",
+        "id": hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32],
+        "status": "complete",
+        "type": kind,
+        "measure": f"{run.measure.url}|{run.measure.version}",
+        "period": {"start": run.period[0].isoformat(), "end": run.period[1].isoformat()},
+        "improvementNotation": {
+            "coding": [
+                {"system": IMPROVEMENT_SYSTEM, "code": next(iter(run.measure.improvement.values()), "increase")},
+            ]
+        },
+    }
+
+
+def _groups(run: MeasureRun, rows: list[dict[str, Any]]) -> list[str]:
+    return list(run.measure.scoring) or list(dict.fromkeys(row["group"] for row in rows))
+
+
+def _individual_group(run: MeasureRun, name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    mine = [row for row in rows if row["group"] == name]
+    columns = run.measure.columns.get(name) or [
+        column for column in CODES if any(row[column] is not None for row in mine)
+    ]
+    populations = [_population(run, name, column, sum(row[column] or 0 for row in mine)) for column in columns]
+    body: dict[str, Any] = {"id": name, "population": populations}
+    labels = sorted({label for row in mine for label in row["strata"] or ()})
+    stratifiers: dict[str, list[dict[str, Any]]] = {}
+    for label in labels:
+        stratifier, _, value = label.partition(" = ")
+        inside = [row for row in mine if label in (row["strata"] or ())]
+        counts = [_population(run, name, column, sum(row[column] or 0 for row in inside)) for column in columns]
+        stratifiers.setdefault(stratifier, []).append({"value": {"text": value}, "population": counts})
+    if stratifiers:
+        body["stratifier"] = [{"id": key, "stratum": strata} for key, strata in stratifiers.items()]
+    return body
+
+
+def _population(run: MeasureRun, group: str, column: str, count: int) -> dict[str, Any]:
+    name = run.measure.population_ids.get((group, column))
+    entry: dict[str, Any] = {"id": name} if name else {}
+    return {**entry, "code": {"coding": [{"system": POPULATION_SYSTEM, "code": CODES[column]}]}, "count": count}
+
+
+def _members(rows: pa.Table, column: str) -> list[str]:
+    inside = rows.filter(pc.greater(rows[column], 0))
+    return sorted(set(inside["subject"].to_pylist()))
+
+
+def _list(name: str, subjects: list[str]) -> dict[str, Any]:
+    return {
+        "resourceType": "List",
+        "id": name,
+        "status": "current",
+        "mode": "snapshot",
+        "entry": [{"item": {"reference": f"Patient/{subject}"}} for subject in subjects],
+    }
