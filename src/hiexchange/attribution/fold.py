@@ -74,13 +74,20 @@ def business_keys(members: pa.Table, list_id: str) -> pa.ChunkedArray:
         con.close()
 
 
-def attribution_ids(keys: pa.ChunkedArray, starts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return the id of each spell: business key and first day, so that a reload gives the same."""
+def attribution_ids(
+    keys: pa.ChunkedArray, starts: pa.ChunkedArray, hidden: pa.ChunkedArray, sequence: int
+) -> pa.ChunkedArray:
+    """Return the id of each spell: business key and first day, so that a reload gives the same.
+
+    Lines that were never in force get ids of their own, so that they replace nothing.
+    """
     con = duckdb.connect()
     try:
-        con.register("spells", pa.table({"key": keys, "f": starts}))
+        con.register("spells", pa.table({"key": keys, "f": starts, "hidden": hidden}))
         return con.sql(
-            "SELECT left(sha256(key || '|' || strftime(f, '%Y-%m-%d')), 32) AS id FROM spells"
+            "SELECT left(sha256(key || '|' || strftime(f, '%Y-%m-%d') || CASE WHEN hidden THEN $late ELSE '' END), 32) "
+            "AS id FROM spells",
+            params={"late": f"|late {sequence}"},
         ).to_arrow_table()["id"]
     finally:
         con.close()

@@ -166,7 +166,7 @@ def _assemble(
         key = (past["business_key"] if old else keys).take(rows)
         columns: dict[str, Any] = {name: _taken(source[name], rows) for name in (*CARRIED, "row_sha")}
         columns |= {
-            "attribution_id": fold.attribution_ids(key, chosen["f"]),
+            "attribution_id": fold.attribution_ids(key, chosen["f"], chosen["hidden"], sequence),
             "business_key": key,
             "valid_from": chosen["f"],
             "valid_to": chosen["t"],
