@@ -185,7 +185,7 @@ def _items(
         return ()
     items = []
     for entry in value:
-        if not isinstance(entry, Mapping) or not isinstance(entry.get("url"), str):
+        if not isinstance(entry, dict) or not isinstance(entry.get("url"), str):
             warnings.append(f"an entry of {kind} has no URL")
             continue
         items.append(_item(entry, kind, base, integrity))
@@ -195,7 +195,7 @@ def _items(
 def _item(entry: Mapping[str, Any], kind: str, base: str, integrity: Mapping[str, str]) -> OutputFile:
     name = entry.get("type")
     extensions = entry.get("extension")
-    known = list(_extension_values(extensions))
+    known = list(_extension_values(extensions)) if extensions else []
     checksum, note = _checksum(next((v for u, v in known if u == integrity.get("checksum", "")), None))
     length = next((v for u, v in known if u == integrity.get("length", "")), None)
     continues = entry.get("continuesInFile")

@@ -12,6 +12,29 @@ from hiexchange.testing.bulk_faults_jobs import outcome, text
 from hiexchange.testing.bulk_faults_manifest import organized
 
 
+def _misbehave(ex: Exchange, reply: Reply, kind: int) -> Reply:
+    half = len(reply.body) // 2
+    return (
+        lambda: reply.change(encoded=True, cut_after=half),
+        lambda: reply.change(encoded=True, cut_after=half, reset=True),
+        lambda: reply.change(encoded=True, framing="chunked", cut_after=half),
+        lambda: Reply(503, (("Retry-After", "1"),)),
+        lambda: text(500, "<html>error</html>", "text/html"),
+        lambda: Reply(404),
+        lambda: reply.change(body=reply.body[:half], encoded=True),
+        lambda: reply.change(drop=True),
+    )[kind]()
+
+
+@fault(0)
+def one_percent(ex: Exchange, reply: Reply) -> Reply:
+    """Spoil one answer in a hundred to first tries at files, each in one of eight ways, by the path's hash."""
+    if ex.kind != "file" or ex.times > 1:
+        return reply
+    lot = zlib.crc32(ex.path.rsplit("/", 1)[1].encode())
+    return _misbehave(ex, reply, lot // 100 % 8) if lot % 100 == 0 else reply
+
+
 @fault(71)
 def ignores_parameters(ex: Exchange, reply: Reply) -> Reply:
     """Pay no attention to _since, _type and _typeFilter."""
