@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hiexchange.routing.explain import Evidence, Explanation, explain
+from hiexchange.routing.index import RoutingIndex
 from hiexchange.routing.policy import CONSENT, PROVIDER_ORG, Policy, Recheck
 from hiexchange.routing.route import Routing, route
 from hiexchange.routing.subscriptions import Channel, Subscription, Subscriptions, load_subscriptions
@@ -16,6 +17,7 @@ __all__ = [
     "Policy",
     "Recheck",
     "Routing",
+    "RoutingIndex",
     "Subscription",
     "Subscriptions",
     "explain",

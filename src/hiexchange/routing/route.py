@@ -161,8 +161,8 @@ def route(  # every argument is a table or a clock of its own: bundling them wou
         labels = _register_events(connection, event_table)
         _register_subscriptions(connection, wanted, known_at, labels)
         for name in ("link_first", "link_again"):
-            connection.register(name, _stream(links, PERSON_LINK.schema, _LINK_COLUMNS))
-        connection.register("attribution_in", _stream(attribution, ATTRIBUTION.schema, _ATTRIBUTION_COLUMNS))
+            connection.register(name, stream(links, PERSON_LINK.schema, LINK_COLUMNS))
+        connection.register("attribution_in", stream(attribution, ATTRIBUTION.schema, ATTRIBUTION_COLUMNS))
         connection.register("consent", consent_table(consent))
         connection.register("provider_org_in", _side_table(provider_org, PROVIDER_ORG))
         connection.register("person_in", _columns(persons, PERSON.schema, _PERSON_COLUMNS))
@@ -189,8 +189,8 @@ _STEPS = (
     join.DECISIONS,
     join.REST,
 )
-_LINK_COLUMNS = ("member_key", "payer_id", "person_id", "band", "known_from", "known_to")
-_ATTRIBUTION_COLUMNS = (
+LINK_COLUMNS = ("member_key", "payer_id", "person_id", "band", "known_from", "known_to")
+ATTRIBUTION_COLUMNS = (
     "attribution_id",
     "payer_id",
     "member_key",
@@ -231,7 +231,7 @@ def _columns(data: Any, schema: pa.Schema, names: tuple[str, ...]) -> pa.Table:
     return _side_table(table, pa.schema([schema.field(name) for name in names]))
 
 
-def _stream(data: Any, schema: pa.Schema, names: tuple[str, ...]) -> pa.Table | pa.RecordBatchReader:
+def stream(data: Any, schema: pa.Schema, names: tuple[str, ...]) -> pa.Table | pa.RecordBatchReader:
     """Return the named columns as a stream that is read once, unless it is a table already.
 
     A state's rosters are millions of rows, of which a day's events need a few.
@@ -332,9 +332,13 @@ def _register_subscriptions(
 
 def _spans(wanted: Subscriptions, known_at: datetime) -> list[Subscription]:
     """Return one subscription a subscriber: the one in force, else its last (its events are then held)."""
-    ids = dict.fromkeys(item.id for item in wanted)
-    found = [wanted.get(key, known_at.date()) or wanted.get(key) for key in ids]
-    return [item for item in found if item is not None]
+    on = known_at.date()
+    chosen: dict[str, Subscription] = {}
+    for item in wanted:
+        held = chosen.get(item.id)
+        if held is None or (item.active(on), item.active_from) > (held.active(on), held.active_from):
+            chosen[item.id] = item
+    return list(chosen.values())
 
 
 _TEXTS = pa.list_(pa.string())
