@@ -1,0 +1,235 @@
+"""``hiexchange deliver``: send what is due, watch, retry, replay, and prove the ledger."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hiexchange.cli import render
+
+if TYPE_CHECKING:
+    from hiexchange.delivery import DeliveryReport, Outbox
+
+FAILED = 8
+
+app = typer.Typer(help="Bring events to providers from the outbox, once.", no_args_is_help=True)
+
+Ledger = Annotated[
+    str, typer.Option("--ledger", help="SQLite file, or env:NAME / file:PATH holding a PostgreSQL connection text.")
+]
+Base = Annotated[Path | None, typer.Option("--base", help="Folder that relative folder channels start from.")]
+Now = Annotated[
+    str | None, typer.Option("--now", help="Instant to judge by (ISO 8601 with offset); default: the clock.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Subscriber = Annotated[str | None, typer.Option("--subscriber", help="Only this subscriber.")]
+
+DEFAULT_LEDGER = "outbox.sqlite"
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the group to the command line."""
+    parent.add_typer(app, name="deliver")
+
+
+@app.command()
+def run(
+    ledger: Ledger = DEFAULT_LEDGER,
+    base: Base = None,
+    flush: Annotated[bool, typer.Option("--flush", help="Seal everything that waits, whatever the cadence.")] = False,
+    now: Now = None,
+    json: Json = False,
+) -> None:
+    """Seal what is due and send what is sealed. Safe to repeat; exit code 8 when something failed for good."""
+    with _open(ledger, base) as outbox:
+        report = outbox.run(_instant(now), flush=flush, on_event=_progress)
+    _show(report, json)
+    if report.states.get("dead") or report.problems:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def watch(
+    ledger: Ledger = DEFAULT_LEDGER,
+    base: Base = None,
+    most: Annotated[float, typer.Option("--every", help="Look at least every so many seconds.")] = 5.0,
+    runs: Annotated[int | None, typer.Option("--runs", help="Stop after so many looks.")] = None,
+) -> None:
+    """Run whenever something is due, until interrupted."""
+    with _open(ledger, base) as outbox:
+        looked = 0
+        while runs is None or looked < runs:
+            looked += 1
+            now = datetime.now(UTC)
+            if outbox.due(now):
+                report = outbox.run(now, on_event=_progress)
+                render.err(f"{now:%Y-%m-%d %H:%M:%S} {_line(report)}")
+            if runs is None or looked < runs:
+                ahead = outbox.next_due(datetime.now(UTC))
+                left = (ahead - datetime.now(UTC)).total_seconds() if ahead is not None else most
+                time.sleep(min(max(left, 0.2), most))
+
+
+@app.command()
+def retry(
+    ledger: Ledger = DEFAULT_LEDGER,
+    subscriber: Subscriber = None,
+    batch: Annotated[str | None, typer.Option("--batch", help="Only this batch id.")] = None,
+    now: Now = None,
+) -> None:
+    """Put dead and held deliveries back into the queue, with the same ids; `deliver run` sends them."""
+    with _open(ledger, None) as outbox:
+        count = outbox.retry(now=_instant(now), subscriber_id=subscriber, batch_id=batch)
+    render.out(f"{count:,} put back")
+
+
+@app.command()
+def replay(
+    ledger: Ledger = DEFAULT_LEDGER,
+    delivery: Annotated[str | None, typer.Option("--delivery", help="A delivery id.")] = None,
+    event: Annotated[str | None, typer.Option("--event", help="An event key: every recipient of it.")] = None,
+    subscriber: Subscriber = None,
+    since: Annotated[str | None, typer.Option("--since", help="Acknowledged from this instant on.")] = None,
+    until: Annotated[str | None, typer.Option("--until", help="Acknowledged before this instant.")] = None,
+    now: Now = None,
+) -> None:
+    """Seal acknowledged deliveries again, with their ids and replay=true; `deliver run` sends them."""
+    period = (_instant(since), _instant(until)) if since else None
+    with _open(ledger, None) as outbox:
+        count = outbox.replay(
+            now=_instant(now), delivery_id=delivery, event_key=event, subscriber_id=subscriber, period=period
+        )
+    render.out(f"{count:,} deliveries sealed again")
+
+
+@app.command()
+def log(
+    ledger: Ledger = DEFAULT_LEDGER,
+    last: Annotated[int, typer.Option("--last", help="Rows to show.")] = 20,
+    accounting: Annotated[
+        Path | None, typer.Option("--accounting", help="Write the accounting of disclosures (CSV) here.")
+    ] = None,
+    audit_events: Annotated[
+        Path | None, typer.Option("--audit-events", help="Write FHIR AuditEvents (NDJSON) here.")
+    ] = None,
+    person: Annotated[str | None, typer.Option("--person", help="Accounting of this person only.")] = None,
+    exchange: Annotated[str, typer.Option("--exchange", help="Name of the disclosing organisation.")] = "hiexchange",
+    address: Annotated[str, typer.Option("--address", help="Its host name.")] = "localhost",
+) -> None:
+    """Show the last attempts, or export disclosures."""
+    from hiexchange._files import atomic_file, write_bytes
+
+    with _open(ledger, None) as outbox:
+        if accounting is not None:
+            from hiexchange.delivery.disclosures import accounting_csv
+
+            table = outbox.accounting(person_id=person)
+            write_bytes(accounting, accounting_csv(table))
+            render.out(f"{table.num_rows:,} disclosures in {accounting}")
+        if audit_events is not None:
+            with atomic_file(audit_events) as file:
+                count = 0
+                for line in outbox.audit_events(exchange=exchange, address=address):
+                    file.write(line)
+                    count += 1
+            render.out(f"{count:,} AuditEvents in {audit_events}")
+        if accounting is None and audit_events is None:
+            rows = outbox.receipts().to_pylist()[-last:]
+            render.table(
+                (
+                    (
+                        f"{row['ended_at']:%Y-%m-%d %H:%M:%S}",
+                        row["name"],
+                        row["rows"],
+                        row["outcome"],
+                        row["transport_code"],
+                    )
+                    for row in rows
+                ),
+                ["ended (UTC)", "name", "rows", "outcome", "said"],
+            )
+
+
+@app.command()
+def verify(
+    ledger: Ledger = DEFAULT_LEDGER,
+    head: Annotated[str | None, typer.Option("--head", help="NUMBER:HASH noted by an earlier run.")] = None,
+) -> None:
+    """Prove audit chain, stored bytes, ids and numbers; exit code 8 when something is wrong."""
+    from hiexchange.errors import ConfigError
+
+    number, _, digest = (head or "").partition(":")
+    if head is not None and not (number.isdigit() and digest):
+        raise ConfigError("--head must be NUMBER:HASH", hint="copy it from an earlier `deliver verify`")
+    with _open(ledger, None) as outbox:
+        found = outbox.verify(head=(int(number), digest) if head else None)
+    for problem in found.problems:
+        render.err(problem)
+    render.out(f"{found.deliveries:,} deliveries, {found.batches:,} batches, {found.audit_rows:,} audit rows")
+    render.out(f"head {found.audit_rows}:{found.head}")
+    if not found.ok:
+        raise typer.Exit(FAILED)
+
+
+def _open(ledger: str, base: Path | None) -> Outbox:
+    from hiexchange.delivery import Outbox
+    from hiexchange.errors import ConfigError
+
+    if ledger.startswith(("env:", "file:")):
+        from hiexchange.config import Secret
+        from hiexchange.delivery.postgres import PostgresStore
+
+        return Outbox(store=PostgresStore(Secret(ledger).reveal()), base=base)
+    if not Path(ledger).is_file():
+        raise ConfigError("there is no delivery ledger", where=ledger, hint="give its path with --ledger")
+    return Outbox(ledger, base=base)
+
+
+def _instant(text: str | None) -> datetime:
+    from hiexchange.errors import ConfigError
+
+    if text is None:
+        return datetime.now(UTC)
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        instant = None
+    if instant is None or instant.tzinfo is None:
+        raise ConfigError("the instant is not ISO 8601 with an offset", hint="write 2026-11-10T06:00:00Z")
+    return instant.astimezone(UTC)
+
+
+def _progress(event: object) -> None:
+    from hiexchange.events import DeliveryFailed
+
+    if isinstance(event, DeliveryFailed):
+        render.err(f"{event.subscriber} #{event.sequence}: {event.reason}")
+
+
+def _line(report: DeliveryReport) -> str:
+    return f"{report.sealed:,} sealed, {report.batches_acked:,} acknowledged, {report.batches_failed:,} failed"
+
+
+def _show(report: DeliveryReport, json: bool) -> None:
+    if json:
+        render.json_out(
+            {
+                "sealed": report.sealed,
+                "batches_acked": report.batches_acked,
+                "rows_acked": report.rows_acked,
+                "batches_failed": report.batches_failed,
+                "created": report.created,
+                "states": dict(report.states),
+                "problems": dict(report.problems),
+            }
+        )
+        return
+    render.out(_line(report))
+    states = " + ".join(f"{count:,} {state}" for state, count in sorted(report.states.items()))
+    render.out(f"{report.created:,} deliveries = {states or '0'}")
+    for channel, problem in sorted(report.problems.items()):
+        render.err(f"{channel}: {problem}")
