@@ -45,6 +45,8 @@ class _Wanted:
     payers: set[str]
     columns: list[str] | None
     catch_up: bool
+    notice: str | None
+    """Statement that travels with it: the scope of a Part 2 consent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +128,11 @@ def _id(want: _Wanted, event: _Event) -> str:
 def _merge(decisions: pa.Table, events: pa.Table, specs: dict[str, ChannelSpec]) -> list[_Wanted]:
     names = (
         *("subscriber_id", "channel_id", "person_id", "provider_npi", "org_id"),
-        *("primary", "payer_ids", "columns", "catch_up"),
+        *("primary", "payer_ids", "columns", "catch_up", "notice"),
     )
     rows = pc.index_in(decisions["event_key"], value_set=events["event_key"].combine_chunks()).to_pylist()
     merged: dict[tuple[str, int], _Wanted] = {}
-    for row, subscriber, channel, person, npi, org, primary, payers, columns, catch_up in zip(
+    for row, subscriber, channel, person, npi, org, primary, payers, columns, catch_up, notice in zip(
         rows, *(decisions[name].to_pylist() for name in names), strict=True
     ):
         spec = specs.get(f"{subscriber}/{channel}")
@@ -140,7 +142,7 @@ def _merge(decisions: pa.Table, events: pa.Table, specs: dict[str, ChannelSpec])
             raise DataError("a decision names an event that is not among the events", where=spec.key)
         want = merged.get((spec.key, row))
         if want is None:
-            want = merged[(spec.key, row)] = _Wanted(spec, row, person, [], [], set(), columns, bool(catch_up))
+            want = merged[(spec.key, row)] = _Wanted(spec, row, person, [], [], set(), columns, bool(catch_up), notice)
         elif columns is None or want.columns is None:
             want.columns = columns if want.columns is None else want.columns
         else:
@@ -211,6 +213,8 @@ def _insert_deliveries(store: Store, new: dict[str, _Wanted], facts: list[_Event
         context: dict[str, Any] = {"npi": want.npi, "org": want.org, "payers": sorted(want.payers)}
         if want.catch_up:
             context["catch_up"] = True
+        if want.notice is not None:
+            context["notice"] = want.notice
         if want.columns is not None:
             names = tuple(want.columns)
             if names not in sets:

@@ -17,7 +17,7 @@ from hiexchange.delivery.base import instant
 from hiexchange.delivery.channel import ChannelSpec
 from hiexchange.tables import ENCOUNTER_EVENT, PERSON
 
-RECIPIENT_COLUMNS = ("provider_npi", "org_id", "payer_ids", "catch_up", "replay")
+RECIPIENT_COLUMNS = ("provider_npi", "org_id", "payer_ids", "catch_up", "replay", "notice")
 ALWAYS = ("delivery_id",)
 """In every row of every format: by it a receiver recognises a repeat."""
 DEFAULT_COLUMNS = (
@@ -106,6 +106,7 @@ def build(
     record["payer_ids"] = list(context.get("payers", ()))
     record["catch_up"] = bool(context.get("catch_up"))
     record["replay"] = replay
+    record["notice"] = context.get("notice")
     if permitted is not None:
         allowed = {*permitted, *RECIPIENT_COLUMNS}
         record = {name: value for name, value in record.items() if name in allowed}
