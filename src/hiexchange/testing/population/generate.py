@@ -129,14 +129,17 @@ def _write_block(
     # Two streams: how many practices there are must not change who the people are.
     for person in _people(Random(f"{rng.random()}"), block * STRIDE + 1, size, year):
         members = memberships(rng, person, clinics, year=year)
-        for member in members:
-            writer.member(member)
         if not person.indexed:
+            for member in members:
+                writer.member(member)
             continue
         extras = {member.payer: member.member_id for member in members if member.id_known}
         known = replace(person, extras=extras)
         clinic = members[0].spans[0].practice if members else rng.choice(clinics)
         plan = plan_year(rng, known, clinic=clinic, hospitals=hospitals, year=year)
+        members = [member.known_to_have_died(plan.died) for member in members]
+        for member in members:
+            writer.member(member)
         payers = {member.payer: member.member_id for member in members}
         for resource in resources.of_person(rng, known, plan, payers=payers, calendar=year):
             writer.resource(resource)

@@ -51,6 +51,15 @@ class Membership:
             None,
         )
 
+    def known_to_have_died(self, died: date | None) -> Membership:
+        """Return the membership as it must be judged: one that begins after the person's death is doubtful."""
+        late = died is not None and any(span.valid_from > died for span in self.spans)
+        return (
+            replace(self, trouble=f"{self.trouble}-after-death", expect="may")
+            if late and self.expect == "link"
+            else self
+        )
+
 
 def memberships(rng: Random, person: Person, clinics: list[Practice], *, year: int) -> list[Membership]:
     """Return the payers of one person: none, one or both, each with its own spelling of the person."""

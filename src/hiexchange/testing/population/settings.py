@@ -13,6 +13,7 @@ version = "2025-01"
 [list]
 payer_id = "payer-a"
 mode = "full"
+min_members_for_guard = 150
 method = "assigned by the payer; see its published rules"
 [list.as_of]
 file_name = 'payer-a-(\\d{4}-\\d{2}-\\d{2})'
@@ -47,6 +48,7 @@ version = "2025-01"
 [list]
 payer_id = "payer-b"
 mode = "full"
+min_members_for_guard = 150
 method = "plurality of primary care claims"
 basis = "claims_plurality"
 [list.as_of]
