@@ -172,8 +172,7 @@ def _people(rng: Random, first: int, size: int, year: int) -> Iterable[Person]:
             yield absentee(rng, family[0], number, year)
             number += 1
         if rng.random() < 0.05 and indexed + 2 <= size:
-            for double in namesakes(rng, number, year):
-                yield double
+            yield from namesakes(rng, number, year)
             number += 2
             indexed += 2
 
