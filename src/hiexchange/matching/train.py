@@ -25,6 +25,9 @@ from hiexchange.matching.weights import FIELD_SQL, LEVELS, Weights, load_weights
 Array = np.ndarray[Any, np.dtype[Any]]
 
 FLOOR = 1e-9
+LEAST_M = 5e-4
+"""Least probability of any level among true pairs."""
+
 SURE_BLOCKED = {
     "id": (2, 1),
     "mbi": (2,),
@@ -123,6 +126,8 @@ def _fit(candidates: pa.Table, chance: pa.Table, cross: float, begin: Weights, *
             break
     miss = (1 - match) * count
     u = {name: _chance(name, codes[name], chance, levels[name], miss, cross) for name in LEVELS}
+    # Real files are dirtier than any sample: no disagreement is ever worth more than its floor.
+    m = {name: {code: max(value, LEAST_M) for code, value in cells.items()} for name, cells in m.items()}
     kept = {name: begin.m[name] for name in LEVELS if len(codes[name]) < 2 and name in begin.m}
     kept_u = {name: begin.u[name] for name in kept}
     return replace(
@@ -154,6 +159,25 @@ def _chance(name: str, codes: list[int], chance: pa.Table, level: Array, miss: A
     for code in codes:
         seen = float(weight[drawn == code].sum())
         counted = (float(miss[level == code].sum()) + 0.5) / max(cross * (known / total if total else 1.0), 1.0)
-        rare = code in SURE_BLOCKED.get(name, ()) or seen < 10
-        result[code] = max(counted if rare else seen / max(known, 1.0), FLOOR)
+        sure = code in SURE_BLOCKED.get(name, ())
+        result[code] = max(counted if sure else (seen + 0.5) / max(known, 1.0), FLOOR)
     return result
+
+
+def blend(several: list[Weights], *, note: str) -> Weights:
+    """Return the geometric mean of weights trained on several tables, so that no one table's quirks rule."""
+    first = several[0]
+
+    def mean(tables_: list[dict[str, dict[int, float]]]) -> dict[str, dict[int, float]]:
+        return {
+            name: {code: float(np.exp(np.mean([np.log(table[name][code]) for table in tables_ if code in table[name]]))) for code in tables_[0][name]}
+            for name in tables_[0]
+        }
+
+    return replace(
+        first,
+        m=mean([weights.m for weights in several]),
+        u=mean([weights.u for weights in several]),
+        note=note,
+        extra={"trainer": "em, geometric mean", "trainings": [weights.extra for weights in several]},
+    )
