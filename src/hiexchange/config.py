@@ -131,6 +131,15 @@ class MeasureSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         return offset
 
 
+class FeedbackSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[feedback]``: what each payer gets back."""
+
+    period: tuple[date, date]
+    """First and last local day of events, inclusive."""
+    format: str = "csv"
+    """csv, tsv, ndjson or parquet."""
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole configuration, frozen."""
 
@@ -150,6 +159,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Checked by ``routing.load_subscriptions``."""
     measures: tuple[MeasureSettings, ...] = ()
     """What to measure."""
+    feedback: FeedbackSettings | None = None
+    """What payers get back; absent = nothing."""
     base: str = "."
     """Folder that relative paths start from: that of the file."""
 
@@ -246,6 +257,7 @@ def _keys_at(place: str) -> list[str]:
         "export": ExportSettings,
         "rosters": RosterSettings,
         "measures": MeasureSettings,
+        "feedback": FeedbackSettings,
     }
     section = sections.get(re.split(r"[.\[]", place)[0], Settings)
     return [field.name for field in msgspec.structs.fields(section)]

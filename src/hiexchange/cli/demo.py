@@ -89,6 +89,9 @@ id = "followup-7d"
 period = [{year}-01-01, {year}-12-31]
 offset = "-06:00"
 
+[feedback]
+period = [{year}-01-01, {year}-12-31]
+
 {rosters}
 {subscriptions(list(population.tins))}""",
         encoding="utf-8",

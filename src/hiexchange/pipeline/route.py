@@ -19,11 +19,13 @@ from hiexchange import _files, measures, servers, tables
 from hiexchange import events as progress
 from hiexchange.attribution import attribute
 from hiexchange.bulk import ExportRequest, watermark_key
-from hiexchange.config import MeasureSettings, RosterSettings, Settings
+from hiexchange.config import FeedbackSettings, MeasureSettings, RosterSettings, Settings
 from hiexchange.delivery import Outbox
 from hiexchange.encounters import read_view
 from hiexchange.errors import ConfigError, RosterError
 from hiexchange.events import Reporter
+from hiexchange.feedback import feedback
+from hiexchange.feedback import write as write_feedback
 from hiexchange.lake import Lake
 from hiexchange.matching import match
 from hiexchange.pipeline.export import PullResult, complete, pull, unfinished
@@ -38,7 +40,7 @@ from hiexchange.views import view
 def run(settings: Settings, *, on_event: Reporter = progress.ignore) -> RunResult:
     """Run the whole route that a configuration describes; safe to repeat.
 
-    Export, lake, rosters and attribution, matching, events, routing, delivery, measures, report.
+    Export, lake, rosters and attribution, matching, events, routing, delivery, measures, feedback, report.
     ``settings.known_at`` stands for the clock of rosters, routing and delivery; without it the
     clock does.
 
@@ -68,6 +70,8 @@ def run(settings: Settings, *, on_event: Reporter = progress.ignore) -> RunResul
     _deliver(result, on_event)
     for measure in settings.measures:
         _measure(result, measure, settings)
+    if settings.feedback:
+        _feedback(result, settings.feedback)
     _report(result, settings)
     return result
 
@@ -352,6 +356,32 @@ def _measure(result: RunResult, wanted: MeasureSettings, settings: Settings) -> 
         if summary.rate is not None and summary.interval is not None:
             low, high = summary.interval
             facts.append(f"= {summary.rate:.1%} ({low:.1%}-{high:.1%})")
+
+
+def _feedback(result: RunResult, wanted: FeedbackSettings) -> None:
+    """Write each payer's file set and page into ``<output>/feedback``."""
+    if result.routing is None:
+        return
+    with _stage(result, "feedback") as facts:
+        results = pa.concat_tables([done.table for done in result.measures]) if result.measures else None
+        payers = sorted(set(result.members["payer_id"].to_pylist()))
+        files = 0
+        for payer in payers:
+            given = feedback(
+                payer,
+                wanted.period,
+                attribution=result.attribution,
+                links=result.links,
+                events=result.routing.events,
+                routing=result.routing,
+                deliveries=result.deliveries,
+                receipts=result.receipts,
+                results=results,
+                rosters=_rows(result.lake, tables.ROSTER),
+                issues=result.issues,
+            )
+            files += len(write_feedback(given, result.output / "feedback", format=wanted.format))
+        facts += [f"{len(payers)} payers", f"{files} files"]
 
 
 def _report(result: RunResult, settings: Settings) -> None:
