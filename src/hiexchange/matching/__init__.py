@@ -1,11 +1,47 @@
 """Find each payer member in the exchange's patient index, without ever mixing two people up.
 
 Reading order: :mod:`.normalize` (one value), :mod:`.prepare` (a table), :mod:`.compare` (candidate
-pairs and levels), :mod:`.rules` (cascade and guards), :mod:`.weights` (bits), :mod:`.link` (the verb).
+pairs and levels), :mod:`.rules` (cascade and guards), :mod:`.weights` (bits), :mod:`.audit` (the data's
+objections), :mod:`.link` (the verb), :mod:`.review` and :mod:`.merge` (what people and the index say later).
 """
 
+from hiexchange.matching.explain import Explanation, explain
 from hiexchange.matching.link import match
-from hiexchange.matching.review import DECISION
+from hiexchange.matching.merge import (
+    DISCLOSURE,
+    PERSON_XREF,
+    close_superseded,
+    current,
+    follow,
+    misdirected,
+    relink,
+    survivors,
+)
+from hiexchange.matching.review import DECISION, precision_by_band, queue, read_decisions, write_queue
+from hiexchange.matching.score import Policy
+from hiexchange.matching.train import blend, train
 from hiexchange.matching.weights import Weights, load_weights
 
-__all__ = ["DECISION", "Weights", "load_weights", "match"]
+__all__ = [
+    "DECISION",
+    "DISCLOSURE",
+    "PERSON_XREF",
+    "Explanation",
+    "Policy",
+    "Weights",
+    "blend",
+    "close_superseded",
+    "current",
+    "explain",
+    "follow",
+    "load_weights",
+    "match",
+    "misdirected",
+    "precision_by_band",
+    "queue",
+    "read_decisions",
+    "relink",
+    "survivors",
+    "train",
+    "write_queue",
+]

@@ -85,7 +85,9 @@ RULES: tuple[Rule, ...] = (
     Rule("rare_name_birth", f"f >= 4 AND l = 5 AND d = 5 AND expected < 0.003 AND {PLAIN}", audited=True),
     Rule("id_name_no_birth", f"{ID} AND f >= 4 AND l >= 4 AND d = 0 AND {HOME} AND g >= 0", audited=True),
     Rule(
-        "fellegi_sunter", f"bits >= auto_bits AND f >= 3 AND d >= 4 AND {PLAIN} AND ({PROOF} OR {HOME})", audited=True
+        "fellegi_sunter",
+        f"bits >= auto_bits AND f >= 3 AND d >= 4 AND {PLAIN} AND ({PROOF} OR ({HOME} AND ({SAME_FIRST} OR edge = 0)))",
+        audited=True,
     ),
 )
 """Strongest first: a pair takes the first rule it meets. ``expected`` is the number of other people of the
