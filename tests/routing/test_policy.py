@@ -128,6 +128,16 @@ def test_the_strictest_label_names_the_reason() -> None:
     assert judge([], "N", ()).reason is None
 
 
+def test_only_those_whose_agreement_says_so_are_told_of_withheld_items(world: SimpleNamespace) -> None:
+    events = [world.event("e1", labels=["R"]), world.event("e2", labels=["PSY"]), world.event("e3")]
+    told, untold = (
+        world.subscription("told", told_of_withheld=True, npi_shared=True),
+        world.subscription("untold", npi_shared=True),
+    )
+    routing = world.routed(events, subscriptions=[told, untold])
+    assert routing.withheld().to_pylist() == [{"subscriber_id": "told", "events": 2}]
+
+
 def test_part_2_needs_a_consent_and_its_statement_travels(world: SimpleNamespace) -> None:
     events = [world.event(labels=["42CFRPart2"])]
     carries = world.subscription(columns=["event_key", "event_at", "notice"])

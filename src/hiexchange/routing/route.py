@@ -31,6 +31,18 @@ BASES = (
 )
 """Order in which a provider is named first (primary); all of them are told."""
 TABULAR = ("csv", "tsv", "pipe", "xlsx", "parquet", "ndjson")
+SENSITIVE = (
+    "unknown_label",
+    "refrain",
+    "inline_labels",
+    "access_restricted",
+    "vip",
+    "above_ceiling",
+    "sensitive",
+    "part2_no_consent",
+    "part2_no_notice",
+)
+"""Reasons by which an item is withheld because of what it says."""
 SENT = ("claimed", "sent", "retry", "unknown", "pending")
 
 
@@ -88,6 +100,21 @@ class Routing:
         grouped = self.decisions.group_by(["decision", "reason_code"]).aggregate([([], "count_all")])
         rows = sorted((row["decision"], row["reason_code"], row["count_all"]) for row in grouped.to_pylist())
         return {(decision, reason): count for decision, reason, count in rows}
+
+    def withheld(self) -> pa.Table:
+        """Return what subscribers are told of items withheld from them: subscriber_id, events.
+
+        Only subscribers whose agreement says so (``told_of_withheld``), and only the number.
+        """
+        told = [item.id for item in self.subscriptions if item.told_of_withheld]
+        rows = self.decisions.filter(
+            pc.and_(
+                pc.is_in(self.decisions["subscriber_id"], value_set=pa.array(told, pa.string())),
+                pc.is_in(self.decisions["reason_code"], value_set=pa.array(SENSITIVE, pa.string())),
+            )
+        )
+        counted = rows.group_by("subscriber_id").aggregate([("event_key", "count_distinct")])
+        return counted.rename_columns(["subscriber_id", "events"]).sort_by("subscriber_id")
 
     def _repr_html_(self) -> str:
         cells = "".join(f"<tr><td>{part}</td><td>{count:,}</td></tr>" for part, count in self.identity().items())

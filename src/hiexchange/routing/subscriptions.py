@@ -14,19 +14,17 @@ import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
 from hiexchange.config import Secret
 from hiexchange.errors import ConfigError
+from hiexchange.routing import values as rule
 from hiexchange.tables import ENCOUNTER_EVENT, OPEN_DATE, PERSON
 
-SCHEMES = ("", "file", "sftp", "https", "http", "mllp", "mllps", "s3")
 FORMATS = ("csv", "tsv", "pipe", "xlsx", "parquet", "ndjson", "fhir", "hl7v2")
 EMPTIES = ("manifest", "file", "nothing")
 ENCRYPTIONS = ("none", "pgp")
@@ -381,235 +379,56 @@ def _value(key: str, value: Any, rules: Mapping[str, Callable[[Any], Any]], wher
         raise ConfigError(f"{key}: {error.what}", where=where, hint=error.hint, code=error.code) from None
 
 
-# Rules: one value -> the same value in the type of the field, or a ConfigError --------------------
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ConfigError("must be a text that is not empty")
-    return value
-
-
-def _any_text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ConfigError("must be a text")
-    return value
-
-
-def _name(value: Any) -> str:
-    text = _text(value)
-    # Ids become file names and MSH fields.
-    if not all(char.isascii() and (char.isalnum() or char in "-_.") for char in text) or len(text) > 64:
-        raise ConfigError("may hold letters, digits, '-', '_' and '.', 64 at most")
-    return text
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return (_text(value),)
-    if not isinstance(value, list | tuple):
-        raise ConfigError("must be a list of texts")
-    return tuple(_text(item) for item in value)
-
-
-def _one_of(*allowed: str) -> Callable[[Any], str]:
-    def rule(value: Any) -> str:
-        text = _any_text(value)
-        if text not in allowed:
-            near = difflib.get_close_matches(text, allowed, n=1)
-            shown = ", ".join(item or "''" for item in allowed)
-            raise ConfigError(
-                f"'{text}' is not allowed", hint=f"did you mean '{near[0]}'?" if near else f"one of {shown}"
-            )
-        return text
-
-    return rule
-
-
-def _some_of(*allowed: str) -> Callable[[Any], tuple[str, ...]]:
-    one = _one_of(*allowed)
-    return lambda value: tuple(one(item) for item in _texts(value))
-
-
-def _mapping(*allowed: str) -> Callable[[Any], dict[str, str]]:
-    def rule(value: Any) -> dict[str, str]:
-        if not isinstance(value, Mapping):
-            raise ConfigError("must be a table")
-        one = _one_of(*allowed)
-        return {one(key): _as_text(item) for key, item in value.items()}
-
-    return rule
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return _any_text(value)
-
-
-def _count(least: int) -> Callable[[Any], int]:
-    def rule(value: Any) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ConfigError(f"must be a whole number of at least {least}")
-        return value
-
-    return rule
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ConfigError("must be true or false")
-    return value
-
-
-def _day(value: Any) -> date:
-    if isinstance(value, str):
-        try:
-            return date.fromisoformat(value)
-        except ValueError:
-            raise ConfigError("is not a date", hint="write 2026-01-31") from None
-    if isinstance(value, datetime) or not isinstance(value, date):
-        raise ConfigError("must be a date", hint="write 2026-01-31")
-    return value
-
-
-def _days(value: Any) -> tuple[date, ...]:
-    if not isinstance(value, list | tuple):
-        raise ConfigError("must be a list of dates")
-    return tuple(_day(item) for item in value)
-
-
-def _instant(value: Any) -> datetime:
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            raise ConfigError("is not an instant", hint="write 2026-01-31T06:00:00Z") from None
-    if not isinstance(value, datetime) or value.tzinfo is None:
-        raise ConfigError("must be an instant with an offset", hint="write 2026-01-31T06:00:00Z")
-    return value.astimezone(UTC)
-
-
-def _zone(value: Any) -> str:
-    text = _text(value)
-    try:
-        ZoneInfo(text)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ConfigError(f"'{text}' is no IANA time zone", hint='write for example "America/Chicago"') from None
-    return text
-
-
-def _cadence(value: Any) -> str:
-    text = " ".join(_text(value).split())
-    words = text.lower().split()
-    if text.lower() in ("immediate", "on discharge"):
-        return text.lower()
-    if words[0] == "every":
-        good = len(words) == 3 and words[1].isdigit() and int(words[1]) > 0 and words[2] in ("minute", "minutes")
-        if not good:
-            raise ConfigError(f"'{text}' is no cadence", hint='write "every 15 minutes"')
-        return f"every {int(words[1])} minutes"
-    from cronsim import CronSim, CronSimError
-
-    try:
-        CronSim(text, datetime(2026, 1, 1, tzinfo=UTC))
-    except CronSimError:
-        raise ConfigError(
-            f"'{text}' is no cadence", hint='"immediate", "every N minutes", "on discharge" or cron "0 6 * * *"'
-        ) from None
-    return text
-
-
-def _url(value: Any) -> str:
-    text = _text(value)
-    parts = urlsplit(text)
-    if parts.password:
-        raise ConfigError("holds a password", hint='use credentials = { password = "env:NAME" }', code="HX-202")
-    if "://" in text and parts.scheme not in SCHEMES:
-        raise ConfigError(f"'{parts.scheme}' is no transport", hint="a folder, sftp://, https://, mllp:// or s3://")
-    loopback = parts.hostname in ("127.0.0.1", "::1", "localhost")
-    if parts.scheme == "http" and not loopback:
-        raise ConfigError("http:// would send patient data in the clear", hint="use https://")
-    return text
-
-
-def _quiet(value: Any) -> tuple[str, str]:
-    pair = _texts(value)
-    if len(pair) != 2:
-        raise ConfigError('must be two local times, ["22:00", "06:00"]')
-    for text in pair:
-        try:
-            datetime.strptime(text, "%H:%M")
-        except ValueError:
-            raise ConfigError(f"'{text}' is no time of day", hint="write 22:00") from None
-    return (pair[0], pair[1])
-
-
-def _npis(value: Any) -> tuple[str, ...]:
-    for text in _texts(value):
-        if len(text) != 10 or not text.isdigit():
-            raise ConfigError(f"'{text}' is no NPI", hint="ten digits, as a text")
-    return _texts(value)
-
-
-def _tins(value: Any) -> tuple[str, ...]:
-    tins = tuple(text.replace("-", "") for text in _texts(value))
-    for text in tins:
-        if len(text) != 9 or not text.isdigit():
-            raise ConfigError("holds something that is no tax id", hint="nine digits, as a text")
-    return tins
-
-
 _CHANNEL_RULES: dict[str, Callable[[Any], Any]] = {
-    "id": _name,
-    "url": _url,
-    "format": _one_of(*FORMATS),
-    "cadence": _cadence,
-    "zone": _zone,
-    "classes": _some_of(*CLASSES),
-    "triggers": _some_of(*TRIGGERS),
-    "template_major": _count(1),
-    "template_from": _instant,
-    "columns": _some_of(*COLUMNS),
-    "order": _some_of(*COLUMNS),
-    "names": _mapping(*COLUMNS),
-    "date_format": _text,
-    "null_text": _any_text,
-    "split": _one_of(*SPLITS),
-    "max_rows": _count(1),
-    "empties": _one_of(*EMPTIES),
-    "encryption": _one_of(*ENCRYPTIONS),
-    "pgp_key": _text,
-    "quiet_hours": _quiet,
-    "holidays": _days,
-    "holiday_rule": _one_of(*HOLIDAY_RULES),
-    "ordered": _flag,
-    "credentials": _mapping(*CREDENTIALS),
-    "options": _mapping(*OPTIONS),
+    "id": rule.identifier,
+    "url": rule.address,
+    "format": rule.one_of(*FORMATS),
+    "cadence": rule.cadence,
+    "zone": rule.zone,
+    "classes": rule.some_of(*CLASSES),
+    "triggers": rule.some_of(*TRIGGERS),
+    "template_major": rule.count(1),
+    "template_from": rule.instant,
+    "columns": rule.some_of(*COLUMNS),
+    "order": rule.some_of(*COLUMNS),
+    "names": rule.mapping(*COLUMNS),
+    "date_format": rule.filled,
+    "null_text": rule.any_text,
+    "split": rule.one_of(*SPLITS),
+    "max_rows": rule.count(1),
+    "empties": rule.one_of(*EMPTIES),
+    "encryption": rule.one_of(*ENCRYPTIONS),
+    "pgp_key": rule.filled,
+    "quiet_hours": rule.quiet,
+    "holidays": rule.days,
+    "holiday_rule": rule.one_of(*HOLIDAY_RULES),
+    "ordered": rule.flag,
+    "credentials": rule.mapping(*CREDENTIALS),
+    "options": rule.mapping(*OPTIONS),
 }
 _SUBSCRIPTION_RULES: dict[str, Callable[[Any], Any]] = {
-    "id": _name,
-    "npi": _npis,
-    "tin": _tins,
-    "org": _texts,
-    "contacts": _texts,
-    "classes": _some_of(*CLASSES),
-    "triggers": _some_of(*TRIGGERS),
-    "diagnoses": _texts,
-    "age_min": _count(0),
-    "age_max": _count(0),
-    "columns": _some_of(*COLUMNS),
-    "active_from": _day,
-    "active_to": _day,
-    "sensitivity_ceiling": _one_of(*CEILINGS),
-    "sensitivities": _texts,
-    "told_of_withheld": _flag,
-    "self_visits": _flag,
-    "after_death": _flag,
-    "grace_days": _count(0),
-    "late": _one_of(*LATE_POLICIES),
-    "npi_shared": _flag,
-    "back_fill_days": _count(0),
+    "id": rule.identifier,
+    "npi": rule.npis,
+    "tin": rule.tins,
+    "org": rule.texts,
+    "contacts": rule.texts,
+    "classes": rule.some_of(*CLASSES),
+    "triggers": rule.some_of(*TRIGGERS),
+    "diagnoses": rule.texts,
+    "age_min": rule.count(0),
+    "age_max": rule.count(0),
+    "columns": rule.some_of(*COLUMNS),
+    "active_from": rule.day,
+    "active_to": rule.day,
+    "sensitivity_ceiling": rule.one_of(*CEILINGS),
+    "sensitivities": rule.texts,
+    "told_of_withheld": rule.flag,
+    "self_visits": rule.flag,
+    "after_death": rule.flag,
+    "grace_days": rule.count(0),
+    "late": rule.one_of(*LATE_POLICIES),
+    "npi_shared": rule.flag,
+    "back_fill_days": rule.count(0),
 }
 _CHANNEL_FIELDS = {item.name for item in fields(Channel)}
 _SUBSCRIPTION_FIELDS = {item.name for item in fields(Subscription)}
