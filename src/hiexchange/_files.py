@@ -87,7 +87,9 @@ def storage_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in FULL_DISK:
             raise StorageError(
-                "the disk is full, or a quota or size limit is reached", where=str(path), hint="free space, then run the same command again: it resumes"
+                "the disk is full, or a quota or size limit is reached",
+                where=str(path),
+                hint="free space, then run the same command again: it resumes",
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
             raise StorageError(

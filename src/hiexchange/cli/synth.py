@@ -26,7 +26,9 @@ def register(app: typer.Typer) -> None:
 
         population = generate(folder, patients=patients, seed=seed, year=year)
         if as_json:
-            render.json_out({"folder": str(folder), "resources": population.counts, "roster_rows": population.roster_rows})
+            render.json_out(
+                {"folder": str(folder), "resources": population.counts, "roster_rows": population.roster_rows}
+            )
             return
         render.table(sorted(population.counts.items()), ("type", "resources"))
         render.out(f"{population.roster_rows:,} roster rows of 2 payers, 3 files each, in {folder / 'rosters'}")
