@@ -85,6 +85,17 @@ def test_an_opt_out_while_in_doubt_is_probed_and_never_sent_again(exchange, open
     assert outbox.verify().problems == ()
 
 
+def test_an_opt_out_stops_a_replay_and_leaves_the_first_delivery_as_it_was(exchange, open_outbox, now, tmp_path):
+    outbox = open_outbox()
+    outbox.deliver(exchange.routing([exchange.event(1)], [exchange.subscription("a", "file:in")]), now=now)
+    (row,) = outbox.deliveries().to_pylist()
+    outbox.replay(now=now, delivery_id=row["delivery_id"])
+    later = now + timedelta(hours=1)
+    assert outbox.run(later, recheck=lambda candidate: "opted_out").states == {"acked": 1}
+    assert len(list((tmp_path / "in").glob("*.csv"))) == 1
+    assert outbox.verify().problems == ()
+
+
 def test_a_cancel_before_send_leaves_nothing_to_say(exchange, open_outbox, now):
     subscription = exchange.subscription("a", "file:in", cadence="every 15 minutes")
     outbox = open_outbox()

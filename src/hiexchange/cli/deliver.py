@@ -65,13 +65,16 @@ def watch(
         while runs is None or looked < runs:
             looked += 1
             now = datetime.now(UTC)
+            pause = most
             if outbox.due(now):
                 report = outbox.run(now, on_event=_progress)
                 render.err(f"{now:%Y-%m-%d %H:%M:%S} {_line(report)}")
+                # What is due but cannot be done (an expired key) must not be tried without a pause.
+                pause = 0.0 if report.sealed or report.batches_acked else most
+            ahead = outbox.next_due(datetime.now(UTC))
+            left = (ahead - datetime.now(UTC)).total_seconds() if ahead is not None else most
             if runs is None or looked < runs:
-                ahead = outbox.next_due(datetime.now(UTC))
-                left = (ahead - datetime.now(UTC)).total_seconds() if ahead is not None else most
-                time.sleep(min(max(left, 0.2), most))
+                time.sleep(max(min(left, most), pause, 0.2))
 
 
 @app.command()

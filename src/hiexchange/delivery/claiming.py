@@ -16,6 +16,8 @@ from hiexchange.delivery.ledger import Store
 from hiexchange.delivery.sealing import Item, Recheck, Seal, candidate, channel_row, hold, item_of, reseal
 
 WITHHELD = "withheld: a recipient may no longer be told"
+LEASE_FLOOR_BYTES_S = 10_000
+"""A lease grows with the payload at this rate: half the slowest transfer that any transport waits for."""
 _DUE = "state IN ('pending', 'retry', 'unknown') AND due_at <= ?"
 
 
@@ -40,20 +42,19 @@ def places_due(store: Store, now: datetime) -> set[tuple[str, str]]:
     return {(subscriber, channel) for subscriber, channel in store.rows(sql, (microseconds(now),))}
 
 
-def sends_due(store: Store, by: datetime | None) -> list[tuple[tuple[str, str], datetime]]:
-    """Return the channels with batches due ``by`` an instant (or ever), and when they may be tried.
+def sends_due(store: Store, now: datetime) -> list[tuple[tuple[str, str], datetime]]:
+    """Return the channels in force that have batches to send now or later, and when they may be tried.
 
-    A batch whose endpoint's circuit is open waits for the circuit; a channel not in force waits for ever.
+    A batch whose endpoint's circuit is open waits for the circuit.
     """
     found = store.rows(
         "SELECT subscriber_id, channel_id, min(due_at) FROM batch WHERE state IN ('pending', 'retry', 'unknown') "
-        "AND due_at <= ? GROUP BY subscriber_id, channel_id ORDER BY subscriber_id, channel_id",
-        (microseconds(by) if by is not None else 2**62,),
+        "GROUP BY subscriber_id, channel_id ORDER BY subscriber_id, channel_id"
     )
     due = []
     for subscriber, channel, at in found:
         row = channel_row(store, (subscriber, channel))
-        if row is not None and (by is None or row.spec.active(by.date())):
+        if row is not None and row.spec.active(now.date()):
             due.append(((subscriber, channel), instant(max(at, _endpoint(store, row.spec)[1]))))
     return due
 
@@ -112,7 +113,7 @@ def claim(
         found = [row for row in found if row[0] in free]
     claimed: list[Claimed] = []
     given_up = False
-    for key, parcel_key, name, sha, content_type, sequence, rows, attempts, doubtful, _size in found:
+    for key, parcel_key, name, sha, content_type, sequence, rows, attempts, doubtful, size in found:
         refused = _recheck(store, spec, key, recheck, now)
         if refused and not doubtful:
             give_up(store, key, now, reason=WITHHELD, held=refused)
@@ -131,7 +132,7 @@ def claim(
         )
         store.run(
             "UPDATE batch SET state = 'claimed', owner = ?, lease_until = ? WHERE batch_id = ?",
-            (store.owner(), microseconds(now + lease), key),
+            (store.owner(), microseconds(now + lease + timedelta(seconds=size / LEASE_FLOOR_BYTES_S)), key),
         )
         place = (spec.subscriber_id, spec.channel_id)
         claimed.append(Claimed(key, place, parcel, rows, attempts, bool(doubtful), refused))
@@ -207,9 +208,8 @@ def record(
 ) -> str:
     """Write an attempt and the state it leads to; return that state."""
     at = microseconds(ended)
-    was, owner, attempts = store.rows("SELECT state, owner, attempts FROM batch WHERE batch_id = ?", (batch.batch_id,))[
-        0
-    ]
+    sql = "SELECT state, owner, attempts FROM batch WHERE batch_id = ?"
+    was, owner, attempts = store.rows(sql, (batch.batch_id,))[0]
     number = attempts + 1
     if owner != store.owner() and (was == "acked" or outcome.state != "acked"):
         # Our lease lapsed and another worker has taken the batch: our attempt is a fact, the state is theirs.
@@ -249,11 +249,14 @@ def _write_attempt(
 
 
 def give_up(store: Store, key: str, now: datetime, *, reason: str, held: dict[str, str]) -> None:
-    """Void a batch, hold the refused rows, and seal the others again under the next number."""
-    subscriber, channel, start, end = store.rows(
-        "SELECT subscriber_id, channel_id, period_from, period_to FROM batch WHERE batch_id = ?", (key,)
+    """Void a batch, hold the refused rows, and seal the others again under the next number.
+
+    Of a replay only the number is given up: its rows were acknowledged once and stay so.
+    """
+    subscriber, channel, start, end, replay = store.rows(
+        "SELECT subscriber_id, channel_id, period_from, period_to, replay FROM batch WHERE batch_id = ?", (key,)
     )[0]
-    items = items_of(store, key)
+    items = [] if replay else items_of(store, key)
     store.run("UPDATE batch SET state = 'void', reason = ?, owner = NULL WHERE batch_id = ?", (reason, key))
     audit.append(store, microseconds(now), "void", key, reason=reason)
     store.run("UPDATE delivery SET batch_id = NULL WHERE batch_id = ?", (key,))

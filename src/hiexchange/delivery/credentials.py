@@ -24,3 +24,12 @@ def file_option(spec: ChannelSpec, name: str, base: Path) -> str | None:
     """Return the path of a file named in the channel's options, or None."""
     given = spec.options.get(name)
     return str(base / Path(given).expanduser()) if given else None
+
+
+def key_file(spec: ChannelSpec, name: str, base: Path) -> str | None:
+    """Return the path of a ``file:`` credential that is read by a library, such as a client certificate."""
+    reference = spec.credentials.get(name, "")
+    if not reference.startswith("file:"):
+        return None
+    root = Path(spec.credentials_base) if spec.credentials_base else base
+    return str(root / Path(reference.removeprefix("file:")).expanduser())

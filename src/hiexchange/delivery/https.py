@@ -19,7 +19,7 @@ import msgspec
 from hiexchange._http import NoAnswer, Policy, Response, Session, Tls, now_utc, retry_after
 from hiexchange.delivery.base import Outcome, Parcel
 from hiexchange.delivery.channel import ChannelSpec
-from hiexchange.delivery.credentials import file_option, secret
+from hiexchange.delivery.credentials import file_option, key_file, secret
 from hiexchange.errors import DeliveryError, HIExchangeError, PolicyViolation
 
 RETRYABLE = {401, 403, 408, 425, 429}
@@ -44,8 +44,8 @@ class HTTPSDestination:
         try:
             tls = Tls(
                 file_option(spec, "ca_file", base),
-                spec.credentials.get("client_certificate", "").removeprefix("file:") or None,
-                spec.credentials.get("client_key", "").removeprefix("file:") or None,
+                key_file(spec, "client_certificate", base),
+                key_file(spec, "client_key", base),
             )
             signing = secret(spec, "signing_key", base)
             self._key = signing.encode() if signing else None

@@ -17,7 +17,7 @@ from hiexchange import hl7v2
 from hiexchange._http import Tls
 from hiexchange.delivery.base import Outcome, Parcel
 from hiexchange.delivery.channel import ChannelSpec
-from hiexchange.delivery.credentials import file_option
+from hiexchange.delivery.credentials import file_option, key_file
 from hiexchange.errors import ConfigError, DataError, DeliveryError
 
 PORT = 2575
@@ -49,12 +49,11 @@ class MLLPDestination:
         if self._spec.scheme != "mllps":
             self._socket = plain
             return
-        credentials = self._spec.credentials
         try:
             context = Tls(
                 file_option(self._spec, "ca_file", self._base),
-                credentials.get("client_certificate", "").removeprefix("file:") or None,
-                credentials.get("client_key", "").removeprefix("file:") or None,
+                key_file(self._spec, "client_certificate", self._base),
+                key_file(self._spec, "client_key", self._base),
             ).context()
             self._socket = context.wrap_socket(plain, server_hostname=self._address[0])
         except (OSError, ConfigError) as error:

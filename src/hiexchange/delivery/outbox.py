@@ -147,10 +147,12 @@ class Outbox:
         persons: pa.Table | None = None,
         destinations: Mapping[str, Destination] | None = None,
         on_event: Reporter = ignore,
+        flush: bool = False,
+        recheck: sealing.Recheck | None = None,
     ) -> DeliveryReport:
-        """Enqueue, then run: safe to repeat with the same routing at any time."""
+        """Enqueue, then run: safe to repeat with the same routing at any time. Arguments as of the two."""
         self.enqueue(routing, now=now, persons=persons)
-        return self.run(now, destinations=destinations, on_event=on_event)
+        return self.run(now, destinations=destinations, on_event=on_event, flush=flush, recheck=recheck)
 
     def due(self, now: datetime) -> tuple[Due, ...]:
         """Return what :meth:`run` would work on now, for schedulers; empty = nothing to do."""
@@ -166,7 +168,7 @@ class Outbox:
         """Return when :meth:`run` will next have something to do; ``now`` when it has already; None when never."""
         if self.due(now):
             return now
-        instants = [at for _, at in claiming.sends_due(self._store, None)]
+        instants = [at for _, at in claiming.sends_due(self._store, now)]
         for row in sealing.channels(self._store):
             if row.spec.active(now.date()):
                 instants += [at for at in (next_window(row.spec, row.sealed_to, now),) if at is not None]
