@@ -5,7 +5,6 @@ Source: CQL 1.5, Appendix B, sections 2 to 4 (Equal, Equivalent, Less ...), and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
@@ -117,7 +116,7 @@ def equal(a: Any, b: Any) -> Truth:
     if isinstance(a, t.Temporal | t.Uncertainty | Quantity) or is_number(a):
         return _equal_ordered(a, b)
     if isinstance(a, Code):
-        return _all_equal_or_null((a.code, a.system, a.version, a.display), b, Code)
+        return _equal_codes(a, b)
     if isinstance(a, Concept):
         if not isinstance(b, Concept) or a.display != b.display:
             return False
@@ -154,11 +153,14 @@ def _equal_ordered(a: Any, b: Any) -> Truth:
     return found == 0
 
 
-def _all_equal_or_null(parts: Iterable[Any], other: Any, kind: type[Code]) -> Truth:
-    if not isinstance(other, kind):
+def _equal_codes(a: Code, b: Any) -> Truth:
+    if not isinstance(b, Code):
         return False
-    # Fields null on both sides agree; null on one side only leaves a Code unequal, as every engine has it.
-    return all(x == y for x, y in zip(parts, (other.code, other.system, other.version, other.display), strict=True))
+    pairs = ((a.code, b.code), (a.system, b.system), (a.version, b.version), (a.display, b.display))
+    # As for any structured value: fields null on both sides agree, null on one side leaves it open.
+    if any(x != y and x is not None and y is not None for x, y in pairs):
+        return False
+    return None if any((x is None) != (y is None) for x, y in pairs) else True
 
 
 def _equal_lists(a: list[Any], b: Any) -> Truth:

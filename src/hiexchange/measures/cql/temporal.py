@@ -328,9 +328,8 @@ def _add_time(value: Time, amount: int, unit: int) -> Any:
     if unit > value.precision:
         size = abs(amount) * UNIT_MS[unit] // UNIT_MS[value.precision]
         amount, unit = (size if amount >= 0 else -size), value.precision
-    ms = _to_ms(value.key) + amount * UNIT_MS[unit]
-    if not 0 <= ms < DAY_MS:
-        return None
+    # A clock goes round: 23:20 plus two hours is 01:20 (as the reference engine has it).
+    ms = (_to_ms(value.key) + amount * UNIT_MS[unit]) % DAY_MS
     seconds, milliseconds = divmod(ms, 1000)
     full = (0, 0, 0, seconds // 3600, seconds // 60 % 60, seconds % 60, milliseconds)
     return Time(full[: len(value.key)], value.precision)

@@ -7,16 +7,19 @@ claim to be HEDIS or CMS measures. See ``docs/measures.md`` for each definition.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date, timedelta
+from typing import Any
 
-from hiexchange.errors import UnknownLayout
-from hiexchange.measures.native import followup
+from hiexchange.errors import ConfigError, UnknownLayout
+from hiexchange.measures.native import followup, preventive, readmission
 from hiexchange.measures.native.model import NativeMeasure, Source, run
 from hiexchange.measures.result import MeasureRun
 
 __all__ = ["NativeMeasure", "Source", "evaluate", "measures"]
 
-_ALL = {measure.id: measure for measure in followup.MEASURES}
+_ALL = {measure.id: measure for room in (followup, readmission, preventive) for measure in room.MEASURES}
 
 
 def measures() -> dict[str, NativeMeasure]:
@@ -31,6 +34,7 @@ def evaluate(
     period: tuple[date, date],
     run_id: str,
     offset: timedelta = timedelta(0),
+    parameters: Mapping[str, Any] | None = None,
 ) -> MeasureRun:
     """Evaluate a native measure over a lake.
 
@@ -40,6 +44,7 @@ def evaluate(
         period: First and last day of the measurement period, inclusive.
         run_id: Name of the evaluation, written into every row.
         offset: Offset from UTC in which calendar days are told apart; the default is UTC.
+        parameters: Values for the measure's own parameters, such as ``visit_codes``.
 
     Returns:
         MEASURE_RESULT rows and what can be drawn from them.
@@ -53,4 +58,12 @@ def evaluate(
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(_ALL))}"
             raise UnknownLayout(f"there is no native measure {measure!r}", hint=hint)
         measure = _ALL[measure]
+    if parameters:
+        unknown = set(parameters) - set(measure.parameters)
+        if unknown:
+            raise ConfigError(
+                f"the measure {measure.id} has no parameter {sorted(unknown)[0]!r}",
+                hint=f"it has {', '.join(sorted(measure.parameters)) or 'none'}",
+            )
+        measure = replace(measure, parameters={**measure.parameters, **parameters})
     return run(measure, source, period=period, run_id=run_id, offset=offset)

@@ -24,12 +24,17 @@ PATIENT_REFERENCES = {"Coverage": "beneficiary", "ExplanationOfBenefit": "patien
 
 NOTHING = pa.table({"id": pa.array([], pa.string())})
 
-# column: (kind, path). Kinds: text, day, instant, codes (of one CodeableConcept), many (of a list of them).
+# column: (kind, path). Kinds: text, day, instant, codes (of one CodeableConcept), many (of a list of them),
+# extension (is there one whose URL ends so), filled (is the list there and not empty).
 COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
     "Patient": {
         "birth_on": ("day", "birthDate"),
         "deceased_on": ("day", "deceasedDateTime"),
         "gender": ("text", "gender"),
+        "has_race": ("extension", "us-core-race"),
+        "has_ethnicity": ("extension", "us-core-ethnicity"),
+        "has_language": ("filled", "communication"),
+        "has_address": ("filled", "address"),
     },
     "Encounter": {
         "status": ("text", "status"),
@@ -42,6 +47,13 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "type": ("many", "type"),
         "reason": ("many", "reasonCode"),
     },
+    "Observation": {
+        "status": ("text", "status"),
+        "code": ("codes", "code"),
+        "category": ("many", "category"),
+        "on_day": ("day", "effectiveDateTime"),
+        "from_day": ("day", "effectivePeriod.start"),
+    },
 }
 
 
@@ -50,7 +62,8 @@ def register(con: duckdb.DuckDBPyConnection, name: str, source: Source, offset: 
 
     A type the source does not hold becomes an empty table: no encounters is an answer, not an error.
     """
-    wanted = sorted({path.split(".")[0] for _, path in COLUMNS[name].values()} | {"id", _patient_element(name)})
+    first = {"extension" if kind == "extension" else path.split(".")[0] for kind, path in COLUMNS[name].values()}
+    wanted = sorted(first | {"id", _patient_element(name)})
     table = _read(source, name, wanted)
     con.register(f"raw_{name.lower()}", table)
     shift = f"INTERVAL ({int(offset.total_seconds())}) SECOND"
@@ -86,7 +99,14 @@ def _patient(schema: pa.Schema, name: str) -> str:
 
 
 def _expression(schema: pa.Schema, kind: str, path: str, shift: str) -> str:
+    if kind == "extension":
+        held = _field(schema, "extension")
+        if held is None or not pa.types.is_list(held) or held.value_type.get_field_index("url") < 0:
+            return "false"
+        return f"coalesce(len(list_filter(extension, lambda x: x.url LIKE '%/{path}')) > 0, false)"
     value = _sql(schema, path)
+    if kind == "filled":
+        return f"coalesce(len({value}) > 0, false)" if _field(schema, path) is not None else "false"
     if kind == "text":
         return value
     if kind in ("day", "instant"):

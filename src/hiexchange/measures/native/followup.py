@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hiexchange.measures.native.episodes import EPISODES
 from hiexchange.measures.native.model import NativeMeasure
 
 DEFINITION = """\
@@ -15,29 +16,9 @@ Denominator exclusion: the patient died, or was admitted again, on days 1 to {da
 Numerator: not excluded, and an ambulatory, virtual or home visit (class AMB, VR or HH; same statuses)
 starts on days 1 to {days}; the day of discharge is day 0. Days are calendar days in the evaluation's offset."""
 
-# Transfers often carry a time before the previous stay's end, hence the running maximum instead of lag().
-SQL = """
-WITH stay AS (
-    SELECT id, patient, start_on, end_on, status, disposition,
-           coalesce(end_on, DATE '9999-12-30') AS until_on,
-           coalesce(end_at, TIMESTAMP '9999-12-30') AS until_at, start_at
-    FROM encounter
-    WHERE class IN ('IMP', 'ACUTE', 'NONAC') AND patient IS NOT NULL AND start_on IS NOT NULL
-      AND coalesce(status, '') NOT IN ('planned', 'cancelled', 'entered-in-error')
-), marked AS (
-    SELECT *, start_on > 1 + max(until_on) OVER (
-        PARTITION BY patient ORDER BY start_at, until_at, id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS fresh
-    FROM stay
-), numbered AS (
-    SELECT *, sum(CASE WHEN coalesce(fresh, true) THEN 1 ELSE 0 END) OVER (
-        PARTITION BY patient ORDER BY start_at, until_at, id) AS n
-    FROM marked
-), episode AS (
-    SELECT patient, n, min(start_on) AS admitted_on,
-           last(struct_pack(id := id, end_on := end_on, status := status, disposition := disposition)
-                ORDER BY until_at, start_at, id) AS last_stay
-    FROM numbered GROUP BY patient, n
-), discharge AS (
+SQL = (
+    EPISODES
+    + """, discharge AS (
     SELECT e.patient, e.n, e.last_stay.id AS id, e.last_stay.end_on AS day, any_value(p.deceased_on) AS deceased_on
     FROM episode e LEFT JOIN patient p ON p.id = e.patient
     WHERE e.last_stay.status = 'finished'
@@ -67,6 +48,7 @@ SELECT j.patient AS subject, 'Encounter/' || j.id AS episode,
 FROM judged j LEFT JOIN visit v ON v.id = j.id
 ORDER BY subject, j.day, episode
 """
+)
 
 
 def _followup(days: int) -> NativeMeasure:
