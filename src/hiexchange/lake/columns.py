@@ -67,7 +67,8 @@ def quote(text: bytes, current: Plan) -> bytes:
     if not names:
         return text
     # Slices and one join: re.sub expands its template in Python before 3.12, half as fast.
-    view, pieces, last = memoryview(text), [], 0
+    view, last = memoryview(text), 0
+    pieces: list[bytes | memoryview] = []
     for match in _quoting(names).finditer(text):
         start, end = match.span(1)
         pieces += (view[last:start], _OPEN, view[start:end], b'"')
@@ -167,7 +168,7 @@ def _annotated_struct(array: pa.StructArray, node: Node) -> pa.StructArray:
 def widen(batch: pa.RecordBatch, current: Plan) -> list[pa.Array]:
     """Return the columns of ``batch`` in the wider parse schema of ``current``."""
     if batch.schema.equals(current.parse_schema):
-        return batch.columns
+        return list(batch.columns)
     by_name = dict(zip(batch.schema.names, batch.columns, strict=True))
     return [
         cast_wide(by_name[field.name], field.type) if field.name in by_name else pa.nulls(batch.num_rows, field.type)

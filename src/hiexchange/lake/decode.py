@@ -228,8 +228,8 @@ class _Encoding:
         return batch, np.concatenate([of for _, of in parts])
 
     def _sampled(self, lines: Indices) -> Shape:
-        """Return the shape of the first lines of a file, enough for most files to read all of it."""
-        few = lines[self.ends[lines] < _SAMPLE]
+        """Return the shape of some lines spread over the block: enough to read all of most files."""
+        few = lines[:: max(1, len(self.data) // _SAMPLE)]
         if not all(is_document(self._body(index), self.source.resource) for index in few.tolist()):
             return {}
         found = infer(self._text(few), self.source.resource, self.source.version) if len(few) else None

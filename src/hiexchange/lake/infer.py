@@ -61,11 +61,11 @@ def _shape(definitions: Definitions, type_name: str, fields: list[pa.Field], dep
 
 def _is_text(kind: pa.DataType) -> bool:
     # Arrow infers timestamps from text that looks like one.
-    return pa.types.is_string(kind) or pa.types.is_timestamp(kind)
+    return bool(pa.types.is_string(kind) or pa.types.is_timestamp(kind))
 
 
 def _is_number(kind: pa.DataType) -> bool:
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
 _FITS = {

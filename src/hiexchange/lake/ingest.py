@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import io
+import itertools
 import re
 import zlib
 from collections import Counter
@@ -13,8 +15,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from multiprocessing import get_context
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
+import numpy as np
 import pyarrow as pa
 
 from hiexchange.definitions import Definitions
@@ -27,6 +30,8 @@ from hiexchange.lake.shape import Shape, merge
 from hiexchange.lake.store import DataFile
 from hiexchange.ndjson import open_bytes
 
+PIECE = 64 << 20
+"""Smaller files are not shared among processes."""
 NDJSON = (".ndjson", ".ndjson.gz", ".jsonl", ".jsonl.gz")
 _NOT_DATA = {"deleted", "error", "errors", "_hx", "_rejects", "_tombstones"}
 _TYPE = re.compile(rb'"resourceType"\s*:\s*"([A-Za-z]+)"')
@@ -48,6 +53,12 @@ class Work:
     fast: bool = True
     require_id: bool = False
     block_size: int = BLOCK_SIZE
+    start: int = 0
+    """First byte of this piece of the file, at the start of a line."""
+    size: int | None = None
+    """Bytes of this piece; None for the rest of the file."""
+    line: int = 1
+    """Number of its first line."""
 
 
 @dataclass
@@ -134,12 +145,57 @@ def check_resource(name: str, version: str, file: str) -> None:
         )
 
 
+def pieces(work: Work, count: int) -> list[Work]:
+    """Cut a large plain file into ``count`` pieces at line ends, so that several processes share it.
+
+    A gzipped file stays whole: its lines can't be found without decompressing what is before them.
+    """
+    size = work.path.stat().st_size
+    with work.path.open("rb") as file:
+        if count < 2 or size < PIECE or file.read(2) == b"\x1f\x8b":
+            return [work]
+        ends = [0]
+        for number in range(1, count):
+            file.seek(max(ends[-1], size * number // count))
+            file.readline()
+            ends.append(file.tell())
+        ends.append(size)
+        cut, line = [], 1
+        for start, end in itertools.pairwise(ends):
+            if end > start:
+                cut.append(replace(work, start=start, size=end - start, line=line))
+                file.seek(start)
+                line += _lines_in(file, end - start)
+    return cut
+
+
+def _lines_in(file: IO[bytes], size: int) -> int:
+    count = 0
+    while size > 0 and (chunk := file.read(min(size, BLOCK_SIZE))):
+        count += int(np.count_nonzero(np.frombuffer(chunk, np.uint8) == 10))
+        size -= len(chunk)
+    return count
+
+
+class _Piece(io.RawIOBase):
+    """The first ``size`` bytes from where a file stands."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file = file
+        self._left = size
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(self._left if size < 0 else min(size, self._left))
+        self._left -= len(data)
+        return data
+
+
 def load_file(root: Path, work: Work) -> Done:
     """Encode one file into parts under the lake's folder; they belong to no snapshot yet.
 
     Memory is bounded by a few blocks and one row group. A wider schema starts a new part.
     """
-    done = Done(work, shape=work.shape, size_bytes=work.path.stat().st_size)
+    done = Done(work, shape=work.shape, size_bytes=work.size or work.path.stat().st_size)
     source = Source(
         resource=work.resource,
         file=work.file,
@@ -152,7 +208,10 @@ def load_file(root: Path, work: Work) -> Done:
     writer: PartWriter | None = None
     try:
         with opened(work.path) as stream:
-            for block in blocks(stream, size=work.block_size):
+            if work.size is not None:
+                stream.seek(work.start)
+            source_bytes = stream if work.size is None else cast("IO[bytes]", _Piece(stream, work.size))
+            for block in blocks(source_bytes, size=work.block_size, line=work.line, offset=work.start):
                 encoded = encode(block, done.shape, source)
                 done.shape = merge(done.shape, encoded.shape)
                 done.rejects += encoded.rejects
@@ -182,7 +241,8 @@ def _close(writer: PartWriter | None, done: Done) -> None:
 
 def load_files(root: Path, works: Sequence[Work], processes: int) -> Iterator[Done]:
     """Load files one after the other, or in parallel processes; results in the order of ``works``."""
-    if processes <= 1 or len(works) <= 1:
+    shared = [piece for work in works for piece in pieces(work, 2 * processes if processes > 1 else 1)]
+    if processes <= 1 or len(shared) <= 1:
         shapes: dict[str, Shape] = {}
         for work in works:
             done = load_file(root, _with_shape(work, shapes.get(work.table, {})))
@@ -191,7 +251,7 @@ def load_files(root: Path, works: Sequence[Work], processes: int) -> Iterator[Do
         return
     # spawn: a forked child of a process with Arrow's or DuckDB's threads may hang.
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(load_file, [root] * len(works), works)
+        yield from pool.map(load_file, [root] * len(shared), shared)
 
 
 def _with_shape(work: Work, shape: Shape) -> Work:

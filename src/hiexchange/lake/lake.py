@@ -475,7 +475,7 @@ def _report(finished: list[Done], snapshot: Snapshot, load: Load, job: Job, seco
     return IngestReport(
         load=load.id,
         snapshot=snapshot.number,
-        files=len(finished),
+        files=len({done.work.path for done in finished}),
         rows=sum(tables.values()),
         rejected=sum(reasons.values()),
         seconds=seconds,

@@ -58,18 +58,19 @@ def beaten(
 ) -> dict[int, Positions]:
     """Return, per index into ``[*old, *new]``, the positions of the rows that lose."""
     buried = tombstones is not None and tombstones.num_rows > 0
-    incoming = [_keys(root / file.path, len(old) + index, None) for index, file in enumerate(new)]
-    wanted = [part["key"] for part in incoming] + ([tombstones["id"]] if buried and tombstones is not None else [])
-    if not wanted:
-        return {}
+    looked_for = [_only_keys(root / file.path) for file in new]
+    if buried and tombstones is not None:
+        looked_for.append(tombstones["id"])
+    wanted = pa.chunked_array([chunk for column in looked_for for chunk in column.chunks], pa.string())
     # Keys of the old files are unique, so only rows whose key comes in again can lose.
-    looked_for = pa.chunked_array([chunk for column in wanted for chunk in column.chunks], pa.string())
-    stored = [_keys(root / file.path, index, looked_for) for index, file in enumerate(old)]
+    hits = [pc.indices_nonzero(pc.is_in(_only_keys(root / file.path), value_set=wanted)) for file in old]
+    if not buried and not any(len(found) for found in hits) and pc.count_distinct(wanted).as_py() == len(wanted):
+        return {}
+    stored = [_keys(root / file.path, index, found) for index, (file, found) in enumerate(zip(old, hits, strict=True))]
+    incoming = [_keys(root / file.path, len(old) + index, None) for index, file in enumerate(new)]
     con = duckdb.connect()
     con.execute("set threads = 2")
-    con.register(
-        "keys", pa.concat_tables([*stored, *incoming], promote_options="permissive") if stored or incoming else _NO_KEYS
-    )
+    con.register("keys", pa.concat_tables([_NO_KEYS, *stored, *incoming], promote_options="permissive"))
     query = _LOSERS
     if buried:
         con.register("tombstones", tombstones)
@@ -119,22 +120,25 @@ where tombstones."at" is null and fresh or updated <= tombstones."at"
 """
 
 
-def _keys(path: Path, index: int, looked_for: pa.ChunkedArray | None) -> pa.Table:
-    """Return key columns of the rows of a file, all or those whose key is looked for."""
+def _only_keys(path: Path) -> pa.ChunkedArray:
+    with pq.ParquetFile(path) as file:
+        return file.read(["__hx_key"], use_threads=False)["__hx_key"]
+
+
+def _keys(path: Path, index: int, positions: pa.Array | None) -> pa.Table:
+    """Return key columns of the rows of a file, all or those at some positions."""
+    if positions is not None and not len(positions):
+        return _NO_KEYS
     data = ds.dataset(path, format="parquet")
     columns = {name.removeprefix("__hx_"): ds.field(name) for name in _KEYS}
     meta = data.schema.get_field_index("meta")
     versioned = meta >= 0 and data.schema.field(meta).type.get_field_index("versionId") >= 0
     columns["version"] = ds.field("meta", "versionId") if versioned else pc.scalar(pa.scalar(None, pa.string()))
-    if looked_for is not None:
-        only = data.to_table(columns={"key": columns["key"]})["key"]
-        positions = pc.indices_nonzero(pc.is_in(only, value_set=looked_for))
-        if not len(positions):
-            return _NO_KEYS
-        keys = data.to_table(columns=columns).take(positions)
-    else:
-        keys = data.to_table(columns=columns)
+    keys = data.to_table(columns=columns)
+    if positions is None:
         positions = pa.array(np.arange(keys.num_rows, dtype=np.int64))
+    else:
+        keys = keys.take(positions)
     keys = keys.append_column("file", pa.repeat(pa.scalar(index, pa.int32()), keys.num_rows))
     return keys.append_column("position", positions.cast(pa.int64()))
 

@@ -13,8 +13,6 @@ import pyarrow.dataset as ds
 
 from hiexchange.errors import LakeError
 
-Where = pc.Expression | None
-
 
 class LakeTable:
     """A table of a snapshot. Nothing is read until rows are asked for.
@@ -31,7 +29,7 @@ class LakeTable:
         rows: int,
         *,
         columns: Sequence[str] | None = None,
-        where: Where = None,
+        where: pc.Expression | None = None,
     ) -> None:
         self.name = name
         self._paths = list(paths)
@@ -39,8 +37,7 @@ class LakeTable:
         self._rows = rows
         self._columns = list(columns) if columns is not None else None
         self._where = where
-        if columns is not None:
-            _ = self.schema
+        _ = self.schema  # a column that is not there is an error now, not at the first row
 
     @property
     def schema(self) -> pa.Schema:
@@ -64,7 +61,7 @@ class LakeTable:
         assert field is not None
         return field.with_name(path)
 
-    def select(self, columns: Sequence[str] | None = None, where: Where = None) -> LakeTable:
+    def select(self, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> LakeTable:
         """Return the same table with fewer columns or rows; nothing is read yet.
 
         Args:
@@ -74,7 +71,9 @@ class LakeTable:
         both = where if self._where is None else self._where if where is None else self._where & where
         return LakeTable(self.name, self._paths, self._full, self._rows, columns=columns or self._columns, where=both)
 
-    def to_batches(self, columns: Sequence[str] | None = None, where: Where = None) -> Iterator[pa.RecordBatch]:
+    def to_batches(
+        self, columns: Sequence[str] | None = None, where: pc.Expression | None = None
+    ) -> Iterator[pa.RecordBatch]:
         """Yield record batches, in stored order, in bounded memory."""
         view = self.select(columns, where)
         return view._scan()
@@ -92,7 +91,7 @@ class LakeTable:
             if batch.num_rows:
                 yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
 
-    def to_arrow(self, columns: Sequence[str] | None = None, where: Where = None) -> pa.Table:
+    def to_arrow(self, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
         """Return the rows as a ``pyarrow.Table``; see :meth:`select` for the arguments."""
         view = self.select(columns, where)
         return pa.Table.from_batches(view._scan(), schema=view.schema)

@@ -33,8 +33,9 @@ def lines(batch: pa.RecordBatch, resource: str, version: str) -> Iterator[bytes]
             cell = cells[row]
             if cell is not None:
                 value[node.name] = _member(cell, node)
-        if unmapped[row] is not None:
-            for pointer, part in _parse(unmapped[row]).items():
+        text = unmapped[row]
+        if text is not None:
+            for pointer, part in _parse(text).items():
                 put(value, pointer, part)
         yield _encode(value)
 
@@ -83,7 +84,7 @@ def put(root: dict[str, Any], pointer: str, part: Any) -> None:
 
 def equal(left: bytes, right: bytes) -> bool:
     """Say whether two JSON texts are equal in the sense above."""
-    return _canonical(left) == _canonical(right)
+    return bool(_canonical(left) == _canonical(right))
 
 
 def _canonical(text: bytes) -> Any:

@@ -1,0 +1,243 @@
+"""NDJSON to Parquet: MB per CPU-second, wall speed and memory, ours beside other engines.
+
+    python benchmarks/ingest.py --data ../shared/data --sizes 25,400 --types Observation,Encounter --rounds 5
+
+Inputs are amplified from real sample files: every copy has its own ids (the same in every file, so
+references hold). Each run is a fresh process; imports and schema preparation are not counted. Engines
+are interleaved round-robin; medians and ranges are printed. Only ``hiexchange`` keeps the text of decimals,
+unknown members and bad lines; the peers' schema-explicit runs get our schema with decimals as doubles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+UUID = re.compile(rb"[0-9a-f]{8}(?=-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})")
+MIX = ("Encounter", "Observation", "Condition", "Procedure", "MedicationRequest", "Claim", "ExplanationOfBenefit")
+ENGINES = (
+    "hiexchange", "hiexchange-2p", "duckdb-explicit", "duckdb-auto", "polars", "pyarrow-inferred", "floor-msgspec", "floor-orjson",
+)  # fmt: skip
+
+
+def amplify(data: Path, kind: str, size: int, target: Path) -> list[Path]:
+    """Write files of about ``size`` bytes; copy k XORs the first 32 bits of every id with k."""
+    kinds = MIX if kind == "mix" else (kind,)
+    paths = []
+    for name in kinds:
+        text = gzip.open(data / "synthea-100" / f"{name}.ndjson.gz").read()
+        path = target / f"{name}.ndjson"
+        paths.append(path)
+        written, copy = 0, 0
+        with path.open("wb") as file:
+            while written < size // len(kinds):
+                changed = UUID.sub(lambda match, key=copy: b"%08x" % (int(match[0], 16) ^ key), text) if copy else text
+                cut = changed[: size // len(kinds) - written]
+                written += file.write(cut[: cut.rfind(b"\n") + 1] if len(cut) < len(changed) else cut)
+                copy += 1
+                if len(cut) < len(changed):
+                    break
+    return paths
+
+
+def schemas(paths: list[Path]) -> dict[str, Any]:
+    """Return our shapes of the files, from a look at all of them: not counted."""
+    from hiexchange.lake.ingest import Work, load_file
+
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for path in paths:
+            head = Path(folder) / path.name
+            with path.open("rb") as file:
+                head.write_bytes(file.read(60_000_000))
+            done = load_file(Path(folder), Work(head, path.name, path.stem, path.stem, "4.0.1", "x"))
+            found[path.stem] = done.shape
+    return found
+
+
+def duckdb_type(node: Any) -> str:
+    scalars = {"bool": "BOOLEAN", "int32": "INTEGER", "int64": "BIGINT", "decimal": "DOUBLE", "json": "JSON"}
+    if node.kind == "struct":
+        inner = "STRUCT(" + ", ".join(f'"{child.name}" {duckdb_type(child)}' for child in node.children) + ")"
+    else:
+        inner = scalars.get(node.kind, "VARCHAR")
+    return inner + "[]" if node.many else inner
+
+
+def run_engine(engine: str, folder: Path, out: Path, shapes: dict[str, Any]) -> Callable[[], None]:
+    """Return the work to measure; whatever it imports is imported here."""
+    files = sorted(folder.glob("*.ndjson"))
+    if engine.startswith("hiexchange"):
+        from hiexchange.lake import Lake
+
+        processes = 2 if engine.endswith("-2p") else 1
+        return lambda: _checked(Lake(out / "lake").ingest(folder, processes=processes))
+    if engine.startswith("duckdb"):
+        return _duckdb(engine, files, out, shapes)
+    if engine == "polars":
+        import polars
+
+        def run_polars() -> None:
+            for file in files:
+                polars.read_ndjson(file).write_parquet(
+                    out / f"{file.stem}.parquet", compression="zstd", compression_level=1
+                )
+
+        return run_polars
+    if engine == "pyarrow-inferred":
+        import pyarrow.json as pj
+        import pyarrow.parquet as pq
+
+        def run_pyarrow() -> None:
+            for file in files:
+                table = pj.read_json(file, read_options=pj.ReadOptions(use_threads=False, block_size=16 << 20))
+                pq.write_table(table, out / f"{file.stem}.parquet", compression="zstd", compression_level=1)
+
+        return run_pyarrow
+    import msgspec
+    import orjson
+
+    parse = msgspec.json.Decoder().decode if engine == "floor-msgspec" else orjson.loads
+
+    def run_floor() -> None:
+        for line in _lines(files):
+            parse(line)
+
+    return run_floor
+
+
+def _lines(files: list[Path]) -> Iterator[bytes]:
+    for path in files:
+        with path.open("rb") as file:
+            yield from file
+
+
+def _checked(report: Any) -> None:
+    assert report.rows and not report.rejected and not report.unmapped, report
+
+
+def _duckdb(engine: str, files: list[Path], out: Path, shapes: dict[str, Any]) -> Callable[[], None]:
+    import duckdb
+
+    from hiexchange.lake.schema import plan
+
+    con = duckdb.connect()
+    con.execute("set threads = 1")
+    queries = []
+    for file in files:
+        options = "format = 'newline_delimited', maximum_object_size = 100000000"
+        if engine == "duckdb-explicit":
+            nodes = plan(file.stem, shapes[file.stem], "4.0.1").nodes
+            columns = ", ".join(f"\"{node.name}\": '{duckdb_type(node)}'" for node in nodes)
+            options += f", columns = {{resourceType: 'VARCHAR', {columns}}}"
+        target = out / f"{file.stem}.parquet"
+        queries.append(f"copy (from read_json('{file}', {options})) to '{target}' (format parquet, compression zstd)")
+
+    def run() -> None:
+        for query in queries:
+            con.execute(query)
+
+    return run
+
+
+def child(engine: str, folder: Path, shapes_file: Path) -> None:
+    """Run one engine once and print CPU seconds, wall seconds, peak memory."""
+    shapes = json.loads(shapes_file.read_text())
+    with tempfile.TemporaryDirectory(dir=folder.parent) as out:
+        work = run_engine(engine, folder, Path(out), shapes)
+        before, started = _cpu(), time.perf_counter()
+        work()
+        wall, cpu = time.perf_counter() - started, _cpu() - before
+        size = sum(path.stat().st_size for path in Path(out).rglob("*.parquet"))
+    peak = [resource.getrusage(who).ru_maxrss * 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    print(json.dumps({"cpu": cpu, "wall": wall, "self": peak[0], "child": peak[1], "size": size}))
+
+
+def _cpu() -> float:
+    return sum(
+        usage.ru_utime + usage.ru_stime
+        for usage in (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+    )
+
+
+def measure(engine: str, folder: Path, shapes_file: Path) -> dict[str, float]:
+    environment = {**os.environ, "POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "ARROW_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, "--child", engine, str(folder), str(shapes_file)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return {}
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def report(kind: str, folder: Path, size: int, runs: dict[str, list[dict[str, float]]]) -> None:
+    total = sum(path.stat().st_size for path in folder.glob("*.ndjson"))
+    lines = sum(path.read_bytes().count(b"\n") if total < 1e9 else 0 for path in folder.glob("*.ndjson"))
+    print(f"\n### {kind}, {total / 1e6:,.0f} MB" + (f", {lines:,} resources" if lines else ""))
+    print("| engine | MB/CPU-s, median (range) | of DuckDB explicit | MB/s wall | peak MB (children) | Parquet MB |")
+    print("|---|---:|---:|---:|---:|---:|")
+
+    def speed(result: dict[str, float]) -> float:
+        return total / 1e6 / result["cpu"]
+
+    base = statistics.median([speed(run) for run in runs.get("duckdb-explicit", [])] or [float("nan")])
+    for engine, results in runs.items():
+        if not results:
+            print(f"| {engine} | failed | | | | |")
+            continue
+        speeds = [speed(result) for result in results]
+        middle = statistics.median(speeds)
+        wall = statistics.median(total / 1e6 / result["wall"] for result in results)
+        own, children = (max(result[name] for result in results) / 1e6 for name in ("self", "child"))
+        memory = f"{own:,.0f} ({children:,.0f})" if engine.endswith("-2p") else f"{own:,.0f}"
+        print(
+            f"| {engine} | {middle:.0f} ({min(speeds):.0f}-{max(speeds):.0f}) | {middle / base:.2f} | {wall:.0f} "
+            f"| {memory} | {results[0]['size'] / 1e6:.1f} |",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
+    parser.add_argument("--sizes", default="25", help="MB, comma-separated")
+    parser.add_argument("--types", default="Observation,Encounter,ExplanationOfBenefit,mix")
+    parser.add_argument("--engines", default=",".join(ENGINES))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--work", type=Path, default=None, help="folder for inputs and outputs")
+    parser.add_argument("--child", nargs=3, metavar=("ENGINE", "FOLDER", "SHAPES"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        child(options.child[0], Path(options.child[1]), Path(options.child[2]))
+        return
+    for size in options.sizes.split(","):
+        for kind in options.types.split(","):
+            with tempfile.TemporaryDirectory(dir=options.work) as base:
+                folder = Path(base) / "in"
+                folder.mkdir()
+                paths = amplify(options.data, kind, int(size) * 1_000_000, folder)
+                shapes_file = Path(base) / "shapes.json"
+                shapes_file.write_text(json.dumps(schemas(paths)))
+                runs: dict[str, list[dict[str, float]]] = {engine: [] for engine in options.engines.split(",")}
+                for _ in range(options.rounds):
+                    for engine, results in runs.items():
+                        result = measure(engine, folder, shapes_file)
+                        if result:
+                            results.append(result)
+                report(kind, folder, int(size), runs)
+
+
+if __name__ == "__main__":
+    main()
