@@ -381,7 +381,7 @@ def test_f36_renewed_links(wire: Any, complete: Check) -> None:
 
 def test_f37_fifty_thousand_entries(wire: Any) -> None:
     bulk = wire.serve(37)
-    job = wire.start(bulk)
+    job = wire.start(bulk, read_timeout_s=30)
     manifest = job.wait()
     assert len(manifest.output) == 50_000 and len(plan_files([manifest])[0]) == 50_000
     wire.when(FileDone, 20, job.stop)

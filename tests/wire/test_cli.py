@@ -1,0 +1,95 @@
+"""The verbs, end to end, in real processes: serve, export, doctor, servers; messages and exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-c", "from hiexchange.cli import main; main()"]
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], cwd=cwd, text=True, capture_output=True, timeout=60)
+
+
+@pytest.fixture
+def served(data_folder: Path, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """A server with SMART and one fault, as a process; its URL and client id."""
+    options = [
+        "--port",
+        "0",
+        "--auth",
+        "smart",
+        "--key-file",
+        str(tmp_path / "key.jwk"),
+        "--fault",
+        "41,wrong_error_count",
+    ]
+    command = [*COMMAND, "serve", str(data_folder), *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stdout and server.stderr
+        url = server.stdout.readline().strip()
+        lines = [server.stderr.readline() for _ in range(3)]
+        client = next(line.split()[1] for line in lines if "client" in line)
+        yield url, client
+        server.kill()
+
+
+def test_export_status_finish(served: tuple[str, str], tmp_path: Path) -> None:
+    url, client = served
+    who = ["--client-id", client, "--key", "file:key.jwk"]
+    done = run("export", "start", "job", "--url", url, *who, "--group", "all", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["resources"] == {"Encounter": 20, "Patient": 20}
+    again = run("export", "resume", "job", *who, cwd=tmp_path)
+    assert again.returncode == 0 and "40" in again.stdout
+    assert "downloaded" in run("export", "status", "job", cwd=tmp_path).stdout
+    assert run("export", "finish", "job", *who, cwd=tmp_path).stdout == "finished\n"
+    assert "ok" in run("doctor", "--url", url, *who, cwd=tmp_path).stdout
+    rows = [json.loads(line) for line in (tmp_path / "job" / "log.ndjson").read_text(encoding="utf-8").splitlines()]
+    assert {"kickoff", "status_complete", "manifest_complete", "download_complete", "export_complete"} <= {
+        row["eventId"] for row in rows
+    }
+    assert len({row["exportId"] for row in rows}) == 2  # random until the kick-off was accepted
+
+
+def test_messages_and_exit_codes(tmp_path: Path, data_folder: Path) -> None:
+    absent = run("export", "status", "nothing", cwd=tmp_path)
+    secret = run(
+        "export", "start", "a", "--url", "http://127.0.0.1:9/fhir", "--client-id", "x", "--key", "file:no", cwd=tmp_path
+    )
+    literal = run(
+        "export", "start", "b", "--url", "http://127.0.0.1:9/fhir", "--client-id", "x", "--key", "abc", cwd=tmp_path
+    )
+    fault = run("serve", str(data_folder), "--fault", "999", cwd=tmp_path)
+    assert [done.returncode for done in (absent, secret, literal, fault)] == [3, 3, 3, 3]
+    for done in (absent, secret, literal, fault):
+        assert done.stderr.startswith("error HX-") and "Traceback" not in done.stderr
+    assert "abc" not in literal.stderr
+    assert "bcda-sandbox" in run("servers", cwd=tmp_path).stdout
+
+
+def test_interrupt_saves_and_exits_130(data_folder: Path, tmp_path: Path) -> None:
+    serve = [*COMMAND, "serve", str(data_folder), "--port", "0", "--fault", "transient_forever"]
+    with subprocess.Popen(serve, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().strip()
+        start = [*COMMAND, "export", "start", "job", "--url", url, "--group", "all"]
+        with subprocess.Popen(start, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as client:
+            until = time.monotonic() + 20
+            while not (tmp_path / "job" / "log.ndjson").exists() and time.monotonic() < until:
+                time.sleep(0.02)
+            time.sleep(0.1)
+            os.kill(client.pid, signal.SIGTERM)
+            _, trouble = client.communicate(timeout=20)
+        server.kill()
+    assert client.returncode == 130 and "Traceback" not in trouble
+    assert "interrupted" in run("export", "status", "job", cwd=tmp_path).stdout
