@@ -11,6 +11,12 @@ import pytest
 Row = dict[str, Any]
 
 
+def wide(rows: list[Row]) -> pa.Table:
+    """Make a table with the columns of all rows: ``from_pylist`` looks at the first only."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return pa.Table.from_pylist([{name: row.get(name) for name in names} for row in rows])
+
+
 @pytest.fixture
 def encounter() -> Callable[..., Row]:
     """Build an Encounter row: id, patient, class, start, end, and the rest by keyword."""
@@ -42,6 +48,6 @@ def tables() -> Callable[..., dict[str, pa.Table]]:
             {"resourceType": "Patient", "id": name, "deceasedDateTime": None, **patients.get(name, {})}
             for name in names
         ]
-        return {"Encounter": pa.Table.from_pylist(encounters), "Patient": pa.Table.from_pylist(people)}
+        return {"Encounter": wide(encounters), "Patient": wide(people)}
 
     return build
