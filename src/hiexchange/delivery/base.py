@@ -178,6 +178,27 @@ class Due:
 
 
 @dataclass(frozen=True, slots=True)
+class Health:
+    """What an operator should be woken for; all counts, no names of people."""
+
+    oldest_waiting_s: float
+    """Age of the oldest delivery that is due and not acknowledged; 0 when there is none."""
+    dead: int
+    """Batches and rows given up and not yet requeued."""
+    in_doubt: int
+    """Batches whose arrival is not known."""
+    open_circuits: tuple[str, ...]
+    """Endpoints left alone after failures in a row."""
+    overdue: tuple[str, ...]
+    """Channels (``subscriber/channel``) whose window closed and was not sealed."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is dead, in doubt, cut off or overdue."""
+        return not (self.dead or self.in_doubt or self.open_circuits or self.overdue)
+
+
+@dataclass(frozen=True, slots=True)
 class DeliveryReport:
     """What one run did, and how the whole ledger stands after it."""
 

@@ -7,6 +7,7 @@ was sealed with and a later change affects only the next batch. Secrets stay ref
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import date, datetime
@@ -119,8 +120,9 @@ _CHANNEL = {item.name for item in fields(ChannelSpec)} - {
 }
 
 
+@functools.lru_cache(maxsize=4096)
 def from_json(text: str) -> ChannelSpec:
-    """Read the stored form back."""
+    """Read the stored form back; every run reads every channel, so the same text is decoded once."""
     return msgspec.json.decode(text, type=ChannelSpec)
 
 

@@ -180,7 +180,8 @@ def _insert_events(
     people = [resolved[row] or facts[row].person for row in rows]
     texts = event_texts(events.take(pa.array(rows, pa.int64())), people, _people(persons, people))
     store.run_many(
-        "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (event_key, material_version) DO UPDATE SET data = excluded.data",
         (
             (fact.key, fact.material, fact.visit, fact.trigger, fact.version, fact.at, person, text)
             for fact, person, text in zip((facts[row] for row in rows), people, texts, strict=True)
@@ -193,7 +194,7 @@ def _stored_versions(store: Store, keys: Sequence[str]) -> set[tuple[str, str]]:
     for start in range(0, len(keys), _CHUNK):
         part = keys[start : start + _CHUNK]
         marks = ",".join("?" * len(part))
-        sql = f"SELECT event_key, material_version FROM event WHERE event_key IN ({marks})"
+        sql = f"SELECT event_key, material_version FROM event WHERE data <> '' AND event_key IN ({marks})"
         found.update((key, material) for key, material in store.rows(sql, part))
     return found
 

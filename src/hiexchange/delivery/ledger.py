@@ -42,6 +42,7 @@ SCHEMA = (
         reason TEXT, announced_in BIGINT, doubtful INTEGER NOT NULL DEFAULT 0,
         UNIQUE (subscriber_id, channel_id, sequence))""",
     "CREATE INDEX IF NOT EXISTS batch_open ON batch (due_at) WHERE state IN ('pending','retry','unknown','claimed','sent')",
+    "CREATE INDEX IF NOT EXISTS batch_state ON batch (state, replay, row_count)",
     "CREATE TABLE IF NOT EXISTS payload (batch_id TEXT PRIMARY KEY, payload {blob}, manifest {blob} NOT NULL)",
     "CREATE TABLE IF NOT EXISTS replay_item (batch_id TEXT NOT NULL, delivery_id TEXT NOT NULL, PRIMARY KEY (batch_id, delivery_id))",
     """CREATE TABLE IF NOT EXISTS attempt (

@@ -94,6 +94,8 @@ def replay(
             args,
         )
         items = [sealing.item_of(row) for row in found]
+        if any(not item.event_text for item in items):
+            raise DeliveryError("what is to be replayed has been forgotten", hint="choose later deliveries")
         places = _places(store, [item.delivery_id for item in items])
         for place in sorted(set(places.values())):
             _replay_channel(store, place, [item for item in items if places[item.delivery_id] == place], now)

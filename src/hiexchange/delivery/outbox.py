@@ -15,11 +15,12 @@ from typing import Self
 
 import pyarrow as pa
 
-from hiexchange.delivery import claiming, disclosures, intake, operating, sealing, tables_out, verify
+from hiexchange.delivery import claiming, disclosures, intake, operating, retention, sealing, tables_out, verify
 from hiexchange.delivery.base import (
     DeliveryReport,
     Destination,
     Due,
+    Health,
     RetryPolicy,
     RoutingLike,
     SubscriptionLike,
@@ -174,6 +175,10 @@ class Outbox:
                 instants += [at for at in (next_window(row.spec, row.sealed_to, now),) if at is not None]
         return min(instants, default=None)
 
+    def health(self, now: datetime) -> Health:
+        """Return what to alert on: backlog age, dead letters, doubts, open circuits, missed windows."""
+        return tables_out.health(self._store, now)
+
     def retry(self, *, now: datetime, subscriber_id: str | None = None, batch_id: str | None = None) -> int:
         """Put what is dead or held back into the queue, with the same ids; return how many batches and rows."""
         return operating.requeue(self._store, now, subscriber_id=subscriber_id, batch=batch_id)
@@ -207,6 +212,13 @@ class Outbox:
     def switch(self, subscriber_id: str, *, on: bool, now: datetime) -> int:
         """Hold a subscriber's backlog, or let it go again; return how many channels changed."""
         return operating.switch(self._store, now, subscriber_id=subscriber_id, on=on)
+
+    def forget(self, *, before: datetime, now: datetime) -> int:
+        """Drop file bytes and event content of what was acknowledged before an instant; return the batches.
+
+        Ids, hashes, numbers, times and the audit trail stay; a forgotten delivery cannot be replayed.
+        """
+        return retention.forget(self._store, now, before)
 
     def verify(self, *, head: tuple[int, str] | None = None) -> verify.Verified:
         """Check audit chain, stored bytes, ids and numbers; ``head`` = number and hash noted earlier."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+import msgspec
+
 from hiexchange.delivery import audit
 from hiexchange.delivery.base import batch_id, delivery_id
 from hiexchange.delivery.ledger import Store
@@ -64,12 +66,14 @@ def _batches(store: Store, sealed: dict[str, str], problems: list[str]) -> int:
     members: dict[str, list[str]] = {}
     for key, member in store.rows("SELECT batch_id, delivery_id FROM delivery WHERE batch_id IS NOT NULL"):
         members.setdefault(key, []).append(member)
+    forgotten = _forgotten_before(store)
     acked = {row[0] for row in store.rows("SELECT subject FROM audit WHERE kind = 'acked'")}
-    found = store.rows("SELECT batch_id, sha256, state, replay, row_count, sequence FROM batch")
-    for key, sha, state, replay, rows, sequence in found:
+    found = store.rows("SELECT batch_id, sha256, state, replay, row_count, sequence, acked_at FROM batch")
+    for key, sha, state, replay, rows, sequence, acked_at in found:
         short = key[:12]
         payload = store.rows("SELECT payload FROM payload WHERE batch_id = ?", (key,))
-        if not payload or hashlib.sha256(bytes(payload[0][0] or b"")).hexdigest() != sha:
+        dropped = not payload and state == "acked" and acked_at < forgotten
+        if not dropped and (not payload or hashlib.sha256(bytes(payload[0][0] or b"")).hexdigest() != sha):
             problems.append(f"batch {short}: the stored bytes are not those that were sealed")
         if key not in sealed or f'"{sha}"' not in sealed[key]:
             problems.append(f"batch {short}: the audit trail does not know these bytes")
@@ -78,6 +82,12 @@ def _batches(store: Store, sealed: dict[str, str], problems: list[str]) -> int:
         if rows and state != "void" and not replay and not _is_of(key, members.get(key, []), rows, sequence):
             problems.append(f"batch {short}: its id is not that of its deliveries")
     return len(found)
+
+
+def _forgotten_before(store: Store) -> int:
+    """Return the instant before which content was dropped on purpose, as the audit trail has it."""
+    found = store.rows("SELECT data FROM audit WHERE kind = 'forgotten'")
+    return max((int(msgspec.json.decode(data)["before"]) for (data,) in found), default=0)
 
 
 def _is_of(key: str, members: list[str], rows: int, sequence: int) -> bool:
