@@ -99,6 +99,16 @@ def test_a_lazy_attribution_is_read_as_a_stream(world: SimpleNamespace, tmp_path
         known_at=world.KNOWN,
     )
     assert world.outcome(routing) == [("deliver", "attributed", "clinic")]
+    by_files = route(
+        routing.events,
+        lake.files("attribution"),
+        [str(path) for path in lake.files("person_link")],
+        [world.subscription()],
+        known_at=world.KNOWN,
+    )
+    assert by_files.decisions == routing.decisions
+    with pytest.raises(SchemaMismatch, match="lack"):
+        route(routing.events, lake.files("person_link"), lake.files("attribution"), [], known_at=world.KNOWN)
 
 
 def test_row_order_has_no_effect(world: SimpleNamespace) -> None:

@@ -169,8 +169,7 @@ def feedback(  # each argument is a corridor table of its own; bundling them wou
         "result_in": _given(results, MEASURE_RESULT),
         "channel_in": _channels(routing.subscriptions),
     }
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
+    with _connect() as connection:
         for name, table in given.items():
             connection.register(name, table)
         for step in (sql.LINKS, sql.ATTRIBUTION, sql.EVENTS, sql.WITHHELD, sql.DELIVERED, sql.PERFORMANCE):
@@ -215,14 +214,20 @@ def misdirected(
         One row a delivery and member: event_key, subscriber_id, channel_id, delivery_id, state, acked_at,
         member_key, ``why`` (person_changed or attribution_withdrawn).
     """
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
+    with _connect() as connection:
         connection.register("decision_in", routing.decisions)
         connection.register("event_in", _given(events, ENCOUNTER_EVENT))
         connection.register("delivery_in", _given(deliveries, DELIVERY))
         connection.register("attribution_in", _given(attribution, ATTRIBUTION))
         connection.register("link_in", _given(links, PERSON_LINK))
         return _table(connection, sql.MISDIRECTED, {"known_at": known_at})
+
+
+def _connect() -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET enable_progress_bar = false")
+    return connection
 
 
 def _run(connection: duckdb.DuckDBPyConnection, step: str, parameters: Mapping[str, Any]) -> None:

@@ -16,8 +16,7 @@ from typing import Any, Self
 import duckdb
 import pyarrow as pa
 
-from hiexchange.routing.route import ATTRIBUTION_COLUMNS, LINK_COLUMNS, stream
-from hiexchange.tables import ATTRIBUTION, PERSON_LINK
+from hiexchange.routing.inputs import NEEDED, connect, register
 
 _LINKS = """
 CREATE TABLE link AS
@@ -45,7 +44,7 @@ class RoutingIndex:
 
         Args:
             path: DuckDB file; one that is there is replaced.
-            attribution: ATTRIBUTION rows, a table or a lake table.
+            attribution: ATTRIBUTION rows: a table, a lake table, or paths of Parquet files.
             links: PERSON_LINK rows, likewise.
             known_at: Knowledge time (aware): later assertions are not in the index.
             memory_limit: What building may hold in memory, in DuckDB's words; the rest is spilled.
@@ -53,25 +52,24 @@ class RoutingIndex:
         self.path = Path(path)
         self.known_at = known_at.astimezone(UTC)
         self.path.unlink(missing_ok=True)
-        self._connection = duckdb.connect()
+        self._connection: duckdb.DuckDBPyConnection = connect()
         self._connection.execute(f"SET memory_limit = '{memory_limit}'")
-        self._connection.execute("SET TimeZone = 'UTC'")
         self._connection.execute(f"ATTACH '{self.path}' AS stored (ROW_GROUP_SIZE {BLOCK})")
         self._connection.execute("USE stored")
-        self._connection.register("link_in", stream(links, PERSON_LINK.schema, LINK_COLUMNS))
-        self._connection.execute(_LINKS, {"known_at": self.known_at})
-        self._connection.register("attribution_in", stream(attribution, ATTRIBUTION.schema, ATTRIBUTION_COLUMNS))
-        self._connection.execute(_ATTRIBUTION, {"known_at": self.known_at})
-        self._connection.unregister("link_in")
-        self._connection.unregister("attribution_in")
+        for name, given, kind, query in (
+            ("link_in", links, "link", _LINKS),
+            ("attribution_in", attribution, "attribution", _ATTRIBUTION),
+        ):
+            register(self._connection, name, given, kind)
+            self._connection.execute(query, {"known_at": self.known_at})
 
     def lookup(self, person_ids: Iterable[str | None]) -> tuple[pa.Table, pa.Table]:
         """Return (attribution, links) of some people, ready for :func:`route`."""
         wanted = sorted({person for person in person_ids if person is not None})
         found = []
-        for table, columns in (("attribution", ATTRIBUTION_COLUMNS), ("link", LINK_COLUMNS)):
+        for table in ("attribution", "link"):
             marks = ", ".join("?" * len(wanted)) or "NULL"
-            query = f"SELECT {', '.join(columns)} FROM {table} WHERE person_id IN ({marks})"
+            query = f"SELECT {', '.join(NEEDED[table][1])} FROM {table} WHERE person_id IN ({marks})"
             found.append(self._connection.sql(query, params=wanted).to_arrow_table())
         return found[0], found[1]
 

@@ -13,12 +13,11 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hiexchange.errors import SchemaMismatch
-from hiexchange.routing import join
+from hiexchange.routing import inputs, join
 from hiexchange.routing.policy import PROVIDER_ORG, Policy, consent_table, judge, minimum_necessary
 from hiexchange.routing.reasons import REASONS
 from hiexchange.routing.subscriptions import Subscription, Subscriptions, load_subscriptions
-from hiexchange.tables import ATTRIBUTION, ENCOUNTER_EVENT, PERSON, PERSON_LINK, ROUTING_DECISION, check
+from hiexchange.tables import ENCOUNTER_EVENT, ROUTING_DECISION, check
 
 BASES = (
     "patient_choice",
@@ -154,8 +153,9 @@ def route(  # every argument is a table or a clock of its own: bundling them wou
 
     Args:
         events: ENCOUNTER_EVENT rows.
-        attribution: ATTRIBUTION rows, the whole history or what is known of it at ``known_at``.
-        links: PERSON_LINK rows; only band ``auto`` routes.
+        attribution: ATTRIBUTION rows, the whole history or what is known of it at ``known_at``: a table,
+            a lake table, or paths of Parquet files (``lake.files("attribution")``: fastest for a state).
+        links: PERSON_LINK rows, likewise; only band ``auto`` routes.
         subscriptions: Who wants what.
         known_at: Knowledge time (aware): later assertions are not seen.
         consent: CONSENT rows (:data:`hiexchange.routing.policy.CONSENT`) or dictionaries.
@@ -183,16 +183,15 @@ def route(  # every argument is a table or a clock of its own: bundling them wou
         "opt_in": policy.consent_default == "deny",
         "bases": list(BASES),
     }
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
+    with inputs.connect() as connection:
         labels = _register_events(connection, event_table)
         _register_subscriptions(connection, wanted, known_at, labels)
         for name in ("link_first", "link_again"):
-            connection.register(name, stream(links, PERSON_LINK.schema, LINK_COLUMNS))
-        connection.register("attribution_in", stream(attribution, ATTRIBUTION.schema, ATTRIBUTION_COLUMNS))
+            inputs.register(connection, name, links, "link")
+        inputs.register(connection, "attribution_in", attribution, "attribution")
         connection.register("consent", consent_table(consent))
-        connection.register("provider_org_in", _side_table(provider_org, PROVIDER_ORG))
-        connection.register("person_in", _columns(persons, PERSON.schema, _PERSON_COLUMNS))
+        connection.register("provider_org_in", inputs.columns(provider_org, PROVIDER_ORG))
+        inputs.register(connection, "person_in", persons, "person")
         for step in _STEPS:
             _run(connection, step, parameters)
         decisions = connection.sql(join.RESULT, params={"known_at": known_at}).to_arrow_table()
@@ -216,70 +215,10 @@ _STEPS = (
     join.DECISIONS,
     join.REST,
 )
-LINK_COLUMNS = ("member_key", "payer_id", "person_id", "band", "known_from", "known_to")
-ATTRIBUTION_COLUMNS = (
-    "attribution_id",
-    "payer_id",
-    "member_key",
-    "provider_npi",
-    "provider_tin",
-    "org_id",
-    "attribution_level",
-    "basis",
-    "rank",
-    "valid_from",
-    "valid_to",
-    "known_from",
-    "known_to",
-    "as_of_on",
-    "change_type",
-    "sharing_pref",
-    "sharing_pref_from",
-    "samhsa_pref",
-    "status",
-)
-_PERSON_COLUMNS = ("person_id", "birth_date", "deceased_at")
 
 
 def _run(connection: duckdb.DuckDBPyConnection, step: str, parameters: Mapping[str, Any]) -> None:
     connection.execute(step, {name: value for name, value in parameters.items() if f"${name}" in step})
-
-
-def _columns(data: Any, schema: pa.Schema, names: tuple[str, ...]) -> pa.Table:
-    """Return the named columns only: a state's attribution is large, and a LakeTable reads just these."""
-    if data is None:
-        table = schema.empty_table()
-    elif isinstance(data, pa.Table):
-        table = data
-    elif hasattr(data, "to_arrow"):
-        table = data.to_arrow(columns=list(names))
-    else:
-        table = pa.table(data)
-    return _side_table(table, pa.schema([schema.field(name) for name in names]))
-
-
-def stream(data: Any, schema: pa.Schema, names: tuple[str, ...]) -> pa.Table | pa.RecordBatchReader:
-    """Return the named columns as a stream that is read once, unless it is a table already.
-
-    A state's rosters are millions of rows, of which a day's events need a few.
-    """
-    if isinstance(data, pa.Table) or not hasattr(data, "to_batches"):
-        return _columns(data, schema, names)
-    wanted = pa.schema([schema.field(name) for name in names])
-    batches = (_side_table(pa.Table.from_batches([batch]), wanted) for batch in data.to_batches(columns=list(names)))
-    return pa.RecordBatchReader.from_batches(wanted, (piece for table in batches for piece in table.to_batches()))
-
-
-def _side_table(data: Any, schema: pa.Schema) -> pa.Table:
-    if data is None:
-        return schema.empty_table()
-    if isinstance(data, list | tuple):
-        return pa.Table.from_pylist(list(data), schema=schema)
-    table = data if isinstance(data, pa.Table) else pa.table(data)
-    missing = [name for name in schema.names if name not in table.column_names]
-    if missing:
-        raise SchemaMismatch(f"a table given to route lacks {', '.join(missing)}")
-    return table.select(schema.names).cast(schema)
 
 
 def _register_events(connection: duckdb.DuckDBPyConnection, events: pa.Table) -> list[tuple[str, ...]]:
