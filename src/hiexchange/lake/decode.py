@@ -23,6 +23,7 @@ from hiexchange.lake.columns import TAG_BYTES, NotFast, annotated, read_columns,
 from hiexchange.lake.cut import Block
 from hiexchange.lake.infer import infer
 from hiexchange.lake.lines import BLANKS, Refused, cut_contained, has_contained, is_document, read
+from hiexchange.lake.repairs import repaired
 from hiexchange.lake.schema import OURS, Plan, plan
 from hiexchange.lake.shape import Shape, merge
 
@@ -47,6 +48,8 @@ class Source:
     """False forces the exact path (tests, comparisons)."""
     require_id: bool = False
     """Quarantine resources without ``id`` instead of keying them by their content."""
+    repairs: tuple[str, ...] = ()
+    """Sets of vendor repairs to apply, see ``repairs.RULES``."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ class Encoded:
     rejects: list[Reject] = field(default_factory=list)
     unmapped: Counter[str] = field(default_factory=Counter)
     """Members without a column, by JSON pointer with ``*`` for indices."""
+    repaired: Counter[str] = field(default_factory=Counter)
+    """Vendor repairs made, by rule."""
     slow_lines: int = 0
     lines: int = 0
     """Lines that are not blank."""
@@ -108,9 +113,19 @@ class _Encoding:
         self.newlines = np.flatnonzero(np.frombuffer(self.data, np.uint8) == 10)
         self.starts, self.ends = _line_bounds(self.data, self.newlines)
         self.result.lines = len(self.starts)
+        self.mended: dict[int, bytes] = {}
+        """{line index: the line after vendor repairs}"""
+        for index in range(len(self.starts)) if source.repairs else ():
+            self._mend(index)
         self.contained: dict[int, bytes] = {}
         """{line index: text of its ``contained``, cut out}"""
         self.bodies: dict[int, bytes] = {}
+
+    def _mend(self, index: int) -> None:
+        found = repaired(self._line(index), self.source.resource, self.source.repairs)
+        if found is not None:
+            self.mended[index] = found[0]
+            self.result.repaired.update(found[1])
 
     def run(self) -> Encoded:
         """Encode all lines: fast where possible, the rest exactly, merged in line order."""
@@ -178,9 +193,8 @@ class _Encoding:
         return found
 
     def _cut_contained(self, slow: npt.NDArray[np.bool_]) -> None:
-        data = self.data
-        for index, (start, end) in enumerate(zip(self.starts.tolist(), self.ends.tolist(), strict=True)):
-            line = data[start:end]
+        for index in range(len(self.starts)):
+            line = self._line(index)
             if b'"contained"' in line:
                 cut = cut_contained(line)
                 if cut is None:
@@ -189,11 +203,11 @@ class _Encoding:
                     self.bodies[index], self.contained[index] = cut
 
     def _line(self, index: int) -> bytes:
-        return self.data[self.starts[index] : self.ends[index]]
+        return self.mended.get(index) or self.data[self.starts[index] : self.ends[index]]
 
     def _text(self, lines: Indices) -> bytes:
         """Return the lines as one text for the JSON reader, ``contained`` emptied."""
-        if not self.contained:
+        if not self.contained and not self.mended:
             if len(lines) == len(self.starts):
                 return self.data
             return b"\n".join([self._line(index) for index in lines]) + b"\n"

@@ -52,6 +52,7 @@ class Work:
     transaction_time: datetime | None = None
     fast: bool = True
     require_id: bool = False
+    repairs: tuple[str, ...] = ()
     block_size: int = BLOCK_SIZE
     start: int = 0
     """First byte of this piece of the file, at the start of a line."""
@@ -70,6 +71,7 @@ class Done:
     shape: Shape = field(default_factory=dict)
     rejects: list[Reject] = field(default_factory=list)
     unmapped: Counter[str] = field(default_factory=Counter)
+    repaired: Counter[str] = field(default_factory=Counter)
     rows: int = 0
     lines: int = 0
     slow_lines: int = 0
@@ -204,6 +206,7 @@ def load_file(root: Path, work: Work) -> Done:
         transaction_time=work.transaction_time,
         fast=work.fast,
         require_id=work.require_id,
+        repairs=work.repairs,
     )
     writer: PartWriter | None = None
     try:
@@ -216,6 +219,7 @@ def load_file(root: Path, work: Work) -> Done:
                 done.shape = merge(done.shape, encoded.shape)
                 done.rejects += encoded.rejects
                 done.unmapped.update(encoded.unmapped)
+                done.repaired.update(encoded.repaired)
                 done.rows += encoded.batch.num_rows
                 done.lines += encoded.lines
                 done.slow_lines += encoded.slow_lines

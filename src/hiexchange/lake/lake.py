@@ -9,6 +9,7 @@ list(lake.to_ndjson("Patient"))          # the JSON that came in
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 import uuid
@@ -33,8 +34,11 @@ from hiexchange.lake.job import TOMBSTONES, Job, Loadable
 from hiexchange.lake.merge import merge as merge_files
 from hiexchange.lake.parts import write_part
 from hiexchange.lake.read import LakeTable
+from hiexchange.lake.repairs import check_repairs
 from hiexchange.lake.shape import merge as merge_shapes
 from hiexchange.lake.store import DataFile, Load, Snapshot, Store, TableState
+from hiexchange.lake.validate import Validation
+from hiexchange.lake.validate import validate as validate_lines
 from hiexchange.tables import TABLES, check
 
 
@@ -63,6 +67,10 @@ class IngestReport:
     """Lines that took the exact path."""
     deleted: int = 0
     """Tombstones read."""
+    repaired: dict[str, int] = field(default_factory=dict)
+    """{vendor repair: how often}."""
+    validation: dict[str, Validation] = field(default_factory=dict)
+    """{table: what the sample showed}."""
     watermark: tuple[str, str] | None = None
     skipped: bool = False
     """The same load is in the lake already; nothing was done."""
@@ -101,6 +109,8 @@ class Lake:
         transaction_time: datetime | None = None,
         watermark_key: str | None = None,
         fhir_version: str | None = None,
+        repairs: Sequence[str] = (),
+        validate: int = 0,
     ) -> IngestReport:
         """Load NDJSON into typed tables; rows, tombstones and watermark appear in one step.
 
@@ -116,6 +126,8 @@ class Lake:
             transaction_time: The export's; a job folder's receipt gives it too.
             watermark_key: Set the watermark of this key to the transaction time.
             fhir_version: Of these files; default the lake's.
+            repairs: Sets of vendor repairs (``bcda``) to apply to the resources, counted.
+            validate: Check so many resources of each type with ``fhir.resources``; reported, never blocking.
 
         Raises:
             LakeError: There are more bad lines than allowed.
@@ -124,6 +136,7 @@ class Lake:
             StorageError: The disk is full; the lake is as before.
         """
         started = time.perf_counter()
+        check_repairs(tuple(repairs))
         job = Job.of(source, transaction_time, watermark_key)
         version = Definitions.load(fhir_version).version if fhir_version else self.fhir_version
         with self._store.writing():
@@ -131,9 +144,10 @@ class Lake:
             load = Load(uuid.uuid4().hex[:12], job.key, _now(), 0, 0)
             if job.key and any(job.key == done.key for done in snapshot.loads):
                 return IngestReport("", snapshot.number, 0, 0, 0, 0.0, 0, watermark=job.watermark, skipped=True)
+            works = [replace(work, repairs=tuple(repairs)) for work in self._works(job, snapshot, version, load.id)]
             finished: list[Done] = []
             try:
-                for done in load_files(self.path, self._works(job, snapshot, version, load.id), processes):
+                for done in load_files(self.path, works, processes):
                     finished.append(done)
                     _tell(done, on_event)
                 snapshot = self._published(snapshot, finished, job, load)
@@ -142,7 +156,11 @@ class Lake:
                 for part in (part for done in finished for part in done.parts):
                     (self.path / part.path).unlink(missing_ok=True)
                 raise
+        validation = (
+            {name: self._validated(name, snapshot, validate) for name in _touched(finished)} if validate else {}
+        )
         report = _report(finished, snapshot, load, job, time.perf_counter() - started)
+        report = replace(report, validation=validation)
         if max_bad_lines is not None and report.rejected > max_bad_lines:
             raise LakeError(
                 f"{report.rejected:,} lines are in quarantine, more than the {max_bad_lines:,} allowed",
@@ -151,6 +169,13 @@ class Lake:
                 hint='the other rows are stored; see Lake.table("_rejects")',
             )
         return report
+
+    def _validated(self, name: str, snapshot: Snapshot, sample: int) -> Validation:
+        """Check resources spread over the rows of a table."""
+        state = snapshot.tables[name]
+        step = max(1, state.rows // sample)
+        lines = self.to_ndjson(name, snapshot=snapshot.number)
+        return validate_lines(itertools.islice(lines, 0, step * sample, step), state.resource, state.version)
 
     def _works(self, job: Job, snapshot: Snapshot, version: str, load: str) -> list[Work]:
         works = []
@@ -170,7 +195,7 @@ class Lake:
         fresh = job.tombstones(load.id)
         known = self._buried(snapshot, fresh)
         tables = dict(snapshot.tables)
-        touched = dict.fromkeys(done.work.table for done in finished)
+        touched = _touched(finished)
         deleted_types = set(fresh["type"].to_pylist())
         touched |= dict.fromkeys(name for name, state in tables.items() if state.resource in deleted_types)
         for table in touched:
@@ -440,6 +465,10 @@ def _same_columns(name: str, data: pa.Table, schema: pa.Schema) -> pa.Table:
     return data.select(schema.names).cast(schema)
 
 
+def _touched(finished: list[Done]) -> dict[str, None]:
+    return dict.fromkeys(done.work.table for done in finished)
+
+
 def _tell(done: Done, on_event: Reporter) -> None:
     on_event(RowsWritten(done.work.table, done.work.file, done.rows, len(done.rejects)))
     if done.lines and done.slow_lines > max(20, done.lines // 20):
@@ -468,7 +497,9 @@ def _report(finished: list[Done], snapshot: Snapshot, load: Load, job: Job, seco
     tables: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     unmapped: Counter[str] = Counter()
+    repaired: Counter[str] = Counter()
     for done in finished:
+        repaired.update(done.repaired)
         tables[done.work.table] += done.rows
         reasons.update(reject.reason for reject in done.rejects)
         unmapped.update({done.work.table + pointer: count for pointer, count in done.unmapped.items()})
@@ -483,6 +514,7 @@ def _report(finished: list[Done], snapshot: Snapshot, load: Load, job: Job, seco
         tables=dict(tables),
         reasons=dict(reasons),
         unmapped=dict(unmapped.most_common()),
+        repaired=dict(repaired),
         slow_lines=sum(done.slow_lines for done in finished),
         deleted=snapshot.loads[-1].deleted,
         watermark=job.watermark,
