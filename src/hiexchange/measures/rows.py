@@ -81,15 +81,14 @@ def _text(value: Any) -> str:
 
 
 def evidence(s: Subject, retrieves: frozenset[int]) -> list[dict[str, Any]]:
-    """Return the resources the measure's retrieves found, once each, in file order."""
-    found = {row.row: row for index, rows in s.retrieved.items() if index in retrieves for row in rows}
+    """Return the resources the measure's retrieves found, once each, by type and id.
+
+    Not in file order: a lake and a Bundle hold the same patient in different orders.
+    """
+    rows = {row.row: row for index, found in s.retrieved.items() if index in retrieves for row in found}
     return [
-        {
-            "type": row.type.name,
-            "id": row.id,
-            "source": "claims" if row.type.name in CLAIMS else "clinical",
-        }
-        for _, row in sorted(found.items(), key=lambda item: item[0] or 0)
+        {"type": kind, "id": name, "source": "claims" if kind in CLAIMS else "clinical"}
+        for kind, name in sorted((row.type.name, row.id or "") for row in rows.values())
     ]
 
 
