@@ -13,14 +13,12 @@ import pytest
 from joserfc.jwk import ECKey, RSAKey
 
 from hiexchange._http import Policy, Session
+from hiexchange._keys import algorithm_of, key_in_jwks, read_key
 from hiexchange.auth import (
     ClientCredentials,
     SmartBackendServices,
     StaticToken,
     TokenAuth,
-    algorithm_of,
-    key_in_jwks,
-    read_key,
 )
 from hiexchange.config import Secret
 from hiexchange.errors import AuthError, ConfigError, PolicyViolation, ServerUnavailable

@@ -12,8 +12,10 @@ import pytest
 
 from hiexchange._http import Policy, Session, Tls, check_url, origin, redact
 from hiexchange.auth import ClientCredentials, SmartBackendServices, StaticToken
+from hiexchange.bulk import ExportRequest
 from hiexchange.bulk import dpc as roster
 from hiexchange.bulk.doctor import examine
+from hiexchange.bulk.fit import fit_request
 from hiexchange.errors import ConfigError, PolicyViolation, RequestRefused
 from hiexchange.servers import Server, ab2d, bcda, build, dpc, preset, presets
 from hiexchange.testing.bulk_faults import Exchange, Reply
@@ -167,3 +169,19 @@ def test_the_doctor(running: BulkServer, tmp_path: Path) -> None:
     assert states["token"] == "fail"
     down = {finding.name: finding.state for finding in examine(Server("http://127.0.0.1:9/fhir"), tmp_path)}
     assert (down["key"], down["network"]) == ("warn", "fail")
+
+
+def test_requests_are_held_against_the_preset() -> None:
+    claims = bcda(client_id="i", client_secret="s")
+    drugs = ab2d(client_id="i", client_secret="s", version=3)
+    assert fit_request(ExportRequest(group="all"), claims).since is None
+    assert fit_request(ExportRequest(types=("ExplanationOfBenefit",)), drugs).since == "2026-04-01T00:00:00.000Z"
+    refused = [
+        (ExportRequest(group="A9994"), claims), (ExportRequest(level="system"), claims), (ExportRequest(group="all"), drugs),
+        (ExportRequest(types=("Observation",)), claims), (ExportRequest(elements=("id",)), claims),
+        (ExportRequest(patients=("-1",)), claims),
+    ]  # fmt: skip
+    for request, server in refused:
+        with pytest.raises(ConfigError) as caught:
+            fit_request(request, server)
+        assert "hiexchange servers" in str(caught.value.hint)

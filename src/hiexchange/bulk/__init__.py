@@ -6,13 +6,17 @@ Read in this order: ``request`` (what to ask), ``protocol`` (what answers mean),
 
 from __future__ import annotations
 
-from hiexchange.bulk.job import ExportJob, read_status
+from hiexchange._http import Policy
+from hiexchange.bulk.folder import read_status
+from hiexchange.bulk.foreign import ExportFolder, open_export
+from hiexchange.bulk.job import ExportJob
 from hiexchange.bulk.manifest import Manifest, OutputFile, parse_manifest
 from hiexchange.bulk.request import ExportRequest
 from hiexchange.bulk.result import ExportResult, FileReceipt, JobStatus
 from hiexchange.bulk.watermark import SqliteWatermarks, WatermarkStore, watermark_key
 
 __all__ = [
+    "ExportFolder",
     "ExportJob",
     "ExportRequest",
     "ExportResult",
@@ -20,8 +24,10 @@ __all__ = [
     "JobStatus",
     "Manifest",
     "OutputFile",
+    "Policy",
     "SqliteWatermarks",
     "WatermarkStore",
+    "open_export",
     "parse_manifest",
     "read_status",
     "watermark_key",

@@ -10,7 +10,8 @@ from pathlib import Path
 from urllib.request import getproxies
 
 from hiexchange._http import Session, now_utc, parse_http_date, redact
-from hiexchange.auth import SmartBackendServices, TokenAuth, algorithm_of, key_in_jwks
+from hiexchange._keys import algorithm_of, key_in_jwks
+from hiexchange.auth import SmartBackendServices, TokenAuth
 from hiexchange.bulk.answers import read_object
 from hiexchange.errors import HIExchangeError
 from hiexchange.servers import Server

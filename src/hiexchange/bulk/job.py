@@ -12,48 +12,49 @@ import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import tenacity
-
-from hiexchange._files import folder_lock, read_json, sha256_file, storage_errors, write_bytes, write_json
-from hiexchange._http import Auth, NoAnswer, Policy, Session, now_utc, redact
+from hiexchange._files import folder_lock, storage_errors, write_bytes, write_json
+from hiexchange._http import Auth, Policy, Session, now_utc
 from hiexchange.bulk import assemble
 from hiexchange.bulk.answers import read_object
 from hiexchange.bulk.attachments import AttachmentReceipt, fetch_attachments
 from hiexchange.bulk.download import Downloads
+from hiexchange.bulk.ending import delete_job, renewed_links
+from hiexchange.bulk.fit import fit_request
+from hiexchange.bulk.folder import (
+    partial_error,
+    read_request,
+    read_status,
+    refuse_strangers,
+    repair,
+    same_server,
+    server_from,
+)
 from hiexchange.bulk.journal import Journal
 from hiexchange.bulk.kickoff import KickOffPhase
 from hiexchange.bulk.log import ExportLog
 from hiexchange.bulk.manifest import Manifest, join_pages, parse_manifest
-from hiexchange.bulk.plan import PlannedFile, plan_files, renew, renewed_urls
+from hiexchange.bulk.plan import PlannedFile, plan_files, renew
 from hiexchange.bulk.polling import FATAL, Page, Poller, fetch_next, poll_rules
 from hiexchange.bulk.protocol import PollRules
 from hiexchange.bulk.rejects import Rejects
 from hiexchange.bulk.request import ExportRequest
-from hiexchange.bulk.result import ExportResult, FileReceipt, JobStatus
+from hiexchange.bulk.result import ExportResult, JobStatus
 from hiexchange.bulk.watermark import WatermarkStore
 from hiexchange.errors import (
-    ConfigError,
     ExportError,
-    FileExhausted,
     HIExchangeError,
-    IntegrityError,
     JobExpired,
     JobFailed,
     JobInterrupted,
     JobMismatch,
     JobVanished,
-    PartialExport,
-    ServerUnavailable,
 )
 from hiexchange.events import Event, ExportFinished, PageReceived, Reporter, Warned, ignore
 from hiexchange.servers import Server
 
 VERSION = 1
 RENEWALS = 3
-MAX_PAGES = 10_000
-GONE = {200, 202, 204, 404, 410}
 
 
 class ExportJob:
@@ -90,9 +91,10 @@ class ExportJob:
             KickOffRejected, AuthError, ServerUnavailable, ProtocolViolation: See their texts.
         """
         place = Path(folder)
+        request = fit_request(request, server)
         if (place / "request.json").exists():
             return cls.resume(place, server=server, request=request, on_event=on_event)
-        _refuse_strangers(place)
+        refuse_strangers(place)
         with storage_errors(place):
             place.mkdir(parents=True, exist_ok=True)
         job = cls(server, request, place, on_event=on_event or ignore)
@@ -128,8 +130,8 @@ class ExportJob:
             JobFailed, JobVanished, JobExpired: The job had ended so.
         """
         place = Path(folder)
-        stored = _read_request(place)
-        server = _same_server(stored, server) if server else _server_from(stored, auth, policy)
+        stored = read_request(place)
+        server = same_server(stored, server) if server else server_from(stored, auth, policy)
         if request is not None and (different := request.differences(stored["request"])):
             raise JobMismatch(
                 "the folder belongs to another request",
@@ -142,7 +144,7 @@ class ExportJob:
         )
         with closing_on_error(job), job._working():
             job._raise_if_over()
-            job._repair_files()
+            repair(job.folder, job.journal, full=job.server.policy.verify_committed == "full", report=job._report)
             if job.journal.state.phase in ("planned", "intent"):
                 job._kick_off()
         return job
@@ -161,7 +163,7 @@ class ExportJob:
         place = Path(folder)
         if (place / "request.json").exists():
             raise JobMismatch("the folder holds a job already", where=str(place), hint="resume it, or use another")
-        _refuse_strangers(place)
+        refuse_strangers(place)
         with storage_errors(place):
             place.mkdir(parents=True, exist_ok=True)
         job = cls(server, request or ExportRequest(level="system"), place, on_event=on_event or ignore)
@@ -205,7 +207,7 @@ class ExportJob:
             result = self._result()
             accepted = self.server.policy.accept_partial if accept_partial is None else accept_partial
             if result.partial and not accepted:
-                raise _partial(result, self.journal.state.failure_kinds)
+                raise partial_error(result, self.journal.state.failure_kinds)
             if self.journal.state.phase == "complete":
                 assemble.write_receipt(self.folder, result)
                 self.journal.write("downloaded", partial=result.partial)
@@ -504,24 +506,10 @@ class ExportJob:
             self._raise_if_over()
 
     def _renewed(self, expired: list[PlannedFile]) -> list[PlannedFile]:
-        """Ask for the manifest again: servers may renew links. Same links again are no renewal."""
+        """Return the expired files whose links the server renewed."""
         if self.journal.state.static:
             return []
-        self._report(Warned(f"{len(expired)} links have expired; the manifest is asked for again"))
-        pages: list[Page] = []
-        try:
-            self._poller().until_complete(self.server.policy.deadline_s, pages.append)
-        except ExportError as error:
-            self._report(Warned(f"the links cannot be renewed: {error.what}"))
-            return []
-        fresh = [self._parse(page) for page in pages]
-        for manifest in fresh:  # grows while it is walked: linked pages have files too
-            for url in manifest.links[: MAX_PAGES - len(fresh)]:
-                self._connect().permit(url, token=False)
-                fresh.append(self._parse(fetch_next(self._connect(), url)))
-        old = {file.file: file.item.url for file in expired}
-        found = renewed_urls(expired, fresh)
-        urls = {name: item.url for name, item in found.items() if item.url != old[name]}
+        urls = renewed_links(self._connect(), self._poller(), expired, parse=self._parse, report=self._report)
         if urls:
             self.journal.write("renewed", urls=urls)
         return renew([file for file in expired if file.file in urls], urls)
@@ -542,45 +530,12 @@ class ExportJob:
         if self.journal.state.phase == "cancelled":
             raise JobFailed("the job was cancelled", where=str(self.folder), hint="start the export anew")
 
-    def _repair_files(self) -> None:
-        """Bring the disk to what the journal says: finish renames, drop strays, forget files that are gone."""
-        for name, data in list(self.journal.state.files.items()):
-            final, part = self.folder / name, self.folder / f"{name}.part"
-            receipt = FileReceipt.from_data(data)
-            if not final.exists() and part.exists() and part.stat().st_size == receipt.stored_bytes:
-                part.replace(final)
-            if not self._intact(final, receipt):
-                self._report(Warned(f"{name} is not as it was committed; it is fetched again"))
-                self.journal.write("forgotten", file=name)
-        for stray in self.folder.glob("*/*.part"):
-            stray.unlink()
-
-    def _intact(self, path: Path, receipt: FileReceipt) -> bool:
-        if not path.exists() or path.stat().st_size != receipt.stored_bytes:
-            return False
-        return self.server.policy.verify_committed != "full" or sha256_file(path) == receipt.sha256
-
     def _delete(self) -> None:
         url = self.journal.state.status_url
-        if url is None:
-            return
-        session = self._connect()
-
-        def attempt() -> int:
-            response = session.send("DELETE", url, token=session.auth is not None)
-            if response.status_code >= 500 or response.status_code == 429:
-                raise ServerUnavailable("the job cannot be deleted now", said=f"HTTP {response.status_code}")
-            return response.status_code
-
-        loop = _delete_loop(session)
-        try:
-            status = loop(attempt)
-            said = f"HTTP {status}"
-        except ServerUnavailable as error:
-            status, said = 0, error.said or error.what
-        if status not in GONE:
-            self._report(Warned(f"the job could not be deleted at the server ({said})"))
-            self.journal.write("warned", message=f"DELETE failed: {said}")
+        problem = delete_job(self._connect(), url) if url is not None else None
+        if problem:
+            self._report(Warned(f"the job could not be deleted at the server ({problem})"))
+            self.journal.write("warned", message=f"DELETE failed: {problem}")
 
 
 @contextmanager
@@ -591,100 +546,3 @@ def closing_on_error(job: ExportJob) -> Iterator[None]:
     except BaseException:
         job.close()
         raise
-
-
-def _delete_loop(session: Session) -> tenacity.Retrying:
-    from hiexchange._http import retrying
-
-    passing = tenacity.retry_if_exception(
-        lambda error: isinstance(error, ServerUnavailable) and not (isinstance(error, NoAnswer) and error.fatal)
-    )
-    return retrying(session, session.policy.delete_attempts, retry=passing)
-
-
-def read_status(folder: str | Path) -> JobStatus:
-    """Return where the job in ``folder`` stands, from its files alone.
-
-    Raises:
-        ConfigError: There is no job in the folder.
-    """
-    place = Path(folder)
-    stored = _read_request(place)
-    state = Journal(place / "journal.ndjson").state
-    server = _server_from(stored, None, None)
-    pages = assemble.read_pages(place, state.pages, server.preset.integrity)
-    planned = plan_files(pages)[0] if pages else None
-    receipts = [FileReceipt.from_data(data) for data in state.files.values()]
-    return JobStatus(
-        phase=state.phase,
-        folder=place,
-        status_url=redact(state.status_url) if state.status_url else None,
-        files_total=None if planned is None else len(planned),
-        files_done=len(receipts),
-        resources=sum(receipt.resources for receipt in receipts if receipt.kind == "output"),
-        failed=dict(state.failed),
-        interrupted=state.interrupted,
-        transaction_time=join_pages(pages).transaction_time if pages else None,
-    )
-
-
-def _partial(result: ExportResult, kinds: Mapping[str, str]) -> ExportError:
-    """Build the error of a partial result: of one kind where every failed file has it."""
-    if not result.failed:
-        return PartialExport(
-            "the server reports errors of its own",
-            result=result,
-            where=str(result.folder),
-            said=", ".join(f"{count:,} x {name}" for name, count in result.outcomes.items()),
-            hint="look into outcome/; --accept-partial takes what is there",
-            resumable=False,
-        )
-    name, reason = next(iter(result.failed.items()))
-    only = {kinds.get(file, "absent") for file in result.failed}
-    single = {"integrity": IntegrityError, "exhausted": FileExhausted}.get(only.pop() if len(only) == 1 else "")
-    if single is not None:
-        return single(
-            f"{len(result.failed):,} files could not be proved whole"
-            if single is IntegrityError
-            else f"{len(result.failed):,} files are not handed out any more",
-            where=f"{result.folder} {name}",
-            said=reason,
-            hint="`hiexchange export resume` tries again; --accept-partial takes what is there",
-        )
-    count = len(result.failed)
-    return PartialExport(
-        f"{count:,} of {len(result.receipts) + count:,} files could not be had",
-        result=result,
-        where=str(result.folder),
-        said=f"{name}: {reason}",
-        hint="`hiexchange export resume` tries them again; --accept-partial takes what is there",
-    )
-
-
-def _read_request(place: Path) -> Any:
-    try:
-        return read_json(place / "request.json")
-    except (OSError, ValueError):
-        raise ConfigError("there is no export job in the folder", where=str(place)) from None
-
-
-def _server_from(stored: Mapping[str, Any], auth: Auth | None, policy: Policy | None) -> Server:
-    known = stored["server"]
-    policy = policy or Policy(allow_http=str(known["url"]).startswith("http:"))
-    return Server(known["url"], auth, preset=known["preset"], policy=policy, version=known.get("version"))
-
-
-def _same_server(stored: Mapping[str, Any], server: Server) -> Server:
-    if stored["server"]["url"] != server.url:
-        raise JobMismatch(
-            "the folder belongs to another server",
-            said=f"stored: {redact(stored['server']['url'])}; given: {redact(server.url)}",
-            hint="use another folder for another server",
-        )
-    return server
-
-
-def _refuse_strangers(place: Path) -> None:
-    """Refuse a folder that holds something else: an export must not mix with other files."""
-    if place.is_dir() and any(item.name != "lock" for item in place.iterdir()):
-        raise JobMismatch("the folder is not empty and holds no job", where=str(place), hint="use an empty folder")

@@ -1,0 +1,152 @@
+"""The job's folder as others find it: what was asked, where it stands, what is whole in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hiexchange._files import read_json, sha256_file
+from hiexchange._http import Auth, Policy, redact
+from hiexchange.bulk import assemble
+from hiexchange.bulk.journal import Journal
+from hiexchange.bulk.manifest import join_pages
+from hiexchange.bulk.plan import plan_files
+from hiexchange.bulk.result import ExportResult, FileReceipt, JobStatus
+from hiexchange.errors import (
+    ConfigError,
+    ExportError,
+    FileExhausted,
+    IntegrityError,
+    JobMismatch,
+    PartialExport,
+)
+from hiexchange.events import Reporter, Warned
+from hiexchange.servers import Server
+
+
+def repair(folder: Path, journal: Journal, *, full: bool, report: Reporter) -> None:
+    """Bring the disk to what the journal says: finish renames, drop strays, forget files that are gone.
+
+    Args:
+        folder: The job's folder.
+        journal: Its journal; files that are not as they were committed are journaled as forgotten.
+        full: Hash every file again, instead of comparing sizes.
+        report: Hears of files that will be fetched again.
+    """
+    for name, data in list(journal.state.files.items()):
+        final, part = folder / name, folder / f"{name}.part"
+        receipt = FileReceipt.from_data(data)
+        if not final.exists() and part.exists() and part.stat().st_size == receipt.stored_bytes:
+            part.replace(final)
+        if not intact(final, receipt, full=full):
+            report(Warned(f"{name} is not as it was committed; it is fetched again"))
+            journal.write("forgotten", file=name)
+    for stray in folder.glob("*/*.part"):
+        stray.unlink()
+
+
+def intact(path: Path, receipt: FileReceipt, *, full: bool) -> bool:
+    """Say whether a committed file is still what its receipt says."""
+    if not path.exists() or path.stat().st_size != receipt.stored_bytes:
+        return False
+    return not full or sha256_file(path) == receipt.sha256
+
+
+def read_status(folder: str | Path) -> JobStatus:
+    """Return where the job in ``folder`` stands, from its files alone.
+
+    Raises:
+        ConfigError: There is no job in the folder.
+    """
+    place = Path(folder)
+    stored = read_request(place)
+    state = Journal(place / "journal.ndjson").state
+    server = server_from(stored, None, None)
+    pages = assemble.read_pages(place, state.pages, server.preset.integrity)
+    planned = plan_files(pages)[0] if pages else None
+    receipts = [FileReceipt.from_data(data) for data in state.files.values()]
+    return JobStatus(
+        phase=state.phase,
+        folder=place,
+        status_url=redact(state.status_url) if state.status_url else None,
+        files_total=None if planned is None else len(planned),
+        files_done=len(receipts),
+        resources=sum(receipt.resources for receipt in receipts if receipt.kind == "output"),
+        failed=dict(state.failed),
+        interrupted=state.interrupted,
+        transaction_time=join_pages(pages).transaction_time if pages else None,
+    )
+
+
+def partial_error(result: ExportResult, kinds: Mapping[str, str]) -> ExportError:
+    """Build the error of a partial result: of one kind where every failed file has it."""
+    if not result.failed:
+        return PartialExport(
+            "the server reports errors of its own",
+            result=result,
+            where=str(result.folder),
+            said=", ".join(f"{count:,} x {name}" for name, count in result.outcomes.items()),
+            hint="look into outcome/; --accept-partial takes what is there",
+            resumable=False,
+        )
+    name, reason = next(iter(result.failed.items()))
+    only = {kinds.get(file, "absent") for file in result.failed}
+    single = {"integrity": IntegrityError, "exhausted": FileExhausted}.get(only.pop() if len(only) == 1 else "")
+    if single is not None:
+        return single(
+            f"{len(result.failed):,} files could not be proved whole"
+            if single is IntegrityError
+            else f"{len(result.failed):,} files are not handed out any more",
+            where=f"{result.folder} {name}",
+            said=reason,
+            hint="`hiexchange export resume` tries again; --accept-partial takes what is there",
+        )
+    count = len(result.failed)
+    return PartialExport(
+        f"{count:,} of {len(result.receipts) + count:,} files could not be had",
+        result=result,
+        where=str(result.folder),
+        said=f"{name}: {reason}",
+        hint="`hiexchange export resume` tries them again; --accept-partial takes what is there",
+    )
+
+
+def read_request(place: Path) -> Any:
+    """Return ``request.json``.
+
+    Raises:
+        ConfigError: There is no job in the folder.
+    """
+    try:
+        return read_json(place / "request.json")
+    except (OSError, ValueError):
+        raise ConfigError("there is no export job in the folder", where=str(place)) from None
+
+
+def server_from(stored: Mapping[str, Any], auth: Auth | None, policy: Policy | None) -> Server:
+    """Return the server a folder names, with a credential, which is never stored."""
+    known = stored["server"]
+    policy = policy or Policy(allow_http=str(known["url"]).startswith("http:"))
+    return Server(known["url"], auth, preset=known["preset"], policy=policy, version=known.get("version"))
+
+
+def same_server(stored: Mapping[str, Any], server: Server) -> Server:
+    """Return ``server`` if it is the one the folder names.
+
+    Raises:
+        JobMismatch: It is another.
+    """
+    if stored["server"]["url"] != server.url:
+        raise JobMismatch(
+            "the folder belongs to another server",
+            said=f"stored: {redact(stored['server']['url'])}; given: {redact(server.url)}",
+            hint="use another folder for another server",
+        )
+    return server
+
+
+def refuse_strangers(place: Path) -> None:
+    """Refuse a folder that holds something else: an export must not mix with other files."""
+    if place.is_dir() and any(item.name != "lock" for item in place.iterdir()):
+        raise JobMismatch("the folder is not empty and holds no job", where=str(place), hint="use an empty folder")
