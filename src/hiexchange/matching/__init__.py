@@ -19,6 +19,7 @@ from hiexchange.matching.merge import (
 )
 from hiexchange.matching.review import DECISION, precision_by_band, queue, read_decisions, write_queue
 from hiexchange.matching.score import Policy
+from hiexchange.matching.splinked import train_splink
 from hiexchange.matching.train import blend, train
 from hiexchange.matching.weights import Weights, load_weights
 
@@ -43,5 +44,6 @@ __all__ = [
     "relink",
     "survivors",
     "train",
+    "train_splink",
     "write_queue",
 ]

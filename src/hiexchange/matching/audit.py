@@ -14,6 +14,9 @@ from hiexchange.matching.score import Scoring
 TOLERANCE = 2e-5
 """Wrong links a rule may be expected to make, as a share of all members with a link."""
 
+CONFUSION = 1.2e-5
+"""The same for relatives: members who would have been taken for a twin or namesake had their own record been absent."""
+
 UNSTABLE = 0.1
 """Share of conflicting member ids among certain pairs above which a conflict of ids means nothing."""
 
@@ -37,12 +40,23 @@ def withdraw_erring_rules(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> N
     blind = """(SELECT * EXCLUDE (s, i, mb, expected, expected_first, bits, closeness, rule, guard, withdrawn), s AS s0, i AS i0, mb AS mb0, 0::TINYINT AS s, 0::TINYINT AS i, 0::TINYINT AS mb
                FROM scored WHERE (f >= 3 OR sw) AND (d >= 3 OR (d = 0 AND i = 2)))"""
     con.execute(
-        f"""CREATE TABLE blind AS SELECT rule, a >= 2 AND ph = 1 AND f = 5 AND l = 5 AND d = 5 AS certain, s0 = -1 AND i0 = -1 AS doubly,
-                s0 NOT IN (0, 1) AND i0 <> 0 AS doubly_known,
-                s0 = 2 OR i0 = 2 OR mb0 = 2 AS agrees, (s0 = -1 OR i0 = -1 OR mb0 = -1) AND NOT (s0 = 2 OR i0 = 2 OR mb0 = 2) AS contradicts
-            FROM (SELECT * FROM ({scoring.select(blind)}) WHERE rule IS NOT NULL
-                  QUALIFY row_number() OVER (PARTITION BY ln ORDER BY closeness DESC, rn) = 1)"""
+        f"""CREATE TABLE blind AS
+            SELECT ln, rule, a >= 2 AND ph = 1 AND f = 5 AND l = 5 AND d = 5 AS certain,
+                s0 = -1 AND i0 = -1 AS doubly, s0 NOT IN (0, 1) AND i0 <> 0 AS doubly_known,
+                s0 = 2 OR i0 = 2 OR mb0 = 2 AS agrees,
+                (s0 = -1 OR i0 = -1 OR mb0 = -1) AND NOT (s0 = 2 OR i0 = 2 OR mb0 = 2) AS contradicts,
+                row_number() OVER (PARTITION BY ln ORDER BY closeness DESC, rn) = 1 AS best,
+                bool_or(s0 = 2 OR i0 = 2 OR mb0 = 2) OVER (PARTITION BY ln) AS proven
+            FROM (SELECT * FROM ({scoring.select(blind)}) WHERE rule IS NOT NULL)"""
     )
+    # Whoever is known by id, and would have been taken for a relative had the own record been missing.
+    con.execute("CREATE TABLE confused AS SELECT rule, count(*) AS confused FROM blind WHERE NOT best AND proven AND contradicts GROUP BY rule")
+    members, linked, known, proven = con.execute(
+        """SELECT (SELECT count(*) FROM m), (SELECT count(DISTINCT ln) FROM scored WHERE rule IS NOT NULL),
+                  (SELECT count(DISTINCT ln) FROM blind), (SELECT count(DISTINCT ln) FROM blind WHERE proven)"""
+    ).fetchall()[0]
+    absent = (members - linked) / max(linked, 1) * known / max(proven, 1)
+    con.execute("DELETE FROM blind WHERE NOT best")
     wrong, right = con.execute(
         "SELECT count(*) FILTER (contradicts), count(*) FILTER (agrees) FROM blind WHERE certain"
     ).fetchall()[0]
@@ -52,15 +66,17 @@ def withdraw_erring_rules(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> N
         f"""CREATE TABLE audit AS
             SELECT rule, known, contradicted, doubly, doubly_known, coalesce(applied, 0) AS applied, {noise} AS noise,
                 greatest(contradicted - {noise} * known, 0) / (known + 10) * coalesce(applied, 0) AS expected_wrong,
+                coalesce(confused, 0) * {absent} AS expected_confused,
                 doubly / (doubly_known + 5) * coalesce(applied, 0) AS expected_wrong_doubly
             FROM (SELECT rule, count(*) FILTER (agrees OR contradicts) AS known, count(*) FILTER (contradicts) AS contradicted,
                          count(*) FILTER (doubly) AS doubly, count(*) FILTER (doubly_known) AS doubly_known FROM blind GROUP BY rule)
             LEFT JOIN (SELECT rule, count(DISTINCT ln) AS applied FROM scored WHERE rule IS NOT NULL GROUP BY rule) USING (rule)
+            LEFT JOIN confused USING (rule)
             WHERE rule IN ({audited})"""
     )
-    linked = con.execute("SELECT count(DISTINCT ln) FROM scored WHERE rule IS NOT NULL").fetchall()[0][0]
     con.execute(
         f"""UPDATE scored SET rule = NULL, withdrawn = true WHERE rule IN (
                 SELECT rule FROM audit WHERE greatest(expected_wrong, expected_wrong_doubly) > {TOLERANCE * linked}
-                AND (contradicted - {noise} * known > 0.7 * sqrt({noise} * known) OR doubly > 0))"""
+                AND (contradicted - {noise} * known > 0.7 * sqrt({noise} * known) OR doubly > 0)
+                   OR expected_confused > {CONFUSION * linked})"""
     )

@@ -157,7 +157,7 @@ def compare_pairs(
                  ELSE -1 END)::TINYINT AS g,
             {_same("su")} AS su,
             (CASE WHEN a.f[1:1] <> b.f[1:1] THEN 1 WHEN starts_with(a.f, b.f) OR starts_with(b.f, a.f) THEN 3
-                 WHEN a.f[-1:] <> b.f[-1:] THEN 2 ELSE 0 END)::TINYINT AS edge, coalesce(b.dead < a.since, false) AS dead,
+                 WHEN a.f[-1:] <> b.f[-1:] THEN 2 ELSE 0 END)::TINYINT AS edge, coalesce(b.dead < a.since, false) AS dead, a.core IS NULL OR b.core IS NULL AS streetless,
             greatest(b.cf, 1) AS cf, greatest(b.cl, 1) AS cl
         FROM {pairs} q JOIN {left} a ON a.n = q.ln JOIN {right} b ON b.n = q.rn
         LEFT JOIN nick ON nick.a = a.f0 AND nick.b = b.f0

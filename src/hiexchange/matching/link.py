@@ -31,7 +31,7 @@ def match(
     persons: Any,
     *,
     known_at: datetime,
-    run_id: str,
+    run_id: str | None = None,
     decisions: Any = None,
     weights: Weights | None = None,
     policy: Policy | None = None,
@@ -44,7 +44,7 @@ def match(
         members: MEMBER rows; several rows of one member (one a provider) count once.
         persons: PERSON rows; several records of one real person are recognised as duplicates.
         known_at: When the links are made; ``known_from`` of every row. Timezone-aware.
-        run_id: Name of this run.
+        run_id: Name of this run; ``match-`` and the instant by default.
         decisions: Standing decisions of people (:data:`~hiexchange.matching.review.DECISION`), which
             outrank everything computed.
         weights: Fellegi-Sunter weights; the shipped ones by default.
@@ -60,6 +60,7 @@ def match(
         HL7 Identity Matching IG: "Common correlations such as families SHALL be modeled".
     """
     weights = weights or load_weights()
+    run_id = run_id or f"match-{known_at:%Y%m%dT%H%M%S}"
     member_rows = tables.check(members, tables.MEMBER)
     person_rows = tables.check(persons, tables.PERSON)
     con = prepare.connect()

@@ -198,20 +198,20 @@ def nicknames() -> dict[str, tuple[str, ...]]:
 def same_name_pairs() -> frozenset[tuple[str, str]]:
     """Return every ordered pair of different given names that may be one person's.
 
-    Christian and Christopher share ``chris`` but both are given names, so they are no pair.
+    A given name fits its forms and its spellings. Two forms of one name do not fit each other, nor do two given
+    names that share a form: twins are called Ella and Bella, Christian and Christopher.
     """
-    table = nicknames()
-    members: dict[str, list[str]] = {}
-    for form, roots in table.items():
-        for root in roots:
-            members.setdefault(root, []).append(form)
     pairs = set()
-    for root, forms in members.items():
-        for one in forms:
-            for other in forms:
-                if one != other and (root[0] == "=" or not (one in table[one] and other in table[other])):
-                    pairs.add((one, other))
-    return frozenset(pairs)
+    for line in _data("nicknames.txt"):
+        words = [fold(word) for word in line.split()]
+        if words[0] == "=":
+            pairs |= {(one, other) for one in words[1:] for other in words[1:] if one != other}
+        else:
+            pairs |= {pair for form in words[1:] for pair in ((words[0], form), (form, words[0]))}
+    given = {line.split()[0] for line in _data("nicknames.txt")}
+    spelled = {pair for pair in pairs if pair[0] in given and pair[1] in given}
+    groups = [set(line.split()[1:]) for line in _data("nicknames.txt") if line.startswith("=")]
+    return frozenset(pair for pair in pairs if pair not in spelled or any(set(pair) <= group for group in groups))
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ GUARDS: dict[str, str] = {
 RULES: tuple[Rule, ...] = (
     Rule("id_name_birth", f"{ID} AND {SAME_FIRST} AND d = 5 AND {SAME_LAST}"),
     Rule("ssn4_name_birth", f"s = 2 AND {SAME_FIRST} AND d = 5 AND {SAME_LAST}"),
-    Rule("name_birth_home", f"{SAME_FIRST} AND {SAME_LAST} AND d = 5 AND {HOME}"),
+    Rule("name_birth_home", f"(f = 5 OR sw) AND {SAME_LAST} AND d = 5 AND {HOME}"),
     Rule("id_first_birth", f"{ID} AND {SAME_FIRST} AND d = 5"),
     Rule("id_name_near_birth", f"{ID} AND {SAME_FIRST} AND d >= 3 AND {SAME_LAST}"),
     Rule("name_birth_middle", f"{SAME_FIRST} AND {SAME_LAST} AND d = 5 AND g = 2 AND expected < 0.1"),
@@ -64,10 +64,12 @@ RULES: tuple[Rule, ...] = (
     Rule("ssn4_name_home_no_birth", f"s = 2 AND f >= 4 AND l >= 4 AND d = 0 AND {HOME}"),
     Rule(
         "first_birth_home",
-        f"{SAME_FIRST} AND d = 5 AND (a = 3 OR ph = 1 OR em = 1) AND expected_first < 0.05",
+        f"{SAME_FIRST} AND d = 5 AND (a = 3 OR ph = 1 OR em = 1) AND expected_first < 0.05 AND (f = 5 OR {PLAIN})",
         audited=True,
     ),
-    Rule("name_near_birth_home", f"{SAME_FIRST} AND l >= 3 AND d >= 3 AND {HOME}", audited=True),
+    Rule("name_near_birth_home", f"{SAME_FIRST} AND l >= 3 AND d >= 3 AND {HOME} AND (f = 5 OR {PLAIN})", audited=True),
+    Rule("nickname_birth_home", f"f = 4 AND {SAME_LAST} AND d = 5 AND {HOME} AND {PLAIN}", audited=True),
+    Rule("typo_first_birth_home_middle", f"{TYPO_HOME} AND g >= 1", audited=True),
     Rule("typo_inside_first_birth_home", f"{TYPO_HOME} AND edge = 0", audited=True),
     Rule("typo_end_first_birth_home", f"{TYPO_HOME} AND edge = 2", audited=True),
     Rule("typo_start_first_birth_home", f"{TYPO_HOME} AND edge = 1", audited=True),
@@ -78,12 +80,22 @@ RULES: tuple[Rule, ...] = (
         audited=True,
     ),
     Rule(
+        "name_birth_zip_no_street",
+        f"{SAME_FIRST} AND {SAME_LAST} AND d = 5 AND a = 1 AND streetless AND expected < 0.01 AND {PLAIN}",
+        audited=True,
+    ),
+    Rule(
         "name_birth_zip",
         f"{SAME_FIRST} AND {SAME_LAST} AND d = 5 AND a = 1 AND expected < 0.01 AND {PLAIN}",
         audited=True,
     ),
+    Rule(
+        "rare_name_birth_moved",
+        f"f >= 4 AND l = 5 AND d = 5 AND expected < 0.003 AND {PLAIN} AND NOT (a = -1 AND ph = -1)",
+        audited=True,
+    ),
     Rule("rare_name_birth", f"f >= 4 AND l = 5 AND d = 5 AND expected < 0.003 AND {PLAIN}", audited=True),
-    Rule("id_name_no_birth", f"{ID} AND f >= 4 AND l >= 4 AND d = 0 AND {HOME} AND g >= 0", audited=True),
+    Rule("id_name_no_birth", f"{ID} AND f >= 4 AND l >= 4 AND d = 0 AND ({HOME} OR a = 1) AND g >= 0", audited=True),
     Rule(
         "fellegi_sunter",
         f"bits >= auto_bits AND f >= 3 AND d >= 4 AND {PLAIN} AND ({PROOF} OR ({HOME} AND ({SAME_FIRST} OR edge = 0)))",
