@@ -142,7 +142,8 @@ def _verdict(differences: list[Difference]) -> str:
 
 def _later(first: RunResult, again: RunResult) -> str:
     def acked(result: RunResult) -> int:
-        return result.deliveries["state"].to_pylist().count("acked")
+        states: list[str] = result.deliveries["state"].to_pylist()
+        return states.count("acked")
 
     fresh = again.deliveries.num_rows - first.deliveries.num_rows
     sent = acked(again) - acked(first)

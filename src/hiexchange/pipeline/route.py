@@ -21,8 +21,8 @@ from hiexchange.attribution import attribute
 from hiexchange.bulk import ExportRequest, watermark_key
 from hiexchange.config import FeedbackSettings, MeasureSettings, RosterSettings, Settings
 from hiexchange.delivery import Outbox
-from hiexchange.encounters import read_view
-from hiexchange.errors import ConfigError, RosterError
+from hiexchange.encounters import Intake, read_view
+from hiexchange.errors import ConfigError, RosterError, UnknownLayout
 from hiexchange.events import Reporter
 from hiexchange.feedback import feedback
 from hiexchange.feedback import write as write_feedback
@@ -31,7 +31,7 @@ from hiexchange.matching import match
 from hiexchange.pipeline.export import PullResult, complete, pull, unfinished
 from hiexchange.pipeline.result import RunResult, Stage
 from hiexchange.report import write_run
-from hiexchange.roster import Roster, load_layout, read_roster
+from hiexchange.roster import Layout, Roster, load_layout, read_roster
 from hiexchange.routing import Subscriptions, load_subscriptions, route
 from hiexchange.servers import Server
 from hiexchange.views import view
@@ -58,12 +58,18 @@ def run(settings: Settings, *, on_event: Reporter = progress.ignore) -> RunResul
         raise ConfigError("known_at has no offset", hint='write it as "2026-01-05T06:00:00Z"')
     server = _server(settings)
     subscriptions = load_subscriptions([_anchored(entry, settings) for entry in settings.subscriptions])
-    _check_files(settings)
+    _check(settings)
     output = settings.path(settings.output)
     lake = Lake(settings.path(settings.lake) if settings.lake else output / "lake")
     result = RunResult(output, known_at, lake)
     if server is not None:
         _export(result, server, settings, on_event)
+    elif "Patient" not in lake.tables():
+        raise ConfigError(
+            "there is no server to export from, and the lake holds no patients",
+            where=str(lake.path),
+            hint="write [servers.NAME], or name a lake that holds data",
+        )
     _rosters(result, settings.rosters, settings, on_event)
     _match(result)
     _route(result, subscriptions)
@@ -76,7 +82,7 @@ def run(settings: Settings, *, on_event: Reporter = progress.ignore) -> RunResul
     return result
 
 
-def _check_files(settings: Settings) -> None:
+def _check(settings: Settings) -> None:
     """Refuse at once what would otherwise fail after an hour of export."""
     for entry in settings.rosters:
         if not settings.path(entry.path).is_file():
@@ -85,6 +91,20 @@ def _check_files(settings: Settings) -> None:
                 where=str(settings.path(entry.path)),
                 hint="check [[rosters]] path",
             )
+        _layout(entry, settings)
+    native = measures.measures()
+    for measure in settings.measures:
+        if measure.id not in native and not settings.path(measure.id).exists():
+            raise UnknownLayout(
+                f"there is no measure {measure.id!r}",
+                hint=f"give the path of a bundle, or one of {', '.join(sorted(native))}",
+            )
+        _ = measure.offset_delta
+
+
+def _layout(entry: RosterSettings, settings: Settings) -> Layout:
+    own = settings.path(entry.layout)
+    return load_layout(own if own.is_file() else entry.layout)
 
 
 @contextmanager
@@ -180,9 +200,7 @@ def _rosters(result: RunResult, wanted: tuple[RosterSettings, ...], settings: Se
 
 def _accept(result: RunResult, entry: RosterSettings, settings: Settings, on_event: Reporter) -> None:
     """Read one roster file into ROSTER, MEMBER, ATTRIBUTION and ISSUE, unless it was accepted before."""
-    lake, path = result.lake, settings.path(entry.path)
-    own = settings.path(entry.layout)
-    layout = load_layout(own if own.is_file() else entry.layout)
+    lake, path, layout = result.lake, settings.path(entry.path), _layout(entry, settings)
     payer = entry.payer or layout.list.payer_id
     known = [
         row
@@ -255,7 +273,8 @@ def _rows(lake: Lake, table: tables.Table) -> pa.Table:
 
 def _match(result: RunResult) -> None:
     with _stage(result, "match") as facts:
-        result.persons = tables.check(view("patient_demographics", result.lake), tables.PERSON)
+        if "Patient" in result.lake.tables():
+            result.persons = tables.check(view("patient_demographics", result.lake), tables.PERSON)
         run_id = f"{result.known_at:%Y-%m-%dT%H:%M:%SZ}"
         result.links = match(result.members, result.persons, known_at=result.known_at, run_id=run_id)
         result.lake.append("person_link", _changed(result.links, _rows(result.lake, tables.PERSON_LINK)))
@@ -279,22 +298,16 @@ def _changed(links: pa.Table, known: pa.Table) -> pa.Table:
 def _route(result: RunResult, subscriptions: Subscriptions) -> None:
     with _stage(result, "events") as facts:
         known = _rows(result.lake, tables.ENCOUNTER_EVENT)
-        intake = read_view(
-            view("encounter", result.lake),
-            organizations=_identified(result.lake, "Organization", "organization_id", "name"),
-            practitioners=_identified(result.lake, "Practitioner", "practitioner_id"),
-            conditions=_conditions(result.lake),
-            received_at=result.known_at,
-            history=known,
-        )
+        intake = _intake(result, known)
         result.lake.append("encounter_event", intake.events)
+        result.issues = pa.concat_tables([result.issues, intake.issues])
         events = pa.concat_tables([known, intake.events])
         material = pc.sum(events["material"]).as_py() or 0
         facts += [
             f"{events.num_rows:,} in",
             f"{material:,} material",
             f"{events.num_rows - material:,} swallowed",
-            f"{intake.issues.num_rows:,} refused",
+            f"{intake.quarantined:,} refused",
         ]
     with _stage(result, "route") as facts:
         result.routing = route(
@@ -307,6 +320,20 @@ def _route(result: RunResult, subscriptions: Subscriptions) -> None:
         )
         counts = result.routing.identity()
         facts.append(f"{counts.pop('events'):,} events = " + " + ".join(f"{n:,} {name}" for name, n in counts.items()))
+
+
+def _intake(result: RunResult, known: pa.Table) -> Intake:
+    """Return the events that the lake's encounters add to those known."""
+    if "Encounter" not in result.lake.tables():
+        return Intake(tables.ENCOUNTER_EVENT.empty(), tables.ISSUE.empty(), read=0, quarantined=0, duplicates=0)
+    return read_view(
+        view("encounter", result.lake),
+        organizations=_identified(result.lake, "Organization", "organization_id", "name"),
+        practitioners=_identified(result.lake, "Practitioner", "practitioner_id"),
+        conditions=_conditions(result.lake),
+        received_at=result.known_at,
+        history=known,
+    )
 
 
 def _identified(lake: Lake, kind: str, key: str, *columns: str) -> pa.Table | None:
