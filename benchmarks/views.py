@@ -152,9 +152,9 @@ COLUMNS: dict[str, dict[str, str]] = {
 
 def amplified(source: Path, target: Path, wanted: int) -> int:
     """Repeat a file's resources under new ids; return the number of distinct ones."""
-    opened = gzip.open(source) if source.suffix == ".gz" else source.open("rb")
-    with opened as file:
-        lines = [line for line in file.read().split(b"\n") if line.strip()]
+    data = source.read_bytes()
+    text = gzip.decompress(data) if source.suffix == ".gz" else data
+    lines = [line for line in text.split(b"\n") if line.strip()]
     identify = msgspec.json.Decoder(msgspec.defstruct("Id", [("id", str)])).decode
     with target.open("wb") as out:
         for number in range(wanted):
@@ -296,7 +296,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         for name in VIEWS:
             rows += measure(name, options.folder, Path(work), options)
-    heads = ("view", "from", "resources", "rows", "hiexchange /s (range)", "DuckDB SQL /s", "sqlonfhir /s", "x SQL", "x sqlonfhir")
+    heads = (
+        "view",
+        "from",
+        "resources",
+        "rows",
+        "hiexchange /s (range)",
+        "DuckDB SQL /s",
+        "sqlonfhir /s",
+        "x SQL",
+        "x sqlonfhir",
+    )
     print()
     for row in (heads, tuple("---" for _ in heads), *rows):
         print("| " + " | ".join(row) + " |")

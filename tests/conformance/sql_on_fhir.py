@@ -31,11 +31,11 @@ class _Suite(msgspec.Struct):
     resources: list[msgspec.Raw]
     tests: list[msgspec.Raw]
     title: str = ""
-    fhirVersion: list[str] = []  # noqa: N815 - the suite's name
+    fhirVersion: list[str] = []
 
 
 class _Type(msgspec.Struct):
-    resourceType: str  # noqa: N815
+    resourceType: str
 
 
 def tables(resources: list[msgspec.Raw], version: str) -> dict[str, pa.Table]:

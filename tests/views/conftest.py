@@ -21,9 +21,9 @@ def resources() -> Callable[[Path], list[dict[str, Any]]]:
     """Read NDJSON with exact decimals: the plain way that expected values come from."""
 
     def read(path: Path) -> list[dict[str, Any]]:
-        opened = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
-        with opened as file:
-            return [json.loads(line, parse_float=Decimal) for line in file]
+        data = path.read_bytes()
+        text = gzip.decompress(data) if path.suffix == ".gz" else data
+        return [json.loads(line, parse_float=Decimal) for line in text.split(b"\n") if line]
 
     return read
 

@@ -86,7 +86,7 @@ def test_claim_headers_agree_with_the_json(shared: Path, resources: Reader, fold
         assert row["claim_type"] == types["http://terminology.hl7.org/CodeSystem/claim-type"]
         paid = eob.get("payment", {}).get("amount", {}).get("value")
         assert (row["payment_amount"] and Decimal(row["payment_amount"])) == paid
-        period = eob["billablePeriod"] if "billablePeriod" in eob else {}
+        period = eob.get("billablePeriod", {})
         assert (row["billable_start"], row["billable_end"]) == (period.get("start"), period.get("end"))
         codes = [
             entry["diagnosisCodeableConcept"]["coding"][0]["code"]

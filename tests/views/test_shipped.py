@@ -12,7 +12,6 @@ import pytest
 from hiexchange import tables
 from hiexchange.views import SQLQuery, load_view, view, view_names
 
-
 Reader = Callable[[Path], list[dict[str, Any]]]
 
 

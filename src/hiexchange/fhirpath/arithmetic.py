@@ -39,7 +39,10 @@ def negate(operand: Collection) -> Collection:
     minus = Part(pa.scalar(-1, pa.int64()), "System.Integer")
     found = []
     for part in operand.singles("the sign"):
-        if kind_of(part.type) == "Quantity":
+        if part.constant and kind_of(part.type) == "Integer" and part.values.is_valid:
+            # Stays a constant, for functions that take a literal.
+            found.append(Part(pa.scalar(-part.values.as_py(), pa.int64()), "System.Integer"))
+        elif kind_of(part.type) == "Quantity":
             values = _each(part, n, lambda item: {**item, "value": numbers.text_of(-Decimal(item["value"]))})
             found.append(Part(values, "System.Quantity"))
         elif kind_of(part.type) in _NUMBERS:

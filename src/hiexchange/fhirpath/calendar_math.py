@@ -5,7 +5,6 @@ from __future__ import annotations
 import calendar
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Any
 
 import pyarrow as pa
 
@@ -14,7 +13,7 @@ from hiexchange.fhirpath.columns import Part
 from hiexchange.fhirpath.kinds import kind_of
 
 _MONTHS = {"year": 12, "month": 1, "a": 12, "mo": 1}
-_SECONDS = {
+_SECONDS: dict[str, Decimal | int] = {
     "week": 604800,
     "day": 86400,
     "hour": 3600,
@@ -116,6 +115,3 @@ def _add_months(day: date, months: int) -> date:
     index = day.year * 12 + day.month - 1 + months
     year, month = divmod(index, 12)
     return date(year, month + 1, min(day.day, calendar.monthrange(year, month + 1)[1]))
-
-
-__all__ = ["Any", "shift"]

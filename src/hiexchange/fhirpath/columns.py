@@ -131,7 +131,7 @@ class Collection:
         parts = self.sparse()
         if len(parts) == 1:
             return [np.arange(len(parts[0].values))]
-        rows = np.concatenate([part.rows for part in parts]) if parts else np.empty(0, np.int64)  # type: ignore[arg-type]
+        rows = np.concatenate([part.rows for part in parts]) if parts else np.empty(0, np.int64)
         keys = [
             part.order if part.order is not None else np.full(len(part.values), at) for at, part in enumerate(parts)
         ]
@@ -200,7 +200,7 @@ def join_same_type(collection: Collection) -> Collection:
     parts = collection.sparse()
     order = np.argsort(np.concatenate(collection.ranks()), kind="stable")
     values = pa.concat_arrays([part.values for part in parts]).take(pa.array(order))
-    rows = np.concatenate([part.rows for part in parts])[order]  # type: ignore[arg-type]
+    rows = np.concatenate([part.rows for part in parts])[order]
     return Collection(collection.n, (Part(values, parts[0].type, rows),))
 
 

@@ -111,7 +111,8 @@ def _with_twins(array: pa.Array, items: pa.Array, rows: Ints, twin: pa.Array, ki
 
 def _places(rows: Ints, n: int) -> Ints:
     starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n))])
-    return np.arange(len(rows)) - starts[rows]
+    places: Ints = np.arange(len(rows)) - starts[rows]
+    return places
 
 
 def _slots(every: Ints, keys: Ints) -> pa.Array:

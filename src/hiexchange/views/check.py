@@ -13,10 +13,9 @@ from hiexchange.views.view import View
 PROFILES = ("shareable", "tabular")
 
 PORTABLE = frozenset(
-    ("where", "exists", "empty", "extension", "ofType", "first", "getResourceKey", "getReferenceKey", "not")
-    + ("join", "lowBoundary", "highBoundary")
+    "where exists empty extension ofType first not getResourceKey getReferenceKey join lowBoundary highBoundary".split()
 )
-"""Functions every runner has, or (last three) the experimental ones of the standard."""
+"""Functions every runner has, and (the last three) the experimental ones of the standard."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from hiexchange.lake.decode import Source, encode
 
 
 class _Typed(msgspec.Struct):
-    resourceType: str = ""  # noqa: N815 - FHIR's name
+    resourceType: str = ""
 
 
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode

@@ -209,7 +209,13 @@ def _constant(given: Any, at: int) -> Constant:
         raise ViewError(f"the constant {name} needs one value[x]", hint=f"one of {', '.join(sorted(CONSTANT_TYPES))}")
     value = given[values[0]]
     type = CONSTANT_TYPES[values[0][5:]]
-    wanted = {"boolean": bool, "integer": int, "positiveInt": int, "unsignedInt": int, "integer64": (int, str)}
+    wanted: dict[str, Any] = {
+        "boolean": bool,
+        "integer": int,
+        "positiveInt": int,
+        "unsignedInt": int,
+        "integer64": (int, str),
+    }
     if type == "decimal":
         value = str(value)
     elif not isinstance(value, wanted.get(type, str)) or (isinstance(value, bool) and type != "boolean"):

@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import chain
 from operator import attrgetter
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from hiexchange.definitions import Definitions
 from hiexchange.fhirpath.kinds import kind_of
@@ -26,7 +27,8 @@ Tree = dict[str, "Tree"]
 Convert = Callable[[list[Any]], pa.Array]
 
 _INTEGERS = {"integer64": pa.int64()}
-_DIGITS = b"-0123456789"
+_NUMERIC = {bytes([byte]) for byte in b"-0123456789"}
+_ABSENT = pa.array(["", "null"])
 
 
 class _Whole(Exception):
@@ -49,7 +51,7 @@ class LineReader:
             for name in path:
                 node = node.setdefault(name, {})
         try:
-            kind, self._convert = self._struct(resource, tree, wanted, (), tag=resource)
+            kind, self._convert = self._struct(resource, tree, wanted, (), resource=True)
         except _Whole:
             return
         if () not in wanted.whole and set(self._lineage) <= {"__hx_key", "__hx_file", "__hx_line"}:
@@ -83,14 +85,14 @@ class LineReader:
         return pa.RecordBatch.from_arrays(list(arrays.values()), names=list(arrays))
 
     def _struct(
-        self, type: str, tree: Tree, wanted: Wanted, path: tuple[str, ...], tag: str | None = None
+        self, type: str, tree: Tree, wanted: Wanted, path: tuple[str, ...], *, resource: bool = False
     ) -> tuple[Any, Convert]:
         """Return the msgspec type of an object and what turns many of them into Arrow."""
         definition = self._definitions.get(type)
         if definition is None or (not tree and path not in wanted.part):
             raise _Whole
         members = definition.json_members
-        fields: list[tuple[str, Any, Any]] = []
+        fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
         converts: list[tuple[str, Convert]] = []
         # An element that need only exist is known by any object; its id keeps the struct from being empty.
         for name, below in sorted((tree or {"id": {}}).items()):
@@ -98,12 +100,14 @@ class LineReader:
                 continue
             element, kind = members[name]
             item, convert = self._member(kind, below, wanted, (*path, name))
-            if element.many and kind_of(kind) != "contained":
-                item, convert = _listed(item, convert, contained=name == "contained")
+            if element.many and (*path, name) != ("contained",):
+                item, convert = _listed(item, convert)
             fields.append((name, item | None if item is not msgspec.Raw else item, _default(item)))
             converts.append((name, convert))
-        options = {"tag_field": "resourceType", "tag": tag} if tag else {}
-        made = msgspec.defstruct(type.replace(".", "_"), fields, rename=None, gc=False, **options)
+        if resource:
+            # Required, and this type's name: anything else is for the encoder to judge.
+            fields.insert(0, ("resourceType", Literal[type]))
+        made = msgspec.defstruct(type.replace(".", "_"), fields, gc=False)
         return made, _structs(converts)
 
     def _member(self, kind: str, below: Tree, wanted: Wanted, path: tuple[str, ...]) -> tuple[Any, Convert]:
@@ -126,15 +130,14 @@ def _default(item: Any) -> Any:
     return msgspec.Raw(b"") if item is msgspec.Raw else None
 
 
-def _listed(item: Any, convert: Convert, *, contained: bool) -> tuple[Any, Convert]:
-    if contained:
-        return item, convert
+def _listed(item: Any, convert: Convert) -> tuple[Any, Convert]:
     inner = item if item is msgspec.Raw else item | None
 
     def lists(values: list[Any]) -> pa.Array:
-        lengths = np.fromiter((0 if value is None else len(value) for value in values), np.int32, len(values))
+        filled = [value or () for value in values]
+        lengths = np.fromiter(map(len, filled), np.int32, len(filled))
         offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
-        flat = list(chain.from_iterable(value for value in values if value))
+        flat = list(chain.from_iterable(filled))
         return pa.ListArray.from_arrays(pa.array(offsets), convert(flat))
 
     return list[inner], lists  # type: ignore[valid-type]
@@ -158,13 +161,13 @@ def _structs(converts: list[tuple[str, Convert]]) -> Convert:
 
 def _decimals(values: list[Any]) -> pa.Array:
     """Return the literal text of numbers; an absent one is an empty Raw, an explicit null is null."""
-    texts = [bytes(value) for value in values]
-    for text in set(texts):
-        if text and text != b"null" and text[:1] not in (b"-", *(bytes([digit]) for digit in _DIGITS)):
-            raise pa.ArrowInvalid("not a number")
-    return pa.array([text.decode() if text and text != b"null" else None for text in texts], pa.string())
+    array = _raw_text(values)
+    first = pc.unique(pc.binary_slice(array.cast(pa.binary()), 0, 1)).drop_null()
+    if not set(first.to_pylist()) <= _NUMERIC:
+        raise pa.ArrowInvalid("not a number")
+    return array
 
 
 def _raw_text(values: list[Any]) -> pa.Array:
-    texts = [bytes(value) for value in values]
-    return pa.array([text.decode() if text and text != b"null" else None for text in texts], pa.string())
+    array = pa.array(list(map(bytes, values)), pa.binary()).cast(pa.string())
+    return pc.if_else(pc.is_in(array, _ABSENT), pa.scalar(None, pa.string()), array)

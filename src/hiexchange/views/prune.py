@@ -14,6 +14,7 @@ from hiexchange.fhirpath.needs import Needs, Places, Wanted
 from hiexchange.fhirpath.needs import Path as ElementPath
 from hiexchange.views.definition import Definition, Select
 
+
 def needed(definition: Definition, definitions: Definitions) -> Wanted:
     """Return the elements a view reads."""
     needs = Needs(definitions, definition.resource)

@@ -302,7 +302,7 @@ def _list_column(column: Column, collection: Collection, wanted: pa.DataType) ->
     else:
         order = np.argsort(np.concatenate(collection.ranks()), kind="stable")
         flat = pa.concat_arrays(values).take(pa.array(order))
-        rows = np.concatenate([part.rows for part in parts])[order]  # type: ignore[arg-type]
+        rows = np.concatenate([part.rows for part in parts])[order]
     if flat.null_count:
         keep = np.asarray(flat.is_valid())
         flat, rows = flat.drop_null(), rows[keep]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -33,8 +33,6 @@ class View:
     fhir_version: str = "4.0.1"
     now: datetime | None = None
     """Value of ``now()`` and ``today()`` in paths."""
-    warnings: tuple[str, ...] = field(default=(), init=False)
-    """Elements the definitions do not know, comparisons that never hold."""
 
     def __post_init__(self) -> None:
         """Check every path and type.
@@ -45,8 +43,7 @@ class View:
         """
         if self.definition.resource not in self._definitions.resources:
             raise ViewError(f"FHIR {self.fhir_version} has no resource {self.definition.resource!r}")
-        object.__setattr__(self, "_checked", _Checked(self.definition, self._definitions))
-        object.__setattr__(self, "warnings", tuple(dict.fromkeys(self._checked.checker.warnings)))  # type: ignore[attr-defined]
+        _ = self._checked
 
     @classmethod
     def from_json(
@@ -62,6 +59,15 @@ class View:
     @cached_property
     def _definitions(self) -> Definitions:
         return Definitions.load(self.fhir_version)
+
+    @cached_property
+    def _checked(self) -> _Checked:
+        return _Checked(self.definition, self._definitions)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is to be said about the paths: elements the definitions do not know, comparisons that never hold."""
+        return tuple(dict.fromkeys(self._checked.checker.warnings))
 
     @property
     def name(self) -> str:
@@ -79,7 +85,7 @@ class View:
 
     def schema(self) -> pa.Schema:
         """Return the Arrow schema of the result; known without data."""
-        return self._checked.schema  # type: ignore[attr-defined,no-any-return]
+        return self._checked.schema
 
     def run(self, source: Any) -> pa.Table:
         """Return the view's rows.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from hiexchange.errors import FHIRPathError
@@ -140,5 +139,3 @@ FUNCTIONS = {
     "intersect": (1, 1, _among),
     "exclude": (1, 1, _among),
 }
-
-__all__ = ["FUNCTIONS", "at_index", "distinct", "first", "pa"]

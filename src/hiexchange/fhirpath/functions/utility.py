@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
@@ -28,10 +29,10 @@ def _clock(node: tree.Call, frame: Frame) -> Collection:
     return dense(pa.scalar(text, pa.string()), kind, frame.n)
 
 
-_CLOCK = {
+_CLOCK: dict[str, Callable[[datetime], tuple[str, str]]] = {
     "now": lambda now: (now.isoformat(timespec="milliseconds"), "System.DateTime"),
     "today": lambda now: (now.date().isoformat(), "System.Date"),
-    "timeOfDay": lambda now: (datetime.isoformat(now, timespec="milliseconds")[11:23], "System.Time"),
+    "timeOfDay": lambda now: (now.isoformat(timespec="milliseconds")[11:23], "System.Time"),
 }
 
 
