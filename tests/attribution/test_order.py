@@ -75,7 +75,7 @@ def oracle(sheets: list[Any]) -> set[tuple[str, str, date, date]]:
     return {(m, n, f, t) for (m, n), found in state.items() for f, t in found}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(given_files=st.lists(files, min_size=2, max_size=4), data=st.data())
 def test_any_arrival_gives_the_same_history(
     given_files: list[Any], data: st.DataObject, build: Callable[..., Any], line: Callable[..., Any], fold: Callable[..., Any]
@@ -92,7 +92,7 @@ def test_any_arrival_gives_the_same_history(
     assert found == oracle(sheets)
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(given_files=st.lists(files, min_size=2, max_size=4), data=st.data())
 def test_past_answers_stay_and_spells_never_overlap(
     given_files: list[Any], data: st.DataObject, build: Callable[..., Any], line: Callable[..., Any]
@@ -116,7 +116,7 @@ def test_past_answers_stay_and_spells_never_overlap(
         ends[row["business_key"]] = row["valid_to"]
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(windows=st.lists(st.tuples(days, days, st.lists(lines, min_size=1, max_size=3)), min_size=2, max_size=3), data=st.data())
 def test_restatements_are_order_free_too(
     windows: list[Any], data: st.DataObject, build: Callable[..., Any], line: Callable[..., Any], fold: Callable[..., Any]

@@ -35,7 +35,7 @@ _PAYLOAD = (
 _PAST = (
     *_PAYLOAD,
     *("business_key", "attribution_id", "valid_from", "valid_to", "asserted_from", "asserted_to", "known_from"),
-    *("known_to", "list_seq", "roster_id", "row_no", "change_type", "payer_change_type"),
+    *("known_to", "list_seq", "roster_id", "row_no", "row_sha", "change_type", "payer_change_type"),
 )
 _PAYLOAD_HASH = f"hash({', '.join(_PAYLOAD)})"
 
@@ -114,7 +114,9 @@ class Work:
         self.con = con
         self.newest = newest
         con.register("order_of", pa.table({"roster_id": order, "ord": range(1, len(order) + 1)}))
-        lines = members.select([*_PAYLOAD, "valid_from", "valid_to", "payer_change_type"]).append_column("key", keys)
+        lines = members.select([*_PAYLOAD, "valid_from", "valid_to", "payer_change_type", "row_sha"]).append_column(
+            "key", keys
+        )
         con.register("members", _numbered(lines))
         con.register("past", _numbered(past.select(list(_PAST))))
         con.execute(
@@ -296,14 +298,16 @@ class Work:
 
     def _differences_anew(self) -> pa.Table:
         return self.con.sql(
-            f"""WITH shown AS (SELECT v.*, p.roster_id, p.row_no FROM v JOIN past p USING (src)),
+            f"""WITH shown AS (SELECT v.*, p.roster_id, p.row_no, p.row_sha FROM v JOIN past p USING (src)),
             lines AS (
-                SELECT s.*, o.roster_id, CASE WHEN s.absent THEN 0 WHEN s.old THEN p.row_no END AS row_no
-                FROM s JOIN order_of o USING (ord) LEFT JOIN past p ON s.old AND p.src = s.src),
+                SELECT s.*, o.roster_id, CASE WHEN s.absent THEN 0 WHEN s.old THEN p.row_no END AS row_no,
+                    CASE WHEN s.old THEN p.row_sha ELSE m.row_sha END AS row_sha
+                FROM s JOIN order_of o USING (ord) LEFT JOIN past p ON s.old AND p.src = s.src
+                LEFT JOIN members m ON NOT s.old AND m.src = s.src),
             changed AS (
                 SELECT l.* FROM lines l LEFT JOIN shown v ON v.k = l.k AND v.f = l.f
                 WHERE v.k IS NULL OR v.t <> l.t OR v.roster_id <> l.roster_id OR v.row_no <> l.row_no
-                    OR v.change <> l.change OR v.ph <> l.ph),
+                    OR v.change <> l.change OR v.row_sha <> l.row_sha),
             ended AS (
                 SELECT v.* FROM v WHERE NOT EXISTS (SELECT 1 FROM s WHERE s.k = v.k AND s.f = v.f)),
             -- Lines of the late file that no spell shows: kept for the next fold, never in force.

@@ -81,3 +81,16 @@ def _refuse_missing(layout: Layout, found: dict[str, list[int]], file: str) -> N
             hint="map one of provider_npi, provider_tin, org_id in the layout, or give it as a constant",
             number="HX-503",
         )
+
+
+def place_of(layout: Layout, target: str, header: list[str], width: int) -> int | None:
+    """Return the number (from 1) of the file's column that feeds one column, or None."""
+    cut = [name for name, rule in layout.columns.items() if rule.start and rule.width]
+    if target in cut:
+        return cut.index(target) + 1
+    rule = layout.columns.get(target)
+    if rule is None:
+        return None
+    places = {folded(name): number for number, name in reversed(list(enumerate(header, 1)))}
+    wanted = (rule.source,) if isinstance(rule.source, str) else rule.source
+    return next((place for name in wanted if (place := _place(name, places, width))), None)
