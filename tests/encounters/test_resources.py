@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hiexchange import hl7v2
-from hiexchange.encounters import read_alerts, to_fhir
+from hiexchange.encounters import encounter_events, read_alerts, to_fhir
 from hiexchange.errors import DataError
 
 RECEIVED = datetime(2030, 1, 1, tzinfo=UTC)
@@ -146,3 +146,11 @@ def test_a_notification_from_a_listed_facility(world: SimpleNamespace) -> None:
     listed = [{"facility_id": "general", "name": "General", "npi": "1999999976"}]
     (row,) = read_alerts([alert()], received_at=world.RECEIVED, facilities=listed).events.to_pylist()
     assert (row["facility_id"], row["flags"]) == ("general", [])
+
+
+def test_all_sources_make_one_table(world: SimpleNamespace) -> None:
+    events = encounter_events(
+        received_at=world.RECEIVED, adt=[world.adt("A01", "20260302120000+0000")], alerts=[alert()]
+    )
+    assert events["source"].to_pylist() == ["hl7v2", "alert"]
+    assert encounter_events(received_at=world.RECEIVED).num_rows == 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hiexchange.feedback import Feedback, feedback
 from hiexchange.routing import Routing, route
 from hiexchange.tables import (
     ATTRIBUTION,
@@ -74,6 +75,9 @@ def receipt() -> dict[str, Any]:
     }  # fmt: skip
 
 
+_answers: dict[str, Feedback] = {}
+
+
 class World:
     """Tables of one small exchange; change them, then ask."""
 
@@ -114,9 +118,14 @@ class World:
         }
 
     def feedback(self, payer: str = "payer-a", **more: Any) -> Any:
-        from hiexchange.feedback import feedback
-
-        return feedback(payer, PERIOD, receipts=RECEIPT.from_rows([receipt()]), **self.tables(), **more)
+        # Many tests ask the same of an unchanged world.
+        key = repr((payer, sorted(self.__dict__.items()))) if not more else None
+        if key is None or key not in _answers:
+            answer = feedback(payer, PERIOD, receipts=RECEIPT.from_rows([receipt()]), **self.tables(), **more)
+            if key is None:
+                return answer
+            _answers[key] = answer
+        return _answers[key]
 
 
 @pytest.fixture

@@ -126,7 +126,9 @@ def _rehearse(found: Routed, folder: Path, outbox: Path | None) -> dict[str, int
 
     routing = found.routing
     scratch = tuple(
-        replace(item, channels=tuple(replace(one, url=str(folder / item.id / one.id)) for one in item.channels))
+        replace(
+            item, channels=tuple(replace(one, url=str(folder.absolute() / item.id / one.id)) for one in item.channels)
+        )
         for item in routing.subscriptions
     )
     (folder / "outbox.sqlite").unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from hiexchange.encounters.lookups import lookups
 from hiexchange.encounters.people import Identities, Merge
 from hiexchange.encounters.resources import to_fhir
 from hiexchange.encounters.rows import Intake
+from hiexchange.encounters.sources import encounter_events
 
 __all__ = [
     "AdtSettings",
@@ -16,6 +17,7 @@ __all__ = [
     "Intake",
     "Merge",
     "RawMessage",
+    "encounter_events",
     "from_adt",
     "from_alerts",
     "from_view",
