@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
 from pathlib import Path
 
@@ -26,28 +27,26 @@ def _binary(name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server():
     """A server of our own in a temporary folder, reached by its socket; yields the connection text."""
     pytest.importorskip("psycopg")
-    home = tmp_path_factory.mktemp("pg")
-    # The server refuses to run as root: then it runs as the user that Debian's package made.
-    as_user: list[str] = []
-    if os.getuid() == 0:
-        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-        shutil.chown(home, "postgres")
-        for folder in (home, *home.parents):
-            if folder.stat().st_uid == 0 and folder != Path("/"):
-                folder.chmod(folder.stat().st_mode | 0o011)
-    data = home / "data"
-    run = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/"}
-    subprocess.run([*as_user, _binary("initdb"), "-D", data, "-U", "test", "-A", "trust", "--no-sync"], **run)
-    options = f"-c listen_addresses='' -c unix_socket_directories='{home}' -c fsync=off"
-    control = [*as_user, _binary("pg_ctl"), "-D", data, "-w"]
-    subprocess.run([*control, "-o", options, "-l", str(home / "log"), "start"], **run)
-    try:
-        yield f"host={home} user=test dbname=postgres"
-    finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], **run)
+    # Not pytest's folder: that is closed to other users, and the server refuses to run as root.
+    with tempfile.TemporaryDirectory(prefix="hx-pg-", ignore_cleanup_errors=True) as name:
+        home = Path(name)
+        as_user: list[str] = []
+        if os.getuid() == 0:
+            as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+            shutil.chown(home, "postgres")
+        run = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/"}
+        data = home / "data"
+        subprocess.run([*as_user, _binary("initdb"), "-D", data, "-U", "test", "-A", "trust", "--no-sync"], **run)
+        options = f"-c listen_addresses='' -c unix_socket_directories='{home}' -c fsync=off"
+        control = [*as_user, _binary("pg_ctl"), "-D", data, "-w"]
+        subprocess.run([*control, "-o", options, "-l", str(home / "log"), "start"], **run)
+        try:
+            yield f"host={home} user=test dbname=postgres"
+        finally:
+            subprocess.run([*control, "-m", "immediate", "stop"], **run)
 
 
 @pytest.fixture

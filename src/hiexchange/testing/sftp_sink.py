@@ -38,6 +38,8 @@ class SFTPSink:
         import asyncssh
 
         self._ssh: Any = asyncssh
+        self.client_key: Any = None
+        """Public key accepted in place of the password."""
         self.folder = folder
         self.faults = list(faults)
         self.renamed: list[Renamed] = []
@@ -77,7 +79,15 @@ class SFTPSink:
         self._loop.close()
 
     async def _listen(self) -> Any:
+        sink = self
+
         class Server(self._ssh.SSHServer):  # type: ignore[misc, name-defined]  # asyncssh is an extra
+            def public_key_auth_supported(self) -> bool:
+                return sink.client_key is not None
+
+            def validate_public_key(self, username: str, key: Any) -> bool:
+                return username == USER and bool(key == sink.client_key)
+
             def password_auth_supported(self) -> bool:
                 return True
 
