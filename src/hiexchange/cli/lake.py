@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hiexchange.cli import render
+
+if TYPE_CHECKING:
+    from hiexchange.lake import IngestReport
 
 app = typer.Typer(help="Keep FHIR resources as lossless Parquet.", no_args_is_help=True)
 
@@ -29,6 +32,10 @@ def ingest(
     max_bad_lines: Annotated[
         int | None, typer.Option(help="More lines in quarantine than this end in exit code 7.")
     ] = None,
+    repair: Annotated[list[str] | None, typer.Option(help="A set of vendor repairs: bcda.")] = None,
+    validate: Annotated[
+        str | None, typer.Option(help="sample:N checks N resources a type with fhir.resources.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Load NDJSON (gzipped or not) into typed tables; bad lines go to quarantine."""
@@ -37,23 +44,49 @@ def ingest(
     from hiexchange.lake import Lake
 
     for source in _sources(sources):
-        report = Lake(lake).ingest(source, fhir_version=fhir_version, processes=processes, max_bad_lines=max_bad_lines)
+        report = Lake(lake).ingest(
+            source,
+            fhir_version=fhir_version,
+            processes=processes,
+            max_bad_lines=max_bad_lines,
+            repairs=repair or (),
+            validate=_sample(validate),
+        )
         if json:
             render.json_out(msgspec.to_builtins(report))
-            continue
-        if report.skipped:
+        elif report.skipped:
             render.out("this load is in the lake already; nothing done")
-            continue
-        render.table(report.tables.items(), ["table", "rows"])
-        speed = f"{report.rows:,} resources from {report.files:,} files in {report.seconds:.1f} s"
-        render.out(f"{speed}, snapshot {report.snapshot}")
-        if report.rejected:
-            reasons = ", ".join(f"{reason} {count:,}" for reason, count in report.reasons.items())
-            render.err(f"{report.rejected:,} lines in quarantine: {reasons}")
-        if report.unmapped:
-            render.err(f"{sum(report.unmapped.values()):,} members without a column, kept as text:")
-            for pointer, count in list(report.unmapped.items())[:10]:
-                render.err(f"  {pointer}  {count:,}")
+        else:
+            _print_report(report)
+
+
+def _sample(text: str | None) -> int:
+    if text is None:
+        return 0
+    kind, _, count = text.partition(":")
+    if kind != "sample" or not count.isdigit():
+        raise typer.BadParameter("use sample:N, such as sample:500")
+    return int(count)
+
+
+def _print_report(report: IngestReport) -> None:
+    render.table(report.tables.items(), ["table", "rows"])
+    counted = f"{report.rows:,} resources from {report.files:,} files in {report.seconds:.1f} s"
+    deleted = f", {report.deleted:,} deletions" if report.deleted else ""
+    render.out(f"{counted}{deleted}, snapshot {report.snapshot}")
+    if report.rejected:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in report.reasons.items())
+        render.err(f"{report.rejected:,} lines in quarantine: {reasons}")
+    if report.unmapped:
+        render.err(f"{sum(report.unmapped.values()):,} members without a column, kept as text:")
+        for pointer, count in list(report.unmapped.items())[:10]:
+            render.err(f"  {pointer}  {count:,}")
+    for name, count in report.repaired.items():
+        render.err(f"repaired {name}  {count:,}")
+    for name, found in report.validation.items():
+        render.err(f"validated {found.checked:,} {name}: {found.failed:,} with faults")
+        for fault, count in list(found.faults.items())[:5]:
+            render.err(f"  {fault}  {count:,}")
 
 
 def _sources(given: list[Path]) -> list[Path | list[Path]]:
@@ -117,3 +150,29 @@ def to_ndjson(
         return
     with atomic_file(output) as file:
         file.writelines(lines)
+
+
+@app.command()
+def compact(
+    tables: Annotated[list[str] | None, typer.Argument(help="Tables; default every FHIR table.")] = None,
+    lake: LakeFolder = Path("lake"),
+) -> None:
+    """Rewrite tables to one schema, sorted by patient."""
+    from hiexchange.lake import Lake
+
+    render.out(f"snapshot {Lake(lake).compact(*(tables or []))}")
+
+
+@app.command()
+def vacuum(
+    lake: LakeFolder = Path("lake"),
+    keep: Annotated[int, typer.Option(help="Snapshots to keep.")] = 10,
+    days: Annotated[float, typer.Option(help="Keep snapshots younger than this.")] = 7.0,
+    remove: Annotated[bool, typer.Option("--remove", help="Really remove; without it only say what would go.")] = False,
+) -> None:
+    """Remove files that no kept snapshot needs; a dry run unless told otherwise."""
+    from hiexchange.lake import Lake
+
+    done = Lake(lake).vacuum(keep_snapshots=keep, keep_days=days, dry_run=not remove)
+    verb = "removed" if remove else "would remove"
+    render.out(f"{verb} {len(done.files):,} files ({done.size_bytes:,} bytes) and {len(done.snapshots):,} snapshots")
