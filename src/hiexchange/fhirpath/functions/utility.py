@@ -109,8 +109,11 @@ def _resolve(node: tree.Call, frame: Frame) -> Collection:
     """Follow references into the resource's own ``contained``; others lead outside and give nothing."""
     references = child(frame.eval(node.parent), "reference", frame.env)
     root, rows = frame.root()
-    resources = child(root.this, "contained", frame.env)
-    if not references.parts or not resources.parts:
+    if not any(pc.any(pc.starts_with(part.array(frame.n), "#")).as_py() for part in references.parts):
+        return empty(frame.n)
+    # Evaluated in the root frame, which keeps it: the text is read once for all references.
+    resources = root.eval(tree.Child(tree.This(), "contained"))
+    if not resources.parts:
         return empty(frame.n)
     places: dict[tuple[int, str], tuple[int, int]] = {}
     for at, part in enumerate(resources.sparse()):
