@@ -148,7 +148,7 @@ def splink_pairs(left: pa.Table, right: pa.Table, exact: tuple[str, ...], least:
         probability_two_random_records_match=1 / (2 * right.num_rows),
     )
     api = DuckDBAPI()
-    linker = Linker([api.register(left, "left_rows"), api.register(right, "right_rows")], settings, log_level=None)
+    linker = Linker([api.register(left), api.register(right)], settings, log_level=None)
     linker.training.estimate_u_using_random_sampling(max_pairs=1_000_000, seed=1)
     linker.training.estimate_parameters_using_expectation_maximisation(block_on("born"))
     linker.training.estimate_parameters_using_expectation_maximisation(block_on("first", "last"))
