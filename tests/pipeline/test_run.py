@@ -16,7 +16,7 @@ import pytest
 
 from hiexchange import config, pipeline
 from hiexchange.cli.demo import compare
-from hiexchange.errors import RosterError
+from hiexchange.errors import ConfigError, RosterError
 
 
 def test_every_stage_agrees_with_the_planted_truth(finished: Any) -> None:
@@ -145,3 +145,20 @@ def test_a_folder_that_cannot_be_written(site: Any, hiexchange: Any, tmp_path: P
     site.edit('output = "out"', f'output = "{tmp_path / "file"}/out"')
     done = hiexchange("run", site.configuration)
     assert done.returncode == 3 and "Traceback" not in done.stderr, done.stderr
+
+
+def test_what_cannot_work_is_refused_before_anything_is_written(site: Any) -> None:
+    settings = config.load(site.configuration)
+    wrong = {
+        "no measure 'nothing'": {"measures": (config.MeasureSettings(id="nothing", period=settings.measures[0].period),)},
+        "no server to export from": {"servers": {}},
+        "is no offset": {"measures": (msgspec.structs.replace(settings.measures[0], offset="six"),)},
+        "no offset": {"known_at": "2026-01-05T12:00:00"},
+        "nowhere": {"export": config.ExportSettings(server="nowhere")},
+        "no-such-layout": {"rosters": (msgspec.structs.replace(settings.rosters[0], layout="no-such-layout"),)},
+    }
+    for words, change in wrong.items():
+        with pytest.raises(ConfigError, match=words):
+            pipeline.run(msgspec.structs.replace(settings, **change))
+    nothing_written(site)
+    assert not list((site.population.folder / "out").rglob("*.parquet"))
