@@ -59,7 +59,9 @@ def read(write: Callable[..., Path]) -> Callable[..., Roster]:
 
     def go(content: str | bytes | Path, layout: Any = "csv", *, name: str = "roster.csv", **given: Any) -> Roster:
         path = content if isinstance(content, Path) else write(content, name)
-        options = {"as_of": date(2026, 2, 1), "received_at": RECEIVED, "payer_id": "payer-a"}
+        # 834 and FHIR lists declare their own date.
+        day = None if layout in ("x12-834", "atr-ndjson") else date(2026, 2, 1)
+        options = {"as_of": day, "received_at": RECEIVED, "payer_id": "payer-a"}
         return read_roster(path, layout, **{**options, **given})
 
     return go

@@ -56,7 +56,9 @@ def test_the_same_header_twice(read: Read, rows: Line) -> None:
     assert refused(read, text.encode()) == "duplicate_header"
 
 
-def test_reordered_and_respelled_headers_are_found_and_reported(write: Any, read: Read, rows: Line, codes: Codes) -> None:
+def test_reordered_and_respelled_headers_are_found_and_reported(
+    write: Any, read: Read, rows: Line, codes: Codes
+) -> None:
     before = read(rows(1))
     path = write("1234567893,Smith,M1\n", name="next.csv", header="NPI,Last Name,Member #")
     layout = {"extends": "csv", "columns": {"member_id": {"source": ["Member Id", "Member #"], "required": True}}}
@@ -133,7 +135,9 @@ def test_shipped_delimited_layouts(read: Read, rows: Line, layout: str, mark: st
 TRAILER = {"extends": "csv", "file": {"trailer": "TRL", "count_field": 2}}
 
 
-@pytest.mark.parametrize(("declared", "state"), [("2", "accepted"), ("1", "refused"), ("3", "refused"), ("x", "refused")])
+@pytest.mark.parametrize(
+    ("declared", "state"), [("2", "accepted"), ("1", "refused"), ("3", "refused"), ("x", "refused")]
+)
 def test_declared_and_counted_rows_must_agree_both_ways(
     read: Read, rows: Line, codes: Codes, declared: str, state: str
 ) -> None:

@@ -60,7 +60,10 @@ def test_dependants_on_one_id_are_refused_all(read: Read, rows: Line, codes: Cod
 
 def test_a_composite_id_tells_dependants_apart(write: Any, read: Read) -> None:
     path = write("S1,01,1234567893,1960-01-01\nS1,02,1234567893,2015-05-05\n", header="sub,dep,npi,dob")
-    layout = {"extends": "csv", "columns": {"member_id": {"join": ["sub", "dep"], "required": True}, "subscriber_id": "sub"}}
+    layout = {
+        "extends": "csv",
+        "columns": {"member_id": {"join": ["sub", "dep"], "required": True}, "subscriber_id": "sub"},
+    }
     roster = read(path, layout)
     assert roster.members["member_id"].to_pylist() == ["S1-01", "S1-02"]
     assert roster.members["subscriber_id"].to_pylist() == ["S1", "S1"]
@@ -92,7 +95,9 @@ def test_the_guard_also_takes_the_history_as_previous(read: Read, rows: Line) ->
 
 def test_a_delta_cannot_shrink_a_list(read: Read, rows: Line) -> None:
     before = read(many(rows, range(100)))
-    assert read(rows(1), {"extends": "csv", "list": {"mode": "delta"}}, name="d.csv", previous=before).state == "accepted"
+    assert (
+        read(rows(1), {"extends": "csv", "list": {"mode": "delta"}}, name="d.csv", previous=before).state == "accepted"
+    )
 
 
 def test_many_refused_rows_hold_the_file(read: Read, rows: Line, codes: Codes) -> None:

@@ -140,7 +140,9 @@ def test_synthetic_people_are_flagged_and_kept_out_of_production(write: Any, rea
     assert codes(roster) == [(1, "synthetic", "mbi")]
 
 
-def test_an_unknown_sharing_preference_is_refused_because_it_may_be_an_opt_out(write: Any, read: Read, codes: Codes) -> None:
+def test_an_unknown_sharing_preference_is_refused_because_it_may_be_an_opt_out(
+    write: Any, read: Read, codes: Codes
+) -> None:
     path = write("M1,1234567893,Y\nM2,1234567893,N\nM3,1234567893,maybe\n", header="member_id,npi,consent")
     roster = read(path)
     assert roster.members["sharing_pref"].to_pylist() == ["opt-in", "opt-out"]

@@ -75,7 +75,7 @@ def shared_ids(members: pa.Table, hashes: Hashes, alive: Mask) -> Mask:
     """
     wrong = np.zeros(len(members), dtype=bool)
     rows = _shared(hashes.member, alive)
-    if not len(rows):
+    if not len(rows) or "birth_on" not in members.column_names:
         return wrong
     births = pc.fill_null(members["birth_on"].take(pa.array(rows)).cast(pa.int32()), -(1 << 30)).to_numpy()
     known = births != -(1 << 30)
