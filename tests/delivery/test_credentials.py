@@ -141,33 +141,9 @@ def test_a_folder_that_is_not_on_the_server_is_a_failure_to_connect(exchange, op
 
 
 @pytest.fixture
-def tls(tmp_path):
-    """A certificate for localhost; returns the server's context; ``cert.pem`` is the CA to trust."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    begins = datetime(2026, 1, 1)
-    built = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(7)
-        .not_valid_before(begins)
-        .not_valid_after(begins + timedelta(days=3650))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    (tmp_path / "cert.pem").write_bytes(built.public_bytes(serialization.Encoding.PEM))
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (tmp_path / "key.pem").write_bytes(pem)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
-    return context
+def tls(certificate):
+    """The context of a server for localhost, whose CA is ``cert.pem``."""
+    return certificate(datetime(2026, 1, 1), datetime(2036, 1, 1))
 
 
 @pytest.mark.parametrize(("ca", "state"), [("cert.pem", "acked"), (None, "retry")])

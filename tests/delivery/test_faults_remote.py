@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -166,40 +165,6 @@ def test_an_endpoint_that_is_down_is_retried_and_no_byte_was_sent(exchange, open
     outbox = open_outbox()
     routing = exchange.routing([exchange.event(1)], [exchange.subscription("c", url, format="fhir")])
     assert outbox.deliver(routing, now=now).states == {"retry": 1}
-
-
-@pytest.fixture
-def certificate(tmp_path):
-    """A certificate for localhost with the given dates; returns the server's context and the CA file."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    def make(begins: datetime, ends: datetime):
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-        built = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(7)
-            .not_valid_before(begins)
-            .not_valid_after(ends)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .sign(key, hashes.SHA256())
-        )
-        (tmp_path / "cert.pem").write_bytes(built.public_bytes(serialization.Encoding.PEM))
-        pem = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        (tmp_path / "key.pem").write_bytes(pem)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
-        return context
-
-    return make
 
 
 @pytest.mark.parametrize(("ends", "state"), [(datetime(2036, 1, 1), "acked"), (datetime(2026, 1, 2), "retry")])

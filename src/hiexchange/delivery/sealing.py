@@ -63,6 +63,8 @@ class ChannelRow:
 
 @dataclass(frozen=True, slots=True)
 class Item:
+    """One delivery with what is needed to render it."""
+
     delivery_id: str
     event_key: str
     template_major: int
