@@ -11,11 +11,8 @@ import duckdb
 from hiexchange.matching import rules
 from hiexchange.matching.score import Scoring
 
-TOLERANCE = 2e-5
-"""Wrong links a rule may be expected to make, as a share of all members with a link."""
-
 CONFUSION = 1.2e-5
-"""The same for relatives: members who would have been taken for a twin or namesake had their own record been absent."""
+"""Share of links that may be expected to be wrong because of relatives: members who would have been taken for a twin or namesake had their own record been absent."""
 
 UNSTABLE = 0.1
 """Share of conflicting member ids among certain pairs above which a conflict of ids means nothing."""
@@ -62,9 +59,10 @@ def withdraw_erring_rules(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> N
     ).fetchall()[0]
     noise = wrong / (wrong + right) if wrong + right else 0.0
     audited = ", ".join(str(index) for index, rule in enumerate(rules.RULES) if rule.audited)
+    tolerances = [rule.tolerance for rule in rules.RULES]
     con.execute(
         f"""CREATE TABLE audit AS
-            SELECT rule, known, contradicted, doubly, doubly_known, coalesce(applied, 0) AS applied, {noise} AS noise,
+            SELECT rule, {tolerances}[rule + 1] AS tolerance, known, contradicted, doubly, doubly_known, coalesce(applied, 0) AS applied, {noise} AS noise,
                 greatest(contradicted - {noise} * known, 0) / (known + 10) * coalesce(applied, 0) AS expected_wrong,
                 coalesce(confused, 0) * {absent} AS expected_confused,
                 doubly / (doubly_known + 5) * coalesce(applied, 0) AS expected_wrong_doubly
@@ -76,7 +74,7 @@ def withdraw_erring_rules(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> N
     )
     con.execute(
         f"""UPDATE scored SET rule = NULL, withdrawn = true WHERE rule IN (
-                SELECT rule FROM audit WHERE greatest(expected_wrong, expected_wrong_doubly) > {TOLERANCE * linked}
+                SELECT rule FROM audit WHERE greatest(expected_wrong, expected_wrong_doubly) > tolerance * {linked}
                 AND (contradicted - {noise} * known > 0.7 * sqrt({noise} * known) OR doubly > 0)
-                   OR expected_confused > {CONFUSION * linked})"""
+                   OR (expected_confused > {CONFUSION * linked} AND tolerance <= {rules.RELATIVES}))"""
     )

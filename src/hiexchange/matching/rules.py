@@ -10,6 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+RELATIVES = 2e-5
+"""Tolerance of rules that could take a relative for the person."""
+
+NAMESAKES = 7e-5
+"""Tolerance of rules that could take a stranger of the same name and birth date for the person."""
+
 ID = "(i = 2 OR mb = 2)"
 PROOF = "(i = 2 OR mb = 2 OR s = 2)"
 HOME = "(a >= 2 OR ph = 1 OR em = 1)"
@@ -27,8 +33,14 @@ class Rule:
     """As it appears in PERSON_LINK.rule."""
     when: str
     """SQL condition over levels."""
-    audited: bool = False
-    """The data may show that this rule errs here (see :mod:`.link`): then its pairs are reviewed."""
+    tolerance: float = 0.0
+    """Wrong links the rule may be expected to make here, as a share of all links, before :mod:`.audit` withdraws it;
+    0: it rests on ids or on name, birth date and home together, and is not audited."""
+
+    @property
+    def audited(self) -> bool:
+        """Whether the data may withdraw the rule."""
+        return self.tolerance > 0
 
 
 GUARDS: dict[str, str] = {
@@ -52,7 +64,7 @@ RULES: tuple[Rule, ...] = (
     Rule("name_birth_middle", f"{SAME_FIRST} AND {SAME_LAST} AND d = 5 AND g = 2 AND expected < 0.1"),
     Rule("id_ssn4_name", f"{ID} AND s = 2 AND f >= 3 AND l >= 3"),
     Rule("id_typo_first_birth", f"{ID} AND f = 3 AND d = 5 AND (l >= 3 OR {HOME})"),
-    Rule("id_cut_first_birth", f"{ID} AND f = 2 AND edge = 3 AND d = 5 AND l >= 3 AND {HOME} AND x >= 0", audited=True),
+    Rule("id_cut_first_birth", f"{ID} AND f = 2 AND edge = 3 AND d = 5 AND l >= 3 AND {HOME} AND x >= 0", tolerance=RELATIVES),
     Rule("id_similar_first_birth", f"{ID} AND f = 2 AND d = 5 AND l >= 3 AND s = 2"),
     Rule("id_ssn4_birth", f"{ID} AND s = 2 AND d = 5"),
     Rule("id_birth_unnamed", f"{ID} AND f = 0 AND d = 5 AND l >= 3 AND {HOME}"),
@@ -65,41 +77,41 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "first_birth_home",
         f"{SAME_FIRST} AND d = 5 AND (a = 3 OR ph = 1 OR em = 1) AND expected_first < 0.05 AND (f = 5 OR {PLAIN})",
-        audited=True,
+        tolerance=RELATIVES,
     ),
-    Rule("name_near_birth_home", f"{SAME_FIRST} AND l >= 3 AND d >= 3 AND {HOME} AND (f = 5 OR {PLAIN})", audited=True),
-    Rule("nickname_birth_home", f"f = 4 AND {SAME_LAST} AND d = 5 AND {HOME} AND {PLAIN}", audited=True),
-    Rule("typo_first_birth_home_middle", f"{TYPO_HOME} AND g >= 1", audited=True),
-    Rule("typo_inside_first_birth_home", f"{TYPO_HOME} AND edge = 0", audited=True),
-    Rule("typo_end_first_birth_home", f"{TYPO_HOME} AND edge = 2", audited=True),
-    Rule("typo_start_first_birth_home", f"{TYPO_HOME} AND edge = 1", audited=True),
-    Rule("cut_first_birth_home", f"{TYPO_HOME} AND edge = 3", audited=True),
+    Rule("name_near_birth_home", f"{SAME_FIRST} AND l >= 3 AND d >= 3 AND {HOME} AND (f = 5 OR {PLAIN})", tolerance=RELATIVES),
+    Rule("nickname_birth_home", f"f = 4 AND {SAME_LAST} AND d = 5 AND {HOME} AND {PLAIN}", tolerance=RELATIVES),
+    Rule("typo_first_birth_home_middle", f"{TYPO_HOME} AND g >= 1", tolerance=RELATIVES),
+    Rule("typo_inside_first_birth_home", f"{TYPO_HOME} AND edge = 0", tolerance=RELATIVES),
+    Rule("typo_end_first_birth_home", f"{TYPO_HOME} AND edge = 2", tolerance=RELATIVES),
+    Rule("typo_start_first_birth_home", f"{TYPO_HOME} AND edge = 1", tolerance=RELATIVES),
+    Rule("cut_first_birth_home", f"{TYPO_HOME} AND edge = 3", tolerance=RELATIVES),
     Rule(
         "name_birth_initial",
         f"{SAME_FIRST} AND {SAME_LAST} AND d = 5 AND g = 1 AND expected < 0.01 AND {PLAIN}",
-        audited=True,
+        tolerance=NAMESAKES,
     ),
     Rule(
         "name_birth_zip_no_street",
         f"{SAME_FIRST} AND {SAME_LAST} AND d = 5 AND a = 1 AND streetless AND expected < 0.01 AND {PLAIN}",
-        audited=True,
+        tolerance=NAMESAKES,
     ),
     Rule(
         "name_birth_zip",
         f"{SAME_FIRST} AND {SAME_LAST} AND d = 5 AND a = 1 AND expected < 0.01 AND {PLAIN}",
-        audited=True,
+        tolerance=NAMESAKES,
     ),
     Rule(
         "rare_name_birth_moved",
         f"f >= 4 AND l = 5 AND d = 5 AND expected < 0.003 AND {PLAIN} AND NOT (a = -1 AND ph = -1)",
-        audited=True,
+        tolerance=NAMESAKES,
     ),
-    Rule("rare_name_birth", f"f >= 4 AND l = 5 AND d = 5 AND expected < 0.003 AND {PLAIN}", audited=True),
-    Rule("id_name_no_birth", f"{ID} AND f >= 4 AND l >= 4 AND d = 0 AND ({HOME} OR a = 1) AND g >= 0", audited=True),
+    Rule("rare_name_birth", f"f >= 4 AND l = 5 AND d = 5 AND expected < 0.003 AND {PLAIN}", tolerance=NAMESAKES),
+    Rule("id_name_no_birth", f"{ID} AND f >= 4 AND l >= 4 AND d = 0 AND ({HOME} OR a = 1) AND g >= 0", tolerance=RELATIVES),
     Rule(
         "fellegi_sunter",
         f"bits >= auto_bits AND f >= 3 AND d >= 4 AND {PLAIN} AND ({PROOF} OR ({HOME} AND ({SAME_FIRST} OR edge = 0)))",
-        audited=True,
+        tolerance=RELATIVES,
     ),
 )
 """Strongest first: a pair takes the first rule it meets. ``expected`` is the number of other people of the
