@@ -30,7 +30,9 @@ class Sheet:
     authority_to: date = OPEN_DATE
 
 
-def row(member: str, npi: str | None = "1", start: date | None = None, end: date | None = None, **more: Any) -> dict[str, Any]:
+def row(
+    member: str, npi: str | None = "1", start: date | None = None, end: date | None = None, **more: Any
+) -> dict[str, Any]:
     """One roster line; without start it speaks of the file's as-of date."""
     return {"member": member, "npi": npi, "start": start, "end": end, **more}
 

@@ -58,7 +58,10 @@ def test_atr_change_types_are_computed(build: Build, line: Build, fold: Build) -
 
 def test_a_full_file_drops_the_absent_at_its_as_of_date(build: Build, line: Build, fold: Build, spells: Build) -> None:
     history = fold([build("r1", JAN, [line("m1"), line("m2")]), build("r2", FEB, [line("m1")])])
-    assert spells(as_known(history, LATER)) == [("m1", "1", "2026-01-01", OPEN), ("m2", "1", "2026-01-01", "2026-02-01")]
+    assert spells(as_known(history, LATER)) == [
+        ("m1", "1", "2026-01-01", OPEN),
+        ("m2", "1", "2026-01-01", "2026-02-01"),
+    ]
     dropped = history.filter(pa.compute.equal(history["change_type"], "dropped")).to_pylist()[0]
     assert (dropped["roster_id"], dropped["row_no"], dropped["status"]) == ("r2", 0, "active")
 
@@ -69,7 +72,13 @@ def test_a_delta_leaves_the_absent(build: Build, line: Build, fold: Build, spell
 
 
 def test_dropped_then_readded_leaves_the_gap(build: Build, line: Build, fold: Build, spells: Build) -> None:
-    history = fold([build("r1", JAN, [line("m1"), line("m2")]), build("r2", FEB, [line("m2")]), build("r3", MAR, [line("m1"), line("m2")])])
+    history = fold(
+        [
+            build("r1", JAN, [line("m1"), line("m2")]),
+            build("r2", FEB, [line("m2")]),
+            build("r3", MAR, [line("m1"), line("m2")]),
+        ]
+    )
     assert [s for s in spells(as_known(history, LATER)) if s[0] == "m1"] == [
         ("m1", "1", "2026-01-01", "2026-02-01"),
         ("m1", "1", "2026-03-01", OPEN),
@@ -77,13 +86,19 @@ def test_dropped_then_readded_leaves_the_gap(build: Build, line: Build, fold: Bu
 
 
 def test_a_dated_line_corrects_the_spell_it_overlaps(build: Build, line: Build, fold: Build, spells: Build) -> None:
-    history = fold([build("r1", JAN, [line("m1", start=date(2025, 6, 1))]), build("r2", FEB, [line("m1", start=date(2025, 7, 1))])])
+    history = fold(
+        [build("r1", JAN, [line("m1", start=date(2025, 6, 1))]), build("r2", FEB, [line("m1", start=date(2025, 7, 1))])]
+    )
     assert spells(as_known(history, LATER)) == [("m1", "1", "2025-07-01", OPEN)]
     assert changes(as_known(history, LATER)) == {("m1", "1"): "changed"}
 
 
-def test_a_retroactive_term_closes_the_past_and_the_past_answer_stays(build: Build, line: Build, fold: Build, spells: Build) -> None:
-    history = fold([build("r1", JAN, [line("m1", start=JAN)]), build("r2", APR, [line("m1", start=JAN, end=date(2026, 2, 15))])])
+def test_a_retroactive_term_closes_the_past_and_the_past_answer_stays(
+    build: Build, line: Build, fold: Build, spells: Build
+) -> None:
+    history = fold(
+        [build("r1", JAN, [line("m1", start=JAN)]), build("r2", APR, [line("m1", start=JAN, end=date(2026, 2, 15))])]
+    )
     before, after = datetime(2030, 1, 1, 12, tzinfo=UTC), LATER
     assert spells(active(history, MAR, before)) == [("m1", "1", "2026-01-01", OPEN)]
     assert spells(active(history, MAR, after)) == []
@@ -123,7 +138,9 @@ def test_files_that_are_not_accepted_change_nothing(build: Build, line: Build, f
     assert attribute(build("r2", FEB, [line("m2")], state=state), history, known_at=LATER).num_rows == 0
 
 
-def test_an_older_file_that_comes_late_fills_history_only(build: Build, line: Build, fold: Build, spells: Build) -> None:
+def test_an_older_file_that_comes_late_fills_history_only(
+    build: Build, line: Build, fold: Build, spells: Build
+) -> None:
     a, c = build("a", JAN, [line("m1"), line("m2")]), build("c", MAR, [line("m1")])
     b = build("b", FEB, [line("m1"), line("m3")])
     history = fold([a, c, b])
@@ -149,7 +166,10 @@ def test_files_of_one_instant_are_told_apart_by_sequence(build: Build, line: Bui
     history = ATTRIBUTION.empty()
     for given in (build("b", FEB, [line("m1")]), build("a", JAN, [line("m1"), line("m2")])):
         history = pa.concat_tables([history, attribute(given, history, known_at=LATER)])
-    assert spells(as_known(history, LATER)) == [("m1", "1", "2026-01-01", OPEN), ("m2", "1", "2026-01-01", "2026-02-01")]
+    assert spells(as_known(history, LATER)) == [
+        ("m1", "1", "2026-01-01", OPEN),
+        ("m2", "1", "2026-01-01", "2026-02-01"),
+    ]
 
 
 def test_a_restatement_speaks_for_its_window_only(build: Build, line: Build, fold: Build, spells: Build) -> None:

@@ -78,7 +78,11 @@ def oracle(sheets: list[Any]) -> set[tuple[str, str, date, date]]:
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(given_files=st.lists(files, min_size=2, max_size=4), data=st.data())
 def test_any_arrival_gives_the_same_history(
-    given_files: list[Any], data: st.DataObject, build: Callable[..., Any], line: Callable[..., Any], fold: Callable[..., Any]
+    given_files: list[Any],
+    data: st.DataObject,
+    build: Callable[..., Any],
+    line: Callable[..., Any],
+    fold: Callable[..., Any],
 ) -> None:
     sheets = [
         build(f"r{number}", as_of, rows_of(as_of, mode, found, line), mode=mode)
@@ -117,9 +121,16 @@ def test_past_answers_stay_and_spells_never_overlap(
 
 
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(windows=st.lists(st.tuples(days, days, st.lists(lines, min_size=1, max_size=3)), min_size=2, max_size=3), data=st.data())
+@given(
+    windows=st.lists(st.tuples(days, days, st.lists(lines, min_size=1, max_size=3)), min_size=2, max_size=3),
+    data=st.data(),
+)
 def test_restatements_are_order_free_too(
-    windows: list[Any], data: st.DataObject, build: Callable[..., Any], line: Callable[..., Any], fold: Callable[..., Any]
+    windows: list[Any],
+    data: st.DataObject,
+    build: Callable[..., Any],
+    line: Callable[..., Any],
+    fold: Callable[..., Any],
 ) -> None:
     sheets = [build("r0", DAY0, [line("m1"), line("m2", start=date(2025, 1, 1)), line("m3", "2")])]
     for number, (one, two, found) in enumerate(windows, 1):
