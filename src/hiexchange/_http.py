@@ -97,6 +97,7 @@ class Session:
         self.auth = auth
         self.policy = policy or Policy()
         self.stopped = threading.Event()
+        self.closed = False
         self.allowed_hosts = {host.lower() for host in (*allowed_hosts, *self.policy.allowed_hosts)}
         check_url(self.base_url, allow_http=self.policy.allow_http)
         self.token_scope = {origin(self.base_url), *map(origin, (*token_origins, *self.policy.token_origins))}
@@ -210,6 +211,7 @@ class Session:
 
     def close(self) -> None:
         """Close every idle connection."""
+        self.closed = True
         self.client.close()
 
 

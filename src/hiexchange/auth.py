@@ -70,11 +70,11 @@ class TokenAuth(Auth):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._token: Token | None = None
-        self._session: Session | None = None
+        self._origin = ""
+        self._bindings: list[tuple[Session, tuple[str, ...]]] = []
         self._on_event: Reporter = ignore
         self._types: tuple[str, ...] = ()
         self._once_accepted = False
-        self.refusals = 0
 
     def bind(self, session: Session, *, types: Iterable[str] = (), on_event: Reporter = ignore) -> None:
         """Tie the credential to a server: its origins, its client, the types to ask scopes for.
@@ -82,18 +82,25 @@ class TokenAuth(Auth):
         Raises:
             ConfigError: It is already bound to another origin; make a second credential.
         """
+        wanted = tuple(types)
         with self._lock:
-            if self._session is not None and origin(self._session.base_url) != origin(session.base_url):
+            self._bindings = [known for known in self._bindings if not known[0].closed]
+            # For good, even after every session is closed: the cached token is that server's.
+            self._origin = self._origin or origin(session.base_url)
+            if self._origin != origin(session.base_url):
                 raise ConfigError(
                     "a credential belongs to one server",
                     where=redact(session.base_url),
                     hint="make one credential object for each server",
                     code="HX-203",
                 )
-            wanted = tuple(types)
-            if wanted != self._types:
-                self._token = None
-            self._session, self._types, self._on_event = session, wanted, on_event
+            self._bindings.append((session, wanted))
+            self._on_event = on_event
+            # Jobs that run at the same time share a token, which has to do for the types of all of them.
+            lists = [names for _, names in self._bindings]
+            union = tuple(dict.fromkeys(name for names in lists for name in names)) if all(lists) else ()
+            if union != self._types:
+                self._types, self._token = union, None
 
     @property
     def granted_scope(self) -> str:
@@ -112,9 +119,7 @@ class TokenAuth(Auth):
             renewed = self.token(instead_of=used)
             if renewed.value != used.value:
                 request.headers["Authorization"] = f"Bearer {renewed.value}"
-                response = yield request
-        with self._lock:
-            self.refusals = self.refusals + 1 if response.status_code == 401 else 0
+                yield request
 
     def token(self, *, instead_of: Token | None = None) -> Token:
         """Return a valid token, fetching one if needed.
@@ -136,11 +141,10 @@ class TokenAuth(Auth):
             return self._token
 
     def _bound(self) -> Session:
-        if self._session is None:
-            raise ConfigError(
-                "the credential is not bound to a server", hint="give it to Server(auth=…)", code="HX-203"
-            )
-        return self._session
+        for session, _ in reversed(self._bindings):
+            if not session.closed:
+                return session
+        raise ConfigError("the credential is not bound to a server", hint="give it to Server(auth=…)", code="HX-203")
 
     def _fetch(self, session: Session) -> Token:
         raise NotImplementedError

@@ -84,10 +84,27 @@ def test_a_credential_stays_with_its_server(server: BulkServer, tmp_path: Path) 
     other = Session("https://other.example/fhir", policy=FAST)
     with pytest.raises(ConfigError):
         auth.bind(other)
+    session.close()
+    with pytest.raises(ConfigError):  # not even when no session is open any more: the token is cached
+        auth.bind(other)
+    session = bound(server, auth)
     with pytest.raises(PolicyViolation):
         session.send("GET", "http://localhost:1/x", token=True)
     other.close()
     session.close()
+
+
+def test_jobs_at_the_same_time_share_a_token_for_the_types_of_both(server: BulkServer) -> None:
+    auth = SmartBackendServices(server.client_id, server.private_key)
+    first = bound(server, auth, ("Patient",))
+    assert auth.token().scope == "system/Patient.rs"
+    second = bound(server, auth, ())
+    assert auth.token().scope == "system/*.rs"
+    second.close()
+    assert auth.token(instead_of=auth.token()).value in server.tokens  # through the session still open
+    first.close()
+    with pytest.raises(ConfigError):
+        auth.token(instead_of=auth.token())
 
 
 def test_secrets_and_tokens_are_in_no_text(server: BulkServer, monkeypatch: pytest.MonkeyPatch) -> None:

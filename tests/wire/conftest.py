@@ -19,7 +19,7 @@ from hiexchange.servers import Preset, Server
 from hiexchange.testing.bulk_server import BulkServer
 
 FAST = Policy(
-    read_timeout_s=0.3,
+    read_timeout_s=5,
     backoff_min_s=0.005,
     backoff_max_s=0.02,
     poll_min_s=0.005,

@@ -48,7 +48,9 @@ def plan_hard(rng: np.random.Generator, town: Town, people: Columns, roster: int
     count = len(people["human"])
     people["middle"] = np.where(rng.random(count) < 0.7, town.first_names(count), None)
     each(people["first"], np.flatnonzero(rng.random(count) < 0.004), lambda text: f"{text} {town.first_names(1)[0]}")
-    people["email"] = np.array([f"{n:x}@mail.example" for n in rng.integers(1 << 40, size=count).tolist()], dtype=object)
+    people["email"] = np.array(
+        [f"{n:x}@mail.example" for n in rng.integers(1 << 40, size=count).tolist()], dtype=object
+    )
     with_ids(people, "M")
     doubles, anchors = _lookalikes(rng, town, people, roster)
     absent = rng.random(len(doubles["human"])) < 0.5
@@ -91,10 +93,14 @@ def _lookalikes(rng: np.random.Generator, town: Town, people: Columns, roster: i
     return doubles, anchors
 
 
-def _make_double(name: str, rng: np.random.Generator, town: Town, people: Columns, rows: Columns, at: np.ndarray, anchors: np.ndarray) -> None:
+def _make_double(
+    name: str, rng: np.random.Generator, town: Town, people: Columns, rows: Columns, at: np.ndarray, anchors: np.ndarray
+) -> None:
     size = len(at)
     if name.startswith("twins"):
-        rows["sex"][at] = np.where(rng.random(size) < 0.7, rows["sex"][at], np.where(rng.random(size) < 0.5, "female", "male"))
+        rows["sex"][at] = np.where(
+            rng.random(size) < 0.7, rows["sex"][at], np.where(rng.random(size) < 0.5, "female", "male")
+        )
         rows["first"][at] = town.first_names(size)
         same = at[rows["first"][at] == people["first"][anchors]]
         rows["first"][same] = [_rhyme(rng, text) for text in rows["first"][same]]
@@ -134,7 +140,11 @@ def _make_double(name: str, rng: np.random.Generator, town: Town, people: Column
 
 def _rhyme(rng: np.random.Generator, text: str) -> str:
     for _ in range(20):
-        other = "BCDJKLMRST"[rng.integers(10)] + text[1:].lower() if rng.random() < 0.6 else text[:-1] + "aeiny"[rng.integers(5)]
+        other = (
+            "BCDJKLMRST"[rng.integers(10)] + text[1:].lower()
+            if rng.random() < 0.6
+            else text[:-1] + "aeiny"[rng.integers(5)]
+        )
         if other != text:
             return other
     return text + "a"
@@ -268,7 +278,14 @@ def _swapped(plan: Plan, at: np.ndarray) -> None:
 
 def _middle_as_first(plan: Plan, at: np.ndarray) -> None:
     rows = plan.members
-    at = np.array([row for row in at.tolist() if rows["middle"][row] and len(rows["middle"][row]) > 2 and rows["class"][row] == "clean"], dtype=np.int64)
+    at = np.array(
+        [
+            row
+            for row in at.tolist()
+            if rows["middle"][row] and len(rows["middle"][row]) > 2 and rows["class"][row] == "clean"
+        ],
+        dtype=np.int64,
+    )
     if len(at):
         rows["first"][at], rows["middle"][at] = rows["middle"][at].copy(), None
 
@@ -403,7 +420,10 @@ TROUBLES: dict[str, tuple[float, Trouble]] = {
     "first_initial": (0.5, _text("first", lambda plan, text: text[:1])),
     "first_accented": (1, _text("first", lambda plan, text: text.translate(ACCENTS))),
     "last_accented": (1, _text("last", lambda plan, text: text.translate(ACCENTS))),
-    "upper_case": (1, _all(_text("first", lambda plan, text: text.upper()), _text("last", lambda plan, text: text.upper()))),
+    "upper_case": (
+        1,
+        _all(_text("first", lambda plan, text: text.upper()), _text("last", lambda plan, text: text.upper())),
+    ),
     "title": (0.5, _text("first", lambda plan, text: f"Mrs. {text}")),
     "middle_in_first": (1, _text("first", lambda plan, text: f"{text} {'ABCDEFGH'[plan.rng.integers(8)]}")),
     "middle_as_first": (0.5, _middle_as_first),

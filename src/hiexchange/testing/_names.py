@@ -26,7 +26,9 @@ def invented(rng: np.random.Generator, count: int, *, pool: int, syllables: int)
     codas = _CODAS[pool % 2 :: 2]
     names: dict[str, None] = {}
     while len(names) < count:
-        draws = [(rng.integers(len(_ONSETS), size=count), rng.integers(len(_VOWELS), size=count)) for _ in range(syllables)]
+        draws = [
+            (rng.integers(len(_ONSETS), size=count), rng.integers(len(_VOWELS), size=count)) for _ in range(syllables)
+        ]
         ends = rng.integers(len(codas), size=count)
         for row in range(count):
             stem = "".join(_ONSETS[onset[row]] + _VOWELS[vowel[row]] for onset, vowel in draws)

@@ -9,7 +9,6 @@ with BulkServer("folder", auth="smart", faults=(41,)) as server:
 
 from __future__ import annotations
 
-import base64
 import json
 import secrets
 import socket
@@ -28,16 +27,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from joserfc import jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, KeyParameters, RSAKey
-
 from hiexchange.testing.bulk_faults import Exchange, Fault, Hook, Reply, find
 from hiexchange.testing.bulk_store import Job, NdjsonStore, OutputSlice, Selection
+from hiexchange.testing.bulk_tokens import TokenDesk, json_reply
 
-ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 SLICE = 1 << 16
-LIFETIME_S = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +85,17 @@ class BulkServer:
         self.store = NdjsonStore(folder, page_size=page_size)
         self.log: list[Seen] = []
         self.jobs: dict[str, Job] = {}
-        self.tokens: set[str] = set()
-        self.lifetime_s = LIFETIME_S
         self.ignored: set[str] = set()
         """Parameters this server pays no attention to."""
         self.extra: dict[str, bytes] = {}
         """Further files by name, served under ``/extra/``; the token is asked for as for data files."""
         self.transaction_time = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self.client_id = "client-" + secrets.token_hex(4)
-        self.client_secret = secrets.token_urlsafe(16)
-        self._make_key(algorithm)
-        self._used_jti: set[str] = set()
+        self.desk = TokenDesk(auth, types=self.store.types, algorithm=algorithm)
+        self.client_id, self.client_secret = self.desk.client_id, self.desk.client_secret
+        self.private_key, self.private_pem = self.desk.private_key, self.desk.private_pem
+        self.tokens = self.desk.tokens
+        self.algorithm = algorithm
+        self.clock_offset_s = 0.0
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._host, self._port = host, port
@@ -110,18 +104,6 @@ class BulkServer:
         self._thread: threading.Thread | None = None
         for known in self.faults:
             known.hook(Exchange("setup", "", "", "", {}, 0, 0, "", self), Reply())
-
-    def _make_key(self, algorithm: str) -> None:
-        parameters = KeyParameters(kid="loopback", alg=algorithm, use="sig")
-        self._key: RSAKey | ECKey
-        if algorithm == "RS384":
-            self._key = RSAKey.generate_key(2048, parameters=parameters)
-        else:
-            self._key = ECKey.generate_key("P-384", parameters=parameters)
-        self.algorithm = algorithm
-        self.private_key: dict[str, Any] = dict(self._key.as_dict(private=True))
-        """Private JWK of the registered client."""
-        self.private_pem = self._key.as_pem(private=True).decode()
 
     # Life -------------------------------------------------------------------------------------
 
@@ -218,14 +200,14 @@ class BulkServer:
     def _honest(self, exchange: Exchange, body: bytes) -> Reply:
         kind = exchange.kind
         if kind == "smart":
-            return self._smart()
+            return self.desk.discovery(f"{self.origin}/token")
         if kind == "metadata":
-            return _json({"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1", "kind": "instance"})
+            return json_reply({"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1", "kind": "instance"})
         if kind == "token":
-            return self._token(exchange, body)
+            return self.desk.issue(exchange.headers, body, audience=f"{self.origin}/token", now=self.now())
         if kind == "other":
             return outcome(404, "not-found")
-        if self.auth != "none" and not self._authorized(exchange.headers):
+        if not self.desk.accepts(exchange.headers):
             return Reply(401, (("Content-Type", "text/plain"), ("WWW-Authenticate", "Bearer")), b"Unauthorized")
         if kind == "kickoff":
             return self._kick_off(exchange, body)
@@ -247,89 +229,9 @@ class BulkServer:
             return outcome(404, "not-found")
         return ndjson_reply(exchange.file.read())
 
-    # Tokens -----------------------------------------------------------------------------------
-
-    def _smart(self) -> Reply:
-        if self.auth != "smart":
-            return outcome(404, "not-found")
-        return _json(
-            {
-                "token_endpoint": f"{self.origin}/token",
-                "grant_types_supported": ["client_credentials"],
-                "token_endpoint_auth_methods_supported": ["private_key_jwt"],
-                "token_endpoint_auth_signing_alg_values_supported": ["RS384", "ES384"],
-                "capabilities": ["client-confidential-asymmetric", "permission-v2"],
-            }
-        )
-
-    def _token(self, exchange: Exchange, body: bytes) -> Reply:
-        if self.auth == "basic":
-            return self._basic_token(exchange)
-        form = {name: values[0] for name, values in parse_qs(body.decode(errors="replace")).items()}
-        if form.get("grant_type") != "client_credentials" or form.get("client_assertion_type") != ASSERTION:
-            return _json({"error": "invalid_request"}, 400)
-        problem = self._check_assertion(form.get("client_assertion", ""))
-        if problem:
-            return _json({"error": "invalid_client", "error_description": problem}, 400)
-        scope = form.get("scope", "")
-        for item in scope.split():
-            name = item.removeprefix("system/").rsplit(".", 1)[0]
-            if not item.startswith("system/") or name not in ("*", *self.store.types):
-                return _json({"error": "invalid_scope"}, 400)
-        return self._issue(scope)
-
-    def _check_assertion(self, text: str) -> str | None:
-        """Verify signature, header, audience, life and single use; return what is wrong."""
-        public = type(self._key).import_key(dict(self._key.as_dict(private=False)))
-        try:
-            token = jwt.decode(text, public, algorithms=["RS384", "ES384"])
-        except (JoseError, ValueError):
-            return "the signature is not valid"
-        claims = token.claims
-        if token.header.get("typ") != "JWT" or token.header.get("kid") != "loopback":
-            return "typ or kid"
-        if claims.get("iss") != self.client_id or claims.get("sub") != self.client_id:
-            return "iss or sub"
-        if claims.get("aud") != f"{self.origin}/token":
-            return "aud"
-        life = float(claims.get("exp", 0)) - self.now().timestamp()
-        if not 0 < life <= 300:
-            return "exp"
-        jti = claims.get("jti")
-        with self._lock:
-            if not jti or jti in self._used_jti:
-                return "jti"
-            self._used_jti.add(str(jti))
-        return None
-
     def now(self) -> datetime:
         """Return the server's clock; a fault may set it wrong."""
         return datetime.now(UTC) + timedelta(seconds=self.clock_offset_s)
-
-    clock_offset_s = 0.0
-
-    def _basic_token(self, exchange: Exchange) -> Reply:
-        pair = base64.b64encode(f"{self.client_id}:{self.client_secret}".encode()).decode()
-        if exchange.headers.get("authorization") != f"Basic {pair}":
-            return Reply(401, (("Content-Type", "text/plain"),), b"Unauthorized")
-        return self._issue("", expires_in=str(self.lifetime_s))
-
-    def _issue(self, scope: str, expires_in: str | int | None = None) -> Reply:
-        token = secrets.token_urlsafe(24)
-        with self._lock:
-            self.tokens.add(token)
-        body = {
-            "access_token": token,
-            "token_type": "bearer",
-            "expires_in": self.lifetime_s if expires_in is None else expires_in,
-            "scope": scope,
-        }
-        return _json(body)
-
-    def _authorized(self, headers: Mapping[str, str]) -> bool:
-        kind, _, token = headers.get("authorization", "").partition(" ")
-        with self._lock:
-            return kind.lower() == "bearer" and token in self.tokens
 
     # Jobs -------------------------------------------------------------------------------------
 
@@ -378,12 +280,13 @@ class BulkServer:
             for job in self.jobs.values()
             if not job.deleted
         ]
-        return _json({"resourceType": "Bundle", "type": "searchset", "entry": [{"resource": task} for task in tasks]})
+        return json_reply(
+            {"resourceType": "Bundle", "type": "searchset", "entry": [{"resource": task} for task in tasks]}
+        )
 
     def revoke_tokens(self) -> None:
         """Forget every token issued so far."""
-        with self._lock:
-            self.tokens.clear()
+        self.desk.revoke()
 
     def _status(self, job: Job) -> Reply:
         job.polls += 1
@@ -408,7 +311,7 @@ class BulkServer:
         if start + size < len(job.files):
             manifest["link"] = [{"relation": "next", "url": f"{self.origin}/jobs/{job.id}/page/{number + 1}"}]
         expires = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
-        return _json(manifest).with_header("Expires", expires)
+        return json_reply(manifest).with_header("Expires", expires)
 
     def entry(self, job: Job, index: int) -> dict[str, Any]:
         """Return the manifest entry of one file."""
@@ -524,12 +427,8 @@ def outcome(status: int, code: str, text: str = "") -> Reply:
     issue = {"severity": "error" if status >= 400 else "information", "code": code}
     if text:
         issue["diagnostics"] = text
-    reply = _json({"resourceType": "OperationOutcome", "issue": [issue]}, status)
+    reply = json_reply({"resourceType": "OperationOutcome", "issue": [issue]}, status)
     return reply.with_header("Content-Type", "application/fhir+json")
-
-
-def _json(value: Any, status: int = 200) -> Reply:
-    return Reply(status, (("Content-Type", "application/json"),), json.dumps(value).encode())
 
 
 def _parameters(method: str, query: str, body: bytes) -> dict[str, tuple[str, ...]]:

@@ -81,7 +81,9 @@ class Score:
 def score(links: pa.Table, world: Households) -> Score:
     """Compare PERSON_LINK rows (band auto) with the planted truth."""
     auto = links.filter(pc.equal(links["band"], "auto")).select(["member_key", "person_id"])
-    joined = world.truth.join(auto, "member_key").join(world.humans.rename_columns(["person_id", "is_human"]), "person_id")
+    joined = world.truth.join(auto, "member_key").join(
+        world.humans.rename_columns(["person_id", "is_human"]), "person_id"
+    )
     linked = joined["person_id"].is_valid().to_numpy()
     present = joined["present"].to_numpy()
     right = linked & present & (joined["human"].to_numpy() == pc.fill_null(joined["is_human"], -1).to_numpy())
@@ -111,7 +113,11 @@ def households(roster: int, index: int, *, seed: int, profile: str = "baseline")
     rng = np.random.default_rng(seed)
     town = Town(rng, pool=int(seed >= 1000), hard=profile == "hard")
     people = town.people(index)
-    plan = _hard.plan_hard(rng, town, people, roster) if profile == "hard" else _troubles.plan_baseline(rng, town, people, roster)
+    plan = (
+        _hard.plan_hard(rng, town, people, roster)
+        if profile == "hard"
+        else _troubles.plan_baseline(rng, town, people, roster)
+    )
     return _tables(plan)
 
 
@@ -130,11 +136,15 @@ class Town:
             names[60:60] = [name for pair in self.twins for name in pair]
             names = list(dict.fromkeys(names))
         self.firsts = np.array([name.title() for name in names], dtype=object)
-        self.lasts = np.array([name.title() for name in _names.invented(rng, 30_000, pool=pool, syllables=2)], dtype=object)
+        self.lasts = np.array(
+            [name.title() for name in _names.invented(rng, 30_000, pool=pool, syllables=2)], dtype=object
+        )
         streets = _names.invented(rng, 1500, pool=pool, syllables=2)
         kinds = ("Street", "Avenue", "Road", "Drive")
         self.streets = np.array([f"{name.title()} {kind}" for name in streets for kind in kinds], dtype=object)
-        self.cities = np.array([name.title() for name in _names.invented(rng, 900, pool=pool, syllables=2)], dtype=object)
+        self.cities = np.array(
+            [name.title() for name in _names.invented(rng, 900, pool=pool, syllables=2)], dtype=object
+        )
         self.zips = np.array([f"{71600 + n:05d}" for n in range(900)], dtype=object)
         self.first_odds = _names.zipf(len(self.firsts), 0.9)
         self.last_odds = _names.zipf(len(self.lasts), 0.85)
@@ -143,7 +153,11 @@ class Town:
 
     def first_names(self, size: int, common: int | None = None) -> np.ndarray:
         """Draw given names; with ``common``, only among the commonest."""
-        return np.asarray(self.firsts[_names.draw(self.rng, self.first_odds, size) if common is None else self.rng.integers(common, size=size)])
+        return np.asarray(
+            self.firsts[
+                _names.draw(self.rng, self.first_odds, size) if common is None else self.rng.integers(common, size=size)
+            ]
+        )
 
     def surnames(self, size: int) -> np.ndarray:
         """Draw family names."""
@@ -166,7 +180,9 @@ class Town:
         """Draw telephone numbers."""
         draws = self.rng.integers(2_000_000, 9_999_999, size=size).tolist()
         areas = self.rng.integers(201, 989, size=size).tolist()
-        return np.array([f"{a}-{n // 10_000}-{n % 10_000:04d}" for a, n in zip(areas, draws, strict=True)], dtype=object)
+        return np.array(
+            [f"{a}-{n // 10_000}-{n % 10_000:04d}" for a, n in zip(areas, draws, strict=True)], dtype=object
+        )
 
     def ssn4(self, size: int) -> np.ndarray:
         """Draw the last four digits of social security numbers."""
@@ -212,12 +228,24 @@ def _tables(plan: _troubles.Plan) -> Households:
         "roster_id": "households", "row_sha": "-", "payer_id": PAYER, "member_id_system": SYSTEM, "attribution_level": "clinician",
         "basis": "payer_assigned", "valid_from": date(2026, 1, 1), "valid_to": tables.OPEN_DATE, "synthetic": True,
     }  # fmt: skip
-    columns: dict[str, Any] = {name: pa.repeat(size(value, tables.MEMBER.schema.field(name).type), count) for name, value in fixed.items()}
-    columns |= {"row_no": np.arange(1, count + 1), "member_key": keys, "member_id": ids, "subscriber_id": members["subscriber"]}
+    columns: dict[str, Any] = {
+        name: pa.repeat(size(value, tables.MEMBER.schema.field(name).type), count) for name, value in fixed.items()
+    }
+    columns |= {
+        "row_no": np.arange(1, count + 1),
+        "member_key": keys,
+        "member_id": ids,
+        "subscriber_id": members["subscriber"],
+    }
     columns |= _person_columns(members)
     columns["birth_on"] = _dates(members["born"])
     member_table = pa.table(
-        [pa.array(columns[c.name], c.type) if c.name in columns and not isinstance(columns[c.name], pa.Array) else columns.get(c.name, pa.nulls(count, c.type)) for c in tables.MEMBER.columns],
+        [
+            pa.array(columns[c.name], c.type)
+            if c.name in columns and not isinstance(columns[c.name], pa.Array)
+            else columns.get(c.name, pa.nulls(count, c.type))
+            for c in tables.MEMBER.columns
+        ],
         schema=tables.MEMBER.schema,
     )
     records = len(persons["human"])
@@ -226,10 +254,29 @@ def _tables(plan: _troubles.Plan) -> Households:
     person_ids = pa.array([f"-{n}" for n in range(1, records + 1)])
     known = [None if text is None else [f"{SYSTEM}|{text}"] for text in persons["id"].tolist()]
     cells: dict[str, Any] = _person_columns(persons)
-    cells |= {"person_id": person_ids, "member_ids": pa.array(known, pa.list_(pa.string())), "birth_date": _dates(persons["born"]).cast(pa.string())}
-    person_table = pa.table([pa.array(cells[c.name], c.type) if c.name in cells and not isinstance(cells[c.name], pa.Array) else cells.get(c.name, pa.nulls(records, c.type)) for c in tables.PERSON.columns], schema=tables.PERSON.schema)
+    cells |= {
+        "person_id": person_ids,
+        "member_ids": pa.array(known, pa.list_(pa.string())),
+        "birth_date": _dates(persons["born"]).cast(pa.string()),
+    }
+    person_table = pa.table(
+        [
+            pa.array(cells[c.name], c.type)
+            if c.name in cells and not isinstance(cells[c.name], pa.Array)
+            else cells.get(c.name, pa.nulls(records, c.type))
+            for c in tables.PERSON.columns
+        ],
+        schema=tables.PERSON.schema,
+    )
     present = np.isin(members["human"], persons["human"])
-    truth = pa.table({"member_key": keys, "human": members["human"], "class": pa.array(members["class"], pa.string()), "present": present})
+    truth = pa.table(
+        {
+            "member_key": keys,
+            "human": members["human"],
+            "class": pa.array(members["class"], pa.string()),
+            "present": present,
+        }
+    )
     return Households(member_table, person_table, truth, pa.table({"person_id": person_ids, "human": persons["human"]}))
 
 
