@@ -150,6 +150,14 @@ def test_a_huge_message_is_refused() -> None:
         hl7v2.parse(b"MSH|^~\\&|" + b"A" * hl7v2.MAX_BYTES)
 
 
+def test_the_fifth_delimiter_and_whole_components() -> None:
+    message = hl7v2.parse("MSH|^~\\&#|APP|FAC|||2026||ADT^A01|C|P|2.7\rPID|1||a\\P\\b^c\r")
+    assert message.delimiters.encoding_characters == "^~\\&#"
+    assert message.value("PID-3") == "a#b"
+    assert message.segments[0].value(1) == "|" and message.segments[0].value(2) == "^~\\&#"
+    assert bytes(message).startswith(b"MSH|^~\\&#|APP") and bytes(message).count(b"\r") == 2
+
+
 def test_reprs_hold_no_content() -> None:
     message = hl7v2.parse(ADT.format(end="\r"))
     assert "ROE" not in repr(message) + repr(message.segments[2])
