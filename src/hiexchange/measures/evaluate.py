@@ -21,6 +21,7 @@ from hiexchange.measures.cql.library import walk
 from hiexchange.measures.cql.subject import POLICIES, Context, Subject
 from hiexchange.measures.measure import Compiled, Measure, new_program, parameters
 from hiexchange.measures.native.model import engine_version
+from hiexchange.measures.prefilter import candidates
 from hiexchange.measures.result import MeasureRun
 from hiexchange.measures.sources import SubjectRows
 
@@ -53,6 +54,8 @@ class Engine:
     def evaluate(self, subject: SubjectRows) -> list[list[rows.Row]]:
         """Return each measure's rows for one patient."""
         name, raw = subject
+        if not raw:
+            return [rows.outside(name, compiled.criteria) for compiled in self.compiled]
         resources: list[Any] = [sources.decode(item) if isinstance(item, bytes) else item for item in raw]
         s = Subject(self.context, resources)
         return [self._measure(at, compiled, name, s) for at, compiled in enumerate(self.compiled)]
@@ -111,9 +114,12 @@ def evaluate_all(
     offset: timedelta = timedelta(0),
     profiles: str = "infer",
     processes: int = 1,
+    prefilter: bool = True,
     on_event: Reporter = ignore,
 ) -> list[MeasureRun]:
     """Evaluate several measures in one pass over a population; see :meth:`Measure.evaluate`.
+
+    ``prefilter`` leaves unread the patients of a lake who provably are in no initial population.
 
     Returns:
         One run a measure, in their order.
@@ -128,7 +134,8 @@ def evaluate_all(
     ]
     types = frozenset().union(*(measure.types for measure in measures))
     elements = sources.elements_of(library for measure in measures for library in measure.libraries)
-    people = sources.subjects(source, types, elements)
+    keep = _candidates(job, source) if prefilter and hasattr(source, "files") else None
+    people = sources.subjects(source, types, elements, keep=keep)
     progress = _Progress(on_event, ", ".join(measure.id for measure in measures))
     for found in _evaluated(job, people, processes):
         for gatherer, some in zip(gatherers, found, strict=True):
@@ -141,6 +148,11 @@ def evaluate_all(
         MeasureRun(gatherer.table(), measure.info, period, run_id, measure.accepted, _options(job), kept)
         for measure, gatherer in zip(measures, gatherers, strict=True)
     ]
+
+
+def _candidates(job: Job, lake: Any) -> set[str] | None:
+    program = new_program(job.offset)
+    return candidates(lake, [measure.compile(program) for measure in job.measures])
 
 
 def _options(job: Job) -> dict[str, str]:

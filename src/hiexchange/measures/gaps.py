@@ -78,13 +78,21 @@ def _failed(define: Define, s: Subject, depth: int) -> Iterator[tuple[str, str]]
     value = s.results.get(define.index)
     if value is True or (isinstance(value, list) and value):
         return
-    below = list(_conjuncts(define.node.get("expression"), define)) if depth < 8 else []
+    below = _below(define) if depth < 8 else []
     if below:
         for child in below:
             if child.index in s.results:
                 yield from _failed(child, s, depth + 1)
         return
     yield _leaf(define, s), define.name
+
+
+def _below(define: Define) -> list[Define]:
+    facts, key = define.unit.program.facts, ("conjuncts", define.index)
+    if key not in facts:
+        facts[key] = list(_conjuncts(define.node.get("expression"), define))
+    found: list[Define] = facts[key]
+    return found
 
 
 def _conjuncts(node: Node | None, define: Define) -> Iterator[Define]:
@@ -116,7 +124,12 @@ def _leaf(define: Define, s: Subject) -> str:
 
 
 def _retrieved(define: Define, s: Subject, depth: int) -> Iterator[Element]:
-    for index in _retrieves(define.unit.program, define, depth):
+    program = define.unit.program
+    # Retrieves are compiled as they are reached: what is known grows until all of them are.
+    key = ("retrieves", define.index, len(program.retrieve_specs))
+    if key not in program.facts:
+        program.facts[key] = list(dict.fromkeys(_retrieves(program, define, depth)))
+    for index in program.facts[key]:
         yield from s.retrieved.get(index, ())
 
 
@@ -153,12 +166,15 @@ def _value_set(node: Node, define: Define) -> ValueSet | None:
 
 def _negated(define: Define, s: Subject) -> bool:
     """Tell whether rows of the codes asked for exist, recorded as not done."""
-    for node in walk(define.node.get("expression")):
-        if node["type"] != "Retrieve":
-            continue
-        value_set = _value_set(node, define)
-        kind = node["dataType"].rpartition("}")[2]
-        path = node.get("codeProperty") or PRIMARY.get(kind, "code")
+    facts, key = define.unit.program.facts, ("negatable", define.index)
+    if key not in facts:
+        nodes = [node for node in walk(define.node.get("expression")) if node["type"] == "Retrieve"]
+        kinds = [node["dataType"].rpartition("}")[2] for node in nodes]
+        facts[key] = [
+            (kind, node.get("codeProperty") or PRIMARY.get(kind, "code"), _value_set(node, define))
+            for node, kind in zip(nodes, kinds, strict=True)
+        ]
+    for kind, path, value_set in facts[key]:
         for row in s.rows.get(kind, ()):
             negative = row.data.get("status") in _NEGATIVE or row.data.get("doNotPerform") is True
             if (

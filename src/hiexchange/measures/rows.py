@@ -62,6 +62,17 @@ def rows_of(
     return rows
 
 
+def outside(name: str, criteria: Sequence[Criteria]) -> list[Row]:
+    """Return the rows of a patient who was proven to be in no population without being evaluated."""
+    rows = []
+    for item in criteria:
+        if item.group.basis == "boolean":
+            flags = [0 if column in item.defines else None for column in POPULATIONS]
+            strata = [f"{stratifier} = false" for stratifier, _ in item.stratifiers] or None
+            rows.append((name, item.group.id, "boolean", None, *flags, None, strata, None, "ok", None, None, None, 0))
+    return rows
+
+
 def error_row(name: str, criteria: Criteria, error: Any) -> Row:
     """Return the row of a subject whose group could not be evaluated: counts null, never false."""
     define = " ".join(text for text in (getattr(error, "library", None), getattr(error, "locator", None)) if text)

@@ -37,7 +37,12 @@ decode = msgspec.json.Decoder(float_hook=Decimal).decode
 
 
 def subjects(
-    source: Any, types: frozenset[str], elements: frozenset[str] | None, only: Any = None
+    source: Any,
+    types: frozenset[str],
+    elements: frozenset[str] | None,
+    only: Any = None,
+    *,
+    keep: set[str] | None = None,
 ) -> Iterator[SubjectRows]:
     """Yield the patients of a source.
 
@@ -45,13 +50,14 @@ def subjects(
         source: A lake (it has ``files`` and ``tables``), a path, or an iterable of Bundles.
         types: FHIR types needed.
         elements: Top-level elements needed, None for all; choice elements by stem.
-        only: Patient ids to restrict a lake to, None for all.
+        only: Patient ids to restrict the source to, None for all.
+        keep: Patients of a lake whose resources are read; others come without any. None for all.
 
     Raises:
         MeasureError: A path does not exist, or a file holds no Bundle.
     """
     if hasattr(source, "files") and hasattr(source, "tables"):
-        return _lake(source, types, elements, only)
+        return _lake(source, types, elements, only, keep)
     bundles = _folder(Path(source)) if isinstance(source, str | Path) else iter(source)
     return (found for found in map(_bundle, bundles) if only is None or found[0] in only)
 
@@ -103,7 +109,9 @@ def _bundles(file: Path) -> Iterator[Any]:
 # Lake -----------------------------------------------------------------------------------------
 
 
-def _lake(lake: Any, types: frozenset[str], elements: frozenset[str] | None, only: Any) -> Iterator[SubjectRows]:
+def _lake(
+    lake: Any, types: frozenset[str], elements: frozenset[str] | None, only: Any, keep: set[str] | None
+) -> Iterator[SubjectRows]:
     held = lake.tables()
     if "Patient" not in held:
         return
@@ -126,7 +134,9 @@ def _lake(lake: Any, types: frozenset[str], elements: frozenset[str] | None, onl
             (value for value in column.to_pylist()) if only is None else (v for v in column.to_pylist() if v in only)
         )
         while block := list(islice(wanted, BLOCK)):
-            yield from _block(con, queries, shared, block)
+            read = block if keep is None else [name for name in block if name in keep]
+            found = dict(_block(con, queries, shared, read)) if read else {}
+            yield from ((name, found.get(name, [])) for name in block)
 
 
 def _block(
@@ -144,7 +154,7 @@ def _block(
 
 
 def _query(con: duckdb.DuckDBPyConnection, files: list[Path], elements: frozenset[str] | None) -> str:
-    source = "read_parquet([" + ", ".join(_quoted(str(path)) for path in files) + "], union_by_name = true)"
+    source = "read_parquet([" + ", ".join(quoted(str(path)) for path in files) + "], union_by_name = true)"
     described = con.execute(f"describe select * from {source}").fetchall()
     columns = [name for name, *_ in described if not name.startswith("__") and _needed(name, elements)]
     packed = ", ".join(f'"{name}" := "{name}"' for name in columns)
@@ -163,7 +173,7 @@ def _needed(name: str, elements: frozenset[str] | None) -> bool:
     return any(plain.startswith(stem) and plain[len(stem) :][:1].isupper() for stem in elements) or plain in elements
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 

@@ -192,6 +192,8 @@ class Program:
         self.retrieves: dict[Any, int] = {}
         self.retrieve_specs: list[Any] = []
         self.memos = 0
+        self.facts: dict[Any, Any] = {}
+        """What other modules work out about defines, once for all subjects."""
 
     def add(self, unit: Unit, name: str) -> Define:
         """Give a define its place among the results of a subject."""

@@ -37,7 +37,7 @@ class Element:
         self.type = type
         self.data = data
         self.row = row
-        self.cache: dict[str, Any] = {}
+        self.cache: dict[Any, Any] = {}
 
     def get(self, path: str) -> Any:
         """Return a child by element name: a value, a list (elements that repeat) or None."""

@@ -139,10 +139,26 @@ def _function_ref(c: Compiler, n: Node, sc: Scope) -> Fn:
     if len(candidates) == 1:
         call = candidates[0].call
         if len(arguments) == 1:
-            only = arguments[0]
-            return lambda s, e: call(s, [only(s, e)])
+            return _of_one(candidates[0], arguments[0])
         return lambda s, e: call(s, [argument(s, e) for argument in arguments])
     return _overloaded(unit, name, candidates, arguments)
+
+
+def _of_one(function: Function, argument: Fn) -> Fn:
+    call = function.call
+
+    def once_an_element(s: Any, e: list[Any]) -> Any:
+        value = argument(s, e)
+        if type(value) is not Element:
+            return call(s, [value])
+        # A function sees its operand, defines and parameters only: of one element its value is always the same.
+        cache = value.cache
+        if function in cache:
+            return cache[function]
+        result = cache[function] = call(s, [value])
+        return result
+
+    return once_an_element
 
 
 def _overloaded(unit: Unit, name: str, candidates: list[Function], arguments: list[Fn]) -> Fn:

@@ -52,18 +52,21 @@ def evaluate(
     Raises:
         UnknownLayout: No measure of that id exists.
     """
-    if isinstance(measure, str):
-        if measure not in _ALL:
-            near = difflib.get_close_matches(measure, _ALL, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(_ALL))}"
-            raise UnknownLayout(f"there is no native measure {measure!r}", hint=hint)
-        measure = _ALL[measure]
+    chosen = _named(measure) if isinstance(measure, str) else measure
     if parameters:
-        unknown = set(parameters) - set(measure.parameters)
+        unknown = set(parameters) - set(chosen.parameters)
         if unknown:
             raise ConfigError(
-                f"the measure {measure.id} has no parameter {sorted(unknown)[0]!r}",
-                hint=f"it has {', '.join(sorted(measure.parameters)) or 'none'}",
+                f"the measure {chosen.id} has no parameter {sorted(unknown)[0]!r}",
+                hint=f"it has {', '.join(sorted(chosen.parameters)) or 'none'}",
             )
-        measure = replace(measure, parameters={**measure.parameters, **parameters})
-    return run(measure, source, period=period, run_id=run_id, offset=offset)
+        chosen = replace(chosen, parameters={**chosen.parameters, **parameters})
+    return run(chosen, source, period=period, run_id=run_id, offset=offset)
+
+
+def _named(name: str) -> NativeMeasure:
+    if name not in _ALL:
+        near = difflib.get_close_matches(name, _ALL, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(_ALL))}"
+        raise UnknownLayout(f"there is no native measure {name!r}", hint=hint)
+    return _ALL[name]
