@@ -310,6 +310,17 @@ def test_rows_do_not_see_each_other(evaluate: Callable[..., list[list[Any]]]) ->
     assert evaluate("name.given.aggregate($total & $this, '')", *people) == [["ABC"], [""], ["D"]]
 
 
+def test_a_branch_is_judged_only_where_it_was_chosen(evaluate: Callable[..., list[list[Any]]]) -> None:
+    people = [
+        {"resourceType": "Patient", "id": "-1", "name": [{"family": "A"}, {"family": "B"}]},
+        {"resourceType": "Patient", "id": "-2", "name": [{"family": "c"}]},
+    ]
+    assert evaluate("iif(name.count() = 1, name.family.upper(), 'several')", *people) == [["several"], ["C"]]
+    assert evaluate("name.select(iif($index = 0, family, %resource.name.family.single()))", people[1]) == [["c"]]
+    with pytest.raises(FHIRPathError, match="single value"):
+        evaluate("iif(name.count() = 2, name.family.upper(), 'one')", *people)
+
+
 def test_choice_elements_keep_the_order_of_their_parents(value: Value) -> None:
     parts = [{"valueString": "a"}, {"valueInteger": 2}, {"valueString": "c"}]
     codes = {"code": {"text": "x"}}

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from hiexchange.errors import FHIRPathError
 from hiexchange.fhirpath import dates, numbers, quantity
-from hiexchange.fhirpath.columns import Collection, Part, mask_of
+from hiexchange.fhirpath.columns import Collection, Part
 from hiexchange.fhirpath.kinds import kind_of
 
 _ARROW: dict[str, Callable[..., Any]] = {
@@ -178,6 +178,3 @@ def _keys(collection: Collection, key: Callable[[Any, str | None], Any]) -> list
     for _, row, value in sorted(ranked, key=lambda item: item[0]):
         found[row].append(value)
     return found
-
-
-__all__ = ["compare", "element_keys", "equality_key", "equivalent", "mask_of", "parts"]

@@ -22,10 +22,10 @@ from hiexchange.fhirpath.columns import Ints
 YEAR, MONTH, DAY, HOUR, MINUTE, SECOND = range(1, 7)
 """Precisions. Seconds and milliseconds are one precision, as FHIRPath 6.2 says."""
 
-_DATETIME = re.compile(
+DATETIME = re.compile(
     r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:T(?:(\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d+))?)?)?)?(Z|[+-]\d\d:\d\d)?)?)?)?T?\Z"
 )
-_TIME = re.compile(r"T?(\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d+))?)?)?\Z")
+TIME = re.compile(r"T?(\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d+))?)?)?\Z")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _STEP = {DAY: 86_400_000_000, HOUR: 3_600_000_000, MINUTE: 60_000_000}
@@ -75,7 +75,7 @@ def parse(text: str, *, time: bool = False) -> tuple[int, int, int] | None:
 
 
 def _datetime(text: str | None) -> tuple[int, int, int] | None:
-    match = _DATETIME.match(text or "")
+    match = DATETIME.match(text or "")
     if match is None:
         return None
     year, month, day, hour, minute, second, fraction, zone = match.groups()
@@ -107,7 +107,7 @@ def _width(moment: datetime, precision: int, fraction: str | None) -> int:
 
 
 def _time(text: str | None) -> tuple[int, int, int] | None:
-    match = _TIME.match(text or "")
+    match = TIME.match(text or "")
     if match is None:
         return None
     hour, minute, second, fraction = match.groups()

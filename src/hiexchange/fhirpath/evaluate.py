@@ -6,7 +6,6 @@ Pure computation over Arrow: no I/O, no clock (``now`` is an argument of the env
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ import pyarrow.compute as pc
 from hiexchange.errors import FHIRPathError
 from hiexchange.fhirpath import compare, functions, quantity, tree
 from hiexchange.fhirpath.arithmetic import arithmetic, negate
-from hiexchange.fhirpath.columns import Collection, Ints, Part, dense, empty, join_same_type, merge, unite
+from hiexchange.fhirpath.columns import Collection, Ints, dense, empty, unite
 from hiexchange.fhirpath.frame import Environment, Frame, spread
 from hiexchange.fhirpath.functions.subset import at_index, distinct
 from hiexchange.fhirpath.functions.typing import as_type, is_type
@@ -157,5 +156,3 @@ _WALK: dict[type, Callable[[Any, Frame], Collection]] = {
     tree.Binary: _binary,
     tree.TypeTest: _type_test,
 }
-
-__all__ = ["Part", "environment", "join_same_type", "literal_scalar", "merge", "replace", "walk"]

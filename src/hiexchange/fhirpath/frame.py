@@ -12,7 +12,7 @@ import pyarrow as pa
 from hiexchange.definitions import Definitions
 from hiexchange.errors import FHIRPathError
 from hiexchange.fhirpath import tree
-from hiexchange.fhirpath.columns import Collection, Ints, Part, dense, empty, mask_of
+from hiexchange.fhirpath.columns import Collection, Ints, Part, dense, empty
 from hiexchange.fhirpath.kinds import kind_of
 
 
@@ -167,6 +167,3 @@ def _spread_sparse(part: Part, rows: Ints, outer_n: int) -> Part:
 def booleans(mask: np.ndarray, n: int) -> Collection:
     """Return one Boolean a row."""
     return dense(pa.array(mask, type=pa.bool_()), "System.Boolean", n)
-
-
-__all__ = ["Environment", "Frame", "booleans", "mask_of", "spread", "truth"]

@@ -13,9 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hiexchange.definitions import Definitions
-from hiexchange.errors import FHIRPathError
-from hiexchange.fhirpath import dates
 from hiexchange.fhirpath.columns import Collection, Ints, Part, explode, merge, struct_child
 from hiexchange.fhirpath.frame import Environment
 from hiexchange.fhirpath.kinds import kind_of
@@ -176,21 +173,3 @@ def _contained(part: Part, env: Environment) -> list[Part]:
     if text is None or env.contained is None:
         return []
     return [Part(structs, kind, rows) for kind, structs, rows in env.contained(text)]
-
-
-def element_type(definitions: Definitions, type: str, name: str) -> tuple[tuple[str, ...], bool] | None:
-    """Return the types of an element and whether it repeats; None if the type has no such element."""
-    definition = definitions.get(type)
-    element = definition.elements.get(name) if definition else None
-    return None if element is None else (element.types, element.many)
-
-
-def instants(part: Part, n: int) -> pa.Array:
-    """Return a date-like part as UTC timestamps.
-
-    Raises:
-        FHIRPathError: The values are no dates.
-    """
-    if kind_of(part.type) not in ("Date", "DateTime"):
-        raise FHIRPathError(f"{part.type} is not an instant")
-    return dates.moment_array(part.array(n))

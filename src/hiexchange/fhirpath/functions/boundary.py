@@ -8,7 +8,6 @@ tests of SQL on FHIR expect.
 from __future__ import annotations
 
 import calendar
-import re
 from collections.abc import Callable
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal, InvalidOperation, localcontext
 
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hiexchange.errors import FHIRPathError
-from hiexchange.fhirpath import quantity, tree
+from hiexchange.fhirpath import dates, quantity, tree
 from hiexchange.fhirpath.columns import Collection, Part, empty
 from hiexchange.fhirpath.frame import Frame
 from hiexchange.fhirpath.kinds import kind_of
@@ -24,11 +23,6 @@ from hiexchange.fhirpath.kinds import kind_of
 MAX_DIGITS = 31
 _LOW_ZONE, _HIGH_ZONE = "+14:00", "-12:00"
 """Offsets that make an unzoned dateTime earliest and latest."""
-
-_DATETIME = re.compile(
-    r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:T(?:(\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d+))?)?)?)?(Z|[+-]\d\d:\d\d)?)?)?)?T?\Z"
-)
-_TIME = re.compile(r"T?(\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d+))?)?)?\Z")
 
 
 def _boundary(high: bool) -> Callable[[tree.Call, Frame], Collection]:
@@ -91,7 +85,7 @@ def decimal_end(text: str, high: bool, precision: int | None = None) -> str | No
 
 def date_end(text: str, high: bool, precision: int | None = None) -> str | None:
     """Return the boundary of a date: precision 4, 6 or 8 (the default) digits."""
-    match = _DATETIME.match(text)
+    match = dates.DATETIME.match(text)
     if match is None or precision not in (None, 4, 6, 8):
         return None
     year, month, day = match[1], match[2] or ("12" if high else "01"), match[3]
@@ -101,7 +95,7 @@ def date_end(text: str, high: bool, precision: int | None = None) -> str | None:
 
 def datetime_end(text: str, high: bool, precision: int | None = None) -> str | None:
     """Return the boundary of a dateTime: precision 4, 6, 8, 10, 12, 14 or 17 (the default) digits."""
-    match = _DATETIME.match(text)
+    match = dates.DATETIME.match(text)
     if match is None or precision not in (None, 4, 6, 8, 10, 12, 14, 17):
         return None
     if precision in (4, 6, 8):
@@ -115,7 +109,7 @@ def datetime_end(text: str, high: bool, precision: int | None = None) -> str | N
 
 def time_end(text: str, high: bool, precision: int | None = None) -> str | None:
     """Return the boundary of a time: precision 2, 4, 6 or 9 (the default) digits."""
-    match = _TIME.match(text)
+    match = dates.TIME.match(text)
     if match is None or precision not in (None, 2, 4, 6, 9):
         return None
     return _clock(match[1], match[2], match[3], match[4], high)[: {2: 2, 4: 5, 6: 8}.get(precision or 9, 12)]

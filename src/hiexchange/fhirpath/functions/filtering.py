@@ -21,7 +21,7 @@ from hiexchange.fhirpath.columns import (
     merge,
     unite,
 )
-from hiexchange.fhirpath.frame import Frame
+from hiexchange.fhirpath.frame import Frame, spread
 from hiexchange.fhirpath.navigate import child
 
 MAX_DEPTH = 64
@@ -110,16 +110,28 @@ def _extension(node: tree.Call, frame: Frame) -> Collection:
 
 
 def _iif(node: tree.Call, frame: Frame) -> Collection:
-    # The parent is the context of the condition; without one it is $this.
-    parent = frame.eval(node.parent)
-    true = mask_of(frame.truth(node.arguments[0], "iif()")) if parent.counts().max(initial=0) <= 1 else None
-    if true is None:
+    if frame.eval(node.parent).counts().max(initial=0) > 1:
         raise FHIRPathError("iif() needs a single value and got several", position=node.position)
-    yes = frame.eval(node.arguments[1])
-    no = frame.eval(node.arguments[2]) if len(node.arguments) == 3 else empty(frame.n)
-    parts = [part.keep(true[part.rows]) for part in yes.sparse()]
-    parts += [part.keep(~true[part.rows]) for part in no.sparse()]
-    return join_same_type(merge(frame.n, [replace(part, order=part.order) for part in parts]))
+    true = mask_of(frame.truth(node.arguments[0], "iif()"))
+    parts = [*_branch(node.arguments[1], frame, true)]
+    if len(node.arguments) == 3:
+        parts += _branch(node.arguments[2], frame, ~true)
+    return join_same_type(merge(frame.n, parts))
+
+
+def _branch(node: tree.Node, frame: Frame, chosen: NDArray[np.bool_]) -> list[Part]:
+    """Return what a branch gives in the rows it was chosen for."""
+    try:
+        # In all rows: paths are shared with the rest of the expression and mostly cannot fail.
+        return [part.keep(chosen[part.rows]) for part in frame.eval(node).sparse()]
+    except FHIRPathError:
+        if chosen.all():
+            raise
+    # It fails in some row, perhaps one that the other branch was for.
+    rows = np.flatnonzero(chosen)
+    inner = Frame(spread(frame.this, rows), frame.env, outer=frame, rows=rows)
+    inner.index = None if frame.index is None else frame.index[rows]
+    return [replace(part, rows=rows[part.rows]) for part in inner.eval(node).sparse()]
 
 
 FUNCTIONS = {

@@ -203,5 +203,3 @@ FUNCTIONS = {
     "split": (1, 1, _listed(lambda text, separator: text.split(separator) if separator else list(text))),
     "join": (0, 1, _join),
 }
-
-__all__ = ["FUNCTIONS", "pattern", "texts"]
