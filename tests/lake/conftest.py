@@ -1,5 +1,7 @@
 """Helpers of the lake's tests: FHIR resources made at random along the definitions, and one-block encoding."""
 
+# ruff: noqa: E501  (JSON lines are whole)
+
 from __future__ import annotations
 
 import random

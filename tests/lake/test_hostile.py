@@ -1,5 +1,7 @@
 """Odd lines, each with the answer the reference asks for; a neighbour never pays for them."""
 
+# ruff: noqa: E501  (JSON lines are whole)
+
 from __future__ import annotations
 
 import json

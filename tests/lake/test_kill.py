@@ -31,7 +31,12 @@ for number in range(start, start + 1000):
 def write(path, round_number):
     lines = [
         msgspec.json.encode(
-            {"resourceType": "Patient", "id": str(number), "name": [{"family": f"{round_number}"}], "active": number % 2 == 0}
+            {
+                "resourceType": "Patient",
+                "id": str(number),
+                "name": [{"family": f"{round_number}"}],
+                "active": number % 2 == 0,
+            }
         )
         for number in range(400)
     ]
@@ -46,7 +51,9 @@ def test_a_killed_writer_leaves_a_whole_snapshot(tmp_path):
     seen = -1
     for round_number in range(25):
         write(source, round_number)
-        with subprocess.Popen([sys.executable, "-c", WRITER, str(folder), str(source)], stdout=subprocess.PIPE) as writer:
+        with subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(folder), str(source)], stdout=subprocess.PIPE
+        ) as writer:
             assert writer.stdout is not None
             writer.stdout.readline()
             time.sleep(chance.random() * 0.4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import sys
 
 import pytest
 
@@ -13,8 +14,9 @@ LEFT_OUT = {"__hx_line", "__hx_ingest", "__hx_file"}
 
 @pytest.mark.spark
 @pytest.mark.filterwarnings("ignore")
-def test_spark_gives_the_rows_of_the_lake(tmp_path, shared):
+def test_spark_gives_the_rows_of_the_lake(tmp_path, shared, monkeypatch):
     pyspark = pytest.importorskip("pyspark", reason="the spark extra is not installed")
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
     from hiexchange.spark import encode, rejects
 
     lines = gzip.decompress((shared / "data" / "synthea-100" / "Encounter.ndjson.gz").read_bytes()).split(b"\n")[:800]

@@ -330,3 +330,39 @@ def test_parallel_processes_give_the_same_rows(tmp_path, maker, as_lines):
     two.ingest(tmp_path / "in", processes=2)
     assert list(one.to_ndjson("Condition", order="source")) == list(two.to_ndjson("Condition", order="source"))
     assert one.table("Condition").schema.equals(two.table("Condition").schema)
+
+
+def test_files_are_taken_as_they_arrive(tmp_path):
+    def arriving():
+        for number in range(3):
+            path = tmp_path / f"Patient.{number}.ndjson"
+            path.write_bytes(msgspec.json.encode(patient(str(number))) + b"\n")
+            yield path
+
+    lake = Lake(tmp_path / "lake")
+    report = lake.ingest(arriving())
+    assert (report.files, report.rows, lake.tables()) == (3, 3, {"Patient": 3})
+    with pytest.raises(ConfigError):
+        lake.ingest(iter([tmp_path / "absent.ndjson"]))
+
+
+def test_a_large_file_is_shared_among_processes_without_losing_lineage(tmp_path):
+    from dataclasses import replace as changed
+
+    from hiexchange.lake import ingest
+
+    path = tmp_path / "Patient.ndjson"
+    path.write_bytes(b"".join(b'{"resourceType":"Patient","id":"%d"}\n' % number for number in range(2_000_000)))
+    whole = ingest.Work(path, "Patient.ndjson", "Patient", "Patient", "4.0.1", "load")
+    cut = ingest.pieces(whole, 4)
+    assert len(cut) == 4
+    assert sum(piece.size for piece in cut) == path.stat().st_size
+    assert cut[0].line == 1
+    text = path.read_bytes()
+    for piece in cut:
+        assert text[: piece.start].count(b"\n") + 1 == piece.line
+    done = ingest.load_file(tmp_path, changed(cut[3], size=4_000))
+    first = int(text[cut[3].start :].split(b'"id":"', 1)[1].split(b'"', 1)[0])
+    assert cut[3].line == first + 1
+    assert done.rows > 50
+    assert ingest.pieces(changed(whole, path=tmp_path / done.parts[0].path), 4)[1:] == []

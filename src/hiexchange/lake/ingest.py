@@ -8,9 +8,9 @@ import io
 import itertools
 import re
 import zlib
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from multiprocessing import get_context
@@ -243,23 +243,31 @@ def _close(writer: PartWriter | None, done: Done) -> None:
         done.parts.append(part)
 
 
-def load_files(root: Path, works: Sequence[Work], processes: int) -> Iterator[Done]:
-    """Load files one after the other, or in parallel processes; results in the order of ``works``."""
-    shared = [piece for work in works for piece in pieces(work, 2 * processes if processes > 1 else 1)]
-    if processes <= 1 or len(shared) <= 1:
+def load_files(root: Path, works: Iterable[Work], processes: int) -> Iterator[Done]:
+    """Load files one after the other, or in parallel processes; results in the order of ``works``.
+
+    Works that arrive one by one (an iterator) are encoded in other processes while the next is awaited.
+    """
+    if isinstance(works, Sequence) and (processes <= 1 or not (works := _shared(works, processes))[1:]):
         shapes: dict[str, Shape] = {}
         for work in works:
-            done = load_file(root, _with_shape(work, shapes.get(work.table, {})))
+            done = load_file(root, replace(work, shape=merge(work.shape, shapes.get(work.table, {}))))
             shapes[work.table] = done.shape
             yield done
         return
     # spawn: a forked child of a process with Arrow's or DuckDB's threads may hang.
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(load_file, [root] * len(shared), shared)
+    with ProcessPoolExecutor(max(1, processes), mp_context=get_context("spawn")) as pool:
+        waiting: deque[Future[Done]] = deque()
+        for work in works:
+            waiting.append(pool.submit(load_file, root, work))
+            while waiting and waiting[0].done():
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
-def _with_shape(work: Work, shape: Shape) -> Work:
-    return replace(work, shape=merge(work.shape, shape))
+def _shared(works: Sequence[Work], processes: int) -> list[Work]:
+    return [piece for work in works for piece in pieces(work, 2 * processes)]
 
 
 def stored_schema(resource: str, shape: Shape, version: str) -> pa.Schema:

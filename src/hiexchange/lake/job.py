@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,14 +40,15 @@ class ExportFolder(Protocol):
         """Key and value, or None when it must not move."""
 
 
-Loadable: TypeAlias = "str | Path | Sequence[str | Path] | ExportFolder"
+Loadable: TypeAlias = "str | Path | Iterable[str | Path] | ExportFolder"
 
 
 @dataclass(frozen=True)
 class Job:
     """The files of one load, and what is to be published with them."""
 
-    files: list[tuple[Path, str]]
+    files: Iterable[tuple[Path, str]]
+    """Path and name in the lineage; an iterator when files arrive while they are loaded."""
     deleted: list[Path]
     key: str
     """Identity of the export; empty for plain files, which are loaded every time."""
@@ -63,6 +64,7 @@ class Job:
         """
         watermark = None
         folder: Path | None = None
+        files: Iterable[tuple[Path, str]]
         if isinstance(source, str | Path):
             folder = Path(source)
             files = _files_of(folder)
@@ -70,10 +72,8 @@ class Job:
             folder, watermark = Path(source.folder), source.watermark
             files = _files_of(folder)
         else:
-            files = [(Path(path), Path(path).name) for path in source]
-        missing = [str(path) for path, _ in files if not path.is_file()]
-        if missing:
-            raise ConfigError("there is no such file to ingest", where=missing[0])
+            files = ((_existing(Path(path)), Path(path).name) for path in source)
+            files = files if isinstance(source, Iterator) else list(files)
         receipt = _receipt(folder)
         at = transaction_time or _instant(receipt.get("transactionTime") or receipt.get("transaction_time"))
         told = receipt.get("watermark")
@@ -97,6 +97,12 @@ class Job:
             for kind, ident in _deletions(bundle, path.name)
         ]
         return pa.Table.from_pylist(rows, schema=TOMBSTONES)
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise ConfigError("there is no such file to ingest", where=str(path))
+    return path
 
 
 def _files_of(folder: Path) -> list[tuple[Path, str]]:

@@ -119,7 +119,8 @@ class Lake:
         files again leaves the same rows.
 
         Args:
-            source: A folder of NDJSON files (``.gz`` too), a list of files, or a finished export.
+            source: A folder of NDJSON files (``.gz`` too), a list of files, a finished export, or an
+                iterator of files: each is then encoded in another process while the next is awaited.
             on_event: Gets RowsWritten a file, and Warned.
             max_bad_lines: More bad lines than this raise LakeError after the rest has been stored.
             processes: Files are encoded in so many processes.
@@ -139,12 +140,14 @@ class Lake:
         check_repairs(tuple(repairs))
         job = Job.of(source, transaction_time, watermark_key)
         version = Definitions.load(fhir_version).version if fhir_version else self.fhir_version
+        model = Work(Path(), "", "", "", version, "", transaction_time=job.transaction_time, repairs=tuple(repairs))
         with self._store.writing():
             snapshot = self._store.current()
             load = Load(uuid.uuid4().hex[:12], job.key, _now(), 0, 0)
             if job.key and any(job.key == done.key for done in snapshot.loads):
                 return IngestReport("", snapshot.number, 0, 0, 0, 0.0, 0, watermark=job.watermark, skipped=True)
-            works = [replace(work, repairs=tuple(repairs)) for work in self._works(job, snapshot, version, load.id)]
+            arriving = self._works(job, snapshot, replace(model, load=load.id))
+            works = arriving if isinstance(job.files, Iterator) else list(arriving)
             finished: list[Done] = []
             try:
                 for done in load_files(self.path, works, processes):
@@ -177,18 +180,18 @@ class Lake:
         lines = self.to_ndjson(name, snapshot=snapshot.number)
         return validate_lines(itertools.islice(lines, 0, step * sample, step), state.resource, state.version)
 
-    def _works(self, job: Job, snapshot: Snapshot, version: str, load: str) -> list[Work]:
-        works = []
+    def _works(self, job: Job, snapshot: Snapshot, model: Work) -> Iterator[Work]:
+        """Yield what is to be done for each file, made from ``model``."""
         for path, name in job.files:
             resource = resource_of(path)
             if resource is None:
                 continue
-            check_resource(resource, version, name)
-            table = table_name(resource, version, self.fhir_version)
+            check_resource(resource, model.version, name)
+            table = table_name(resource, model.version, self.fhir_version)
             state = snapshot.tables.get(table)
-            shape = state.shape if state else {}
-            works.append(Work(path, name, resource, table, version, load, shape, job.transaction_time))
-        return works
+            yield replace(
+                model, path=path, file=name, resource=resource, table=table, shape=state.shape if state else {}
+            )
 
     def _published(self, snapshot: Snapshot, finished: list[Done], job: Job, load: Load) -> Snapshot:
         """Return the next snapshot: new parts merged in, deletions applied, rejects kept, watermark moved."""
