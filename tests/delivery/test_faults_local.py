@@ -12,6 +12,7 @@ import pytest
 from hiexchange.delivery import Outbox, Outcome
 from hiexchange.delivery.sqlite import SQLiteStore
 from hiexchange.errors import DeliveryError, StorageError
+from hiexchange.testing.sinks import Answer, HTTPSink
 
 
 class Crash(BaseException):
@@ -270,25 +271,57 @@ def test_a_row_that_cannot_be_rendered_is_dead_alone(exchange, open_outbox, now)
     assert "prior id" in dead["reason"]
 
 
-def test_order_per_patient_waits_for_the_earlier_event(exchange, open_outbox, now):
-    from hiexchange.testing.sinks import Answer, HTTPSink
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, ValueError])
+def test_an_interrupt_or_a_failing_reporter_leaves_nothing_undone(exchange, open_outbox, now, stop):
+    receiver = Recorder()
 
+    def report(event):
+        raise stop
+
+    outbox = open_outbox()
+    subscribers = [exchange.subscription(f"s{number}", f"file:s{number}", max_rows=1) for number in range(4)]
+    outbox.enqueue(exchange.routing([exchange.event(number) for number in range(9)], subscribers), now=now)
+    everyone = {f"s{number}": receiver for number in range(4)}
+    with pytest.raises(stop):
+        outbox.run(now, destinations=everyone, on_event=report)
+    # What was under way is on record; the same process goes on at once, without waiting for a lease.
+    assert outbox.run(now, destinations=everyone).states == {"acked": 36}
+    assert len(receiver.taken) == len({key for key, _, _ in receiver.taken}) == 36
+
+
+def test_a_ledger_of_another_layout_is_refused(open_outbox, tmp_path):
+    open_outbox().close()
+    other = sqlite3.connect(tmp_path / "outbox.sqlite")
+    other.execute("UPDATE meta SET value = '99' WHERE key = 'schema'")
+    other.commit()
+    other.close()
+    with pytest.raises(DeliveryError, match="layout 99"):
+        open_outbox()
+
+
+def test_another_programs_database_is_refused(open_outbox, tmp_path):
+    other = sqlite3.connect(tmp_path / "outbox.sqlite")
+    other.execute("CREATE TABLE theirs (x)")
+    other.commit()
+    other.close()
+    with pytest.raises(DeliveryError, match="no delivery ledger"):
+        open_outbox()
+
+
+def test_order_per_patient_waits_for_the_earlier_event(exchange, open_outbox, now):
     with HTTPSink([Answer(503)]) as sink:
-        same = exchange.event(1, trigger="discharge", status="finished", event_at=now)
+        discharge = exchange.event(1, trigger="discharge", status="finished", event_at=now)
         routing = exchange.routing(
-            [exchange.event(1), same, exchange.event(2)],
+            [exchange.event(1), discharge, exchange.event(2)],
             [exchange.subscription("a", sink.url, format="fhir", ordered=True)],
         )
         outbox = open_outbox()
+        # The first patient's admission was refused: their discharge waits, the other patient's event goes.
         assert outbox.deliver(routing, now=now).states == {"retry": 1, "pending": 1, "acked": 1}
         outbox.run(now + timedelta(hours=1))
-        outbox.run(now + timedelta(hours=1))
-        sequences = [int(item.headers["X-Hiexchange-Sequence"]) for item in sink.arrived]
-        assert sorted(sequences) == [1, 2, 3]
-        first, second = outbox.deliveries().to_pylist()[0], same
-        order = [json.loads(item.body)["entry"][0]["resource"]["eventCoding"]["code"] for item in sink.arrived]
-        assert order.index("notification-discharge") == len(order) - 1
-        assert first is not None and second is not None
+        assert outbox.run(now + timedelta(hours=1)).states == {"acked": 3}
+        codes = [json.loads(item.body)["entry"][0]["resource"]["eventCoding"]["code"] for item in sink.arrived]
+        assert codes == ["notification-admit", "notification-admit", "notification-discharge"]
 
 
 def test_a_dead_number_is_announced_as_void_and_never_used_again(exchange, open_outbox, now, tmp_path):

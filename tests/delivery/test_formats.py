@@ -122,6 +122,69 @@ def test_hl7_is_read_by_the_hl7_package(sent):
     assert oracle.parse(str(west)).unescape(str(west.segment("EVN")[7][0][0])) == "St. Mary's | West & Co^"
 
 
+@pytest.fixture
+def one(exchange, open_outbox, now, tmp_path):
+    """Deliver one event in a format; return the file's bytes."""
+
+    def send(form: str, **event):
+        routing = exchange.routing([exchange.event(1, **event)], [exchange.subscription("a", "file:in", format=form)])
+        open_outbox().deliver(routing, now=now)
+        return (tmp_path / "in" / f"a_default_000001.{FORMATS[form]}").read_bytes()
+
+    return send
+
+
+@pytest.mark.parametrize(
+    ("event", "path", "expected"),
+    [
+        ({"trigger": "class_change", "class": "EMER"}, "MSH-9.2", "A07"),
+        ({"trigger": "preadmit", "class": "PRENC"}, "PV1-2", "P"),
+        ({"trigger": "cancel_discharge"}, "MSH-9.3", "ADT_A01"),
+        ({"class": None}, "PV1-2", "U"),
+        ({"class": "OBSENC"}, "PV1-2", "O"),
+        ({"patient_id_system": "http://hospital.example/mrn"}, "PID-3[2].4.2", "http://hospital.example/mrn"),
+        ({"patient_id_sent": None}, "PID-3[2].1", ""),
+        ({"facility_npi": None}, "EVN-7.3", ""),
+    ],
+)
+def test_hl7_fields_follow_the_event(one, event, path, expected):
+    assert hl7v2.parse(one("hl7v2", **event)).value(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("event", "code", "reason"),
+    [
+        ({"trigger": "update"}, "notification-admit", "update"),
+        ({"trigger": "update", "status": "finished"}, "notification-discharge", "update"),
+        ({"trigger": "cancel_transfer"}, "notification-transfer", "cancel transfer"),
+        ({"trigger": "register", "facility_npi": None, "attending_npi": None}, "notification-admit", "register"),
+    ],
+)
+def test_fhir_events_without_a_code_of_their_own_say_so(one, event, code, reason):
+    header = json.loads(one("fhir", **event))["entry"][0]["resource"]
+    assert (header["eventCoding"]["code"], header["reason"]["text"]) == (code, reason)
+
+
+def test_a_message_that_is_not_valid_fhir_is_never_sent(exchange, open_outbox, now, tmp_path):
+    outbox = open_outbox()
+    routing = exchange.routing(
+        [exchange.event(1, status="no such status!")], [exchange.subscription("a", "file:in", format="fhir")]
+    )
+    person = exchange.persons(1)
+    person = person.set_column(person.column_names.index("birth_date"), "birth_date", [["not a date"]])
+    report = outbox.deliver(routing, now=now, persons=person)
+    assert report.states == {"dead": 1}
+    assert "not valid FHIR" in outbox.deliveries()["reason"][0].as_py()
+    assert "not a date" not in outbox.deliveries()["reason"][0].as_py()
+
+
+def test_a_cell_too_long_for_excel_is_dead_not_missing(exchange, open_outbox, now):
+    outbox = open_outbox()
+    events = [exchange.event(1, facility_name="x" * 40_000), exchange.event(2)]
+    report = outbox.deliver(exchange.routing(events, [exchange.subscription("a", "file:in", format="xlsx")]), now=now)
+    assert report.states == {"acked": 1, "dead": 1}
+
+
 def test_fhir_messages_are_valid_and_in_order(sent):
     data, _ = sent("fhir")
     bundles = [json.loads(line) for line in data.splitlines()]

@@ -22,7 +22,7 @@ from hiexchange.delivery.destinations import destination_for
 from hiexchange.delivery.ledger import Store
 from hiexchange.delivery.sealing import Recheck, channels
 from hiexchange.errors import DeliveryError, HIExchangeError
-from hiexchange.events import Delivered, DeliveryFailed, Reporter
+from hiexchange.events import Delivered, DeliveryFailed, Event, Reporter
 
 GROUP = 8
 """Batches of a channel under one claim: what one kill can leave in doubt. A durable commit costs
@@ -78,6 +78,7 @@ class Sender:
     counts: Counter[str] = field(default_factory=Counter)
     problems: dict[str, str] = field(default_factory=dict)
     _lanes: list[_Lane] = field(default_factory=list)
+    _news: list[Event] = field(default_factory=list)
     _running: dict[Future[list[Attempt] | DeliveryError | None], _Lane] = field(default_factory=dict)
 
     def run(self) -> None:
@@ -128,6 +129,7 @@ class Sender:
             else:
                 job = pool.submit(_open, lane.destination)
             self._running[job] = lane
+        self._tell()
 
     def _claim(self, lane: _Lane) -> list[tuple[_Lane, bool]]:
         if lane.stopped:
@@ -182,9 +184,15 @@ class Sender:
         self.counts[f"batches_{state}"] += 1
         if state == "acked":
             self.counts["rows_acked"] += batch.rows
-            self.means.on_event(Delivered(spec.subscriber_id, batch.parcel.sequence, batch.rows))
+            self._news.append(Delivered(spec.subscriber_id, batch.parcel.sequence, batch.rows))
         else:
-            self.means.on_event(DeliveryFailed(spec.subscriber_id, batch.parcel.sequence, outcome.code))
+            self._news.append(DeliveryFailed(spec.subscriber_id, batch.parcel.sequence, outcome.code))
+
+    def _tell(self) -> None:
+        """Report what is now committed: a reporter that fails cannot undo a record."""
+        news, self._news = self._news, []
+        for event in news:
+            self.means.on_event(event)
 
     def _drain(self) -> None:
         if not self._running:
