@@ -165,6 +165,8 @@ def _job_failed(state: JobState, entry: Entry) -> None:
 def _forget(state: JobState, entry: Entry) -> None:
     """A committed file is gone or changed on disk: it has to be fetched again."""
     state.files.pop(entry.data["file"], None)
+    if state.phase == "downloaded":
+        state.phase = "complete"
 
 
 def _phase(name: str) -> Callable[[JobState, Entry], None]:
