@@ -88,10 +88,21 @@ def households_case(roster: int, seed: int, profile: str) -> tuple[str, ...]:
     return _household_cells(roster, seed, profile, "hiexchange", score(links, world), cells)
 
 
-def _household_cells(roster: int, seed: int, profile: str, engine: str, result: Any, cells: tuple[str, ...]) -> tuple[str, ...]:
+def _household_cells(
+    roster: int, seed: int, profile: str, engine: str, result: Any, cells: tuple[str, ...]
+) -> tuple[str, ...]:
     wrong = ", ".join(f"{name} {count}" for name, count in result.wrong_by_class.items()) or "none"
     case = f"households {profile} {roster:,} x {2 * roster:,} seed {seed}"
-    return (case, engine, f"{result.precision:.5f}", f"{result.recall:.4f}", f"{result.links:,}", str(result.wrong), wrong, *cells)
+    return (
+        case,
+        engine,
+        f"{result.precision:.5f}",
+        f"{result.recall:.4f}",
+        f"{result.links:,}",
+        str(result.wrong),
+        wrong,
+        *cells,
+    )
 
 
 def splink_case(roster: int, seed: int, profile: str) -> tuple[str, ...]:
@@ -100,7 +111,9 @@ def splink_case(roster: int, seed: int, profile: str) -> tuple[str, ...]:
 
     world = households(roster, 2 * roster, seed=seed, profile=profile)
     clock = Clock()
-    pairs = splink_pairs(_frame(world.members, "member_key"), _frame(world.persons, "person_id"), ("ssn4", "phone", "member"), 0.9)
+    pairs = splink_pairs(
+        _frame(world.members, "member_key"), _frame(world.persons, "person_id"), ("ssn4", "phone", "member"), 0.9
+    )
     cells = clock.cells()
     members = world.members["member_key"].to_pylist()
     links = pa.table(
@@ -116,11 +129,23 @@ def splink_case(roster: int, seed: int, profile: str) -> tuple[str, ...]:
 def _frame(table: pa.Table, key: str) -> pa.Table:
     born = table["birth_on"].cast(pa.string()) if "birth_on" in table.column_names else table["birth_date"]
     if "member_ids" in table.column_names:
-        member = pa.array([ids[0].split("|")[1] if ids else None for ids in table["member_ids"].to_pylist()], pa.string())
+        member = pa.array(
+            [ids[0].split("|")[1] if ids else None for ids in table["member_ids"].to_pylist()], pa.string()
+        )
     else:
         member = table["member_id"]
-    names = {"first": "first_name", "last": "last_name", "street": "address_line", "zip": "zip", "city": "city", "ssn4": "ssn4", "phone": "phone"}
-    return pa.table({"unique_id": table[key], "born": born, "member": member} | {new: table[old] for new, old in names.items()})
+    names = {
+        "first": "first_name",
+        "last": "last_name",
+        "street": "address_line",
+        "zip": "zip",
+        "city": "city",
+        "ssn4": "ssn4",
+        "phone": "phone",
+    }
+    return pa.table(
+        {"unique_id": table[key], "born": born, "member": member} | {new: table[old] for new, old in names.items()}
+    )
 
 
 def splink_pairs(left: pa.Table, right: pa.Table, exact: tuple[str, ...], least: float) -> dict[str, str]:
@@ -177,15 +202,31 @@ def febrl(with_id: bool) -> tuple[pa.Table, pa.Table]:
         fields = _febrl_fields(record)
         born = fields.pop("born")
         member_id = str(record.soc_sec_id) if with_id else str(key)
-        fixed = {"roster_id": "febrl", "row_no": number, "row_sha": "-", "payer_id": "febrl", "member_key": key, "member_id": member_id, "member_id_system": "ssid" if with_id else "row"}
-        member = fixed | {"attribution_level": "clinician", "basis": "payer_assigned", "valid_from": date(2026, 1, 1), "valid_to": tables.OPEN_DATE, "synthetic": True}
+        fixed = {
+            "roster_id": "febrl",
+            "row_no": number,
+            "row_sha": "-",
+            "payer_id": "febrl",
+            "member_key": key,
+            "member_id": member_id,
+            "member_id_system": "ssid" if with_id else "row",
+        }
+        member = fixed | {
+            "attribution_level": "clinician",
+            "basis": "payer_assigned",
+            "valid_from": date(2026, 1, 1),
+            "valid_to": tables.OPEN_DATE,
+            "synthetic": True,
+        }
         members.append(member | fields | {"birth_on": _day(born)})
     persons = []
     for key, record in originals.sort_index().iterrows():
         fields = _febrl_fields(record)
         born = fields.pop("born")
         ids = [f"ssid|{record.soc_sec_id}"] if with_id else None
-        persons.append({"person_id": key, "member_ids": ids, "birth_date": str(_day(born)) if _day(born) else None} | fields)
+        persons.append(
+            {"person_id": key, "member_ids": ids, "birth_date": str(_day(born)) if _day(born) else None} | fields
+        )
     return tables.MEMBER.from_rows(members), tables.PERSON.from_rows(persons)
 
 
@@ -219,7 +260,11 @@ def febrl_case(with_id: bool, mode: str) -> tuple[str, ...]:
     policy = Policy(households=False, min_gap=0.0, auto_bits=-6.6 if mode == "threshold" else -16.0)
     links = match(members, persons, known_at=NOW, weights=weights, policy=policy)
     cells = clock.cells()
-    pairs = {row["member_key"]: row["person_id"] for row in links.select(["member_key", "person_id", "band"]).to_pylist() if row["band"] == "auto"}
+    pairs = {
+        row["member_key"]: row["person_id"]
+        for row in links.select(["member_key", "person_id", "band"]).to_pylist()
+        if row["band"] == "auto"
+    }
     return _febrl_cells(f"FEBRL4 {'with' if with_id else 'without'} id, {mode}", "hiexchange", pairs, cells)
 
 
@@ -227,14 +272,25 @@ def febrl_splink_case(with_id: bool) -> tuple[str, ...]:
     """Match FEBRL4 with Splink at p >= 0.5."""
     members, persons = febrl(with_id)
     clock = Clock()
-    pairs = splink_pairs(_frame(members, "member_key"), _frame(persons, "person_id"), ("member",) if with_id else (), 0.5)
+    pairs = splink_pairs(
+        _frame(members, "member_key"), _frame(persons, "person_id"), ("member",) if with_id else (), 0.5
+    )
     return _febrl_cells(f"FEBRL4 {'with' if with_id else 'without'} id, threshold", "splink", pairs, clock.cells())
 
 
 def _febrl_cells(case: str, engine: str, pairs: dict[str, str], cells: tuple[str, ...]) -> tuple[str, ...]:
     right = sum(member.split("-")[1] == person.split("-")[1] for member, person in pairs.items())
     precision = right / len(pairs) if pairs else 1.0
-    return (case, engine, f"{precision:.5f}", f"{right / 5000:.4f}", f"{len(pairs):,}", str(len(pairs) - right), "-", *cells)
+    return (
+        case,
+        engine,
+        f"{precision:.5f}",
+        f"{right / 5000:.4f}",
+        f"{len(pairs):,}",
+        str(len(pairs) - right),
+        "-",
+        *cells,
+    )
 
 
 # Training ---------------------------------------------------------------------------------------
@@ -253,7 +309,8 @@ def train_shipped(path: str) -> None:
         trained.append(train(world.members, world.persons))
     note = (
         "Expectation maximisation on hiexchange.testing.households, 20,000 x 40,000: baseline seed 11, hard seeds 12 and 13; "
-        "geometric mean. auto_bits: at 10 bits the rule fellegi_sunter made no wrong link on seeds 14 (baseline) and 15 (hard), 50,000 x 100,000."
+        "geometric mean. auto_bits: at 10 bits the rule fellegi_sunter made no wrong link "
+        "on seeds 14 (baseline) and 15 (hard), 50,000 x 100,000."
     )
     Path(path).write_bytes(blend(trained, note=note).dump())
 

@@ -46,7 +46,9 @@ def test_a_circle_of_merges_is_refused() -> None:
 def test_only_news_is_appended_and_twice_appends_nothing() -> None:
     history = links(DAY1, m1="a", m2="b")
     news = relink(history, links(DAY2, m1="a", m2="c"), known_at=DAY2)
-    assert news.select(["member_key", "person_id", "known_from"]).to_pylist() == [{"member_key": "m2", "person_id": "c", "known_from": DAY2}]
+    assert news.select(["member_key", "person_id", "known_from"]).to_pylist() == [
+        {"member_key": "m2", "person_id": "c", "known_from": DAY2}
+    ]
     whole = pa.concat_tables([history, news])
     assert relink(whole, links(DAY3, m1="a", m2="c"), known_at=DAY3).num_rows == 0
     assert current(whole, known_at=DAY1)["person_id"].to_pylist() == ["a", "b"]
@@ -62,10 +64,18 @@ def test_what_went_out_under_a_wrong_link_is_listed() -> None:
     }  # fmt: skip
     decisions = tables.ROUTING_DECISION.from_rows([decision, decision | {"event_key": "e2", "decision": "held"}])
     required = {column.name: _any(column) for column in tables.DELIVERY.columns if column.required}
-    delivery = required | {"delivery_id": "d1", "subscriber_id": "s1", "channel_id": "c1", "event_key": "e1", "state": "acked"}
+    delivery = required | {
+        "delivery_id": "d1",
+        "subscriber_id": "s1",
+        "channel_id": "c1",
+        "event_key": "e1",
+        "state": "acked",
+    }
     deliveries = tables.DELIVERY.from_rows([delivery, delivery | {"delivery_id": "d2", "subscriber_id": "s2"}])
     found = misdirected(links(DAY1, m1="b", m2="b"), links(DAY2, m1="b", m2="c"), decisions, deliveries)
-    assert [(row["delivery_id"], row["member_key"], row["state"]) for row in found.to_pylist()] == [("d1", "m2", "acked")]
+    assert [(row["delivery_id"], row["member_key"], row["state"]) for row in found.to_pylist()] == [
+        ("d1", "m2", "acked")
+    ]
     assert misdirected(links(DAY1, m1="b"), links(DAY2, m1="b"), decisions, deliveries).num_rows == 0
 
 

@@ -28,7 +28,8 @@ def test_given_names(text: str | None, whole: str | None, lead: str | None, suff
 
 
 @pytest.mark.parametrize(
-    ("text", "sex"), [("Baby Boy", "m"), ("BABYGIRL", "f"), ("Baby Girl Smith", "f"), ("BB", "m"), ("Newborn", None), ("Twin A", None)]
+    ("text", "sex"),
+    [("Baby Boy", "m"), ("BABYGIRL", "f"), ("Baby Girl Smith", "f"), ("BB", "m"), ("Newborn", None), ("Twin A", None)],
 )
 def test_newborns_have_no_name_but_perhaps_a_sex(text: str, sex: str | None) -> None:
     name = given_name(text)
@@ -49,11 +50,22 @@ def test_newborns_have_no_name_but_perhaps_a_sex(text: str, sex: str | None) -> 
 )
 def test_family_names(text: str, whole: str, parts: tuple[str, ...], suffix: str | None) -> None:
     name = family_name(text)
-    assert (name.whole, tuple(part for part in name.parts if name.whole != "obrien"), name.suffix) == (whole, parts, suffix)
+    assert (name.whole, tuple(part for part in name.parts if name.whole != "obrien"), name.suffix) == (
+        whole,
+        parts,
+        suffix,
+    )
 
 
 def test_suffixes_are_generations_and_degrees_are_not() -> None:
-    assert [suffix_code(text) for text in ("Jr.", "II", "Senior", "III", "MD", None)] == ["2", "2", "1", "3", None, None]
+    assert [suffix_code(text) for text in ("Jr.", "II", "Senior", "III", "MD", None)] == [
+        "2",
+        "2",
+        "1",
+        "3",
+        None,
+        None,
+    ]
 
 
 @pytest.mark.parametrize("pair", [("robert", "bob"), ("margaret", "peggy"), ("sara", "sarah"), ("jose", "joseph")])
@@ -61,7 +73,10 @@ def test_one_persons_names(pair: tuple[str, str]) -> None:
     assert pair in same_name_pairs() and pair[::-1] in same_name_pairs()
 
 
-@pytest.mark.parametrize("pair", [("ella", "bella"), ("christian", "christopher"), ("daniel", "danielle"), ("maria", "marie"), ("jayden", "kayden")])
+@pytest.mark.parametrize(
+    "pair",
+    [("ella", "bella"), ("christian", "christopher"), ("daniel", "danielle"), ("maria", "marie"), ("jayden", "kayden")],
+)
 def test_names_of_two_people(pair: tuple[str, str]) -> None:
     assert pair not in same_name_pairs()
 

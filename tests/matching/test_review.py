@@ -42,7 +42,14 @@ def test_a_reviewed_queue_comes_back_as_decisions_the_next_run_obeys(
 
 
 def ruling(member_key: str, verdict: str, person_id: str | None, at: datetime = NOW) -> dict[str, object]:
-    return {"member_key": member_key, "verdict": verdict, "person_id": person_id, "decided_at": at, "decided_by": "x", "band": "auto"}
+    return {
+        "member_key": member_key,
+        "verdict": verdict,
+        "person_id": person_id,
+        "decided_at": at,
+        "decided_by": "x",
+        "band": "auto",
+    }
 
 
 def test_a_later_score_does_not_overturn_a_refusal(member_table: Build, person_table: Build) -> None:
@@ -80,7 +87,9 @@ def test_a_file_without_the_columns_is_refused(tmp_path: Path) -> None:
         read_decisions(path, decided_at=NOW)
 
 
-def test_spreadsheet_formulas_are_defused_and_come_back_whole(member_table: Build, person_table: Build, tmp_path: Path) -> None:
+def test_spreadsheet_formulas_are_defused_and_come_back_whole(
+    member_table: Build, person_table: Build, tmp_path: Path
+) -> None:
     members = member_table(MEMBER | {"city": "=cmd()"})
     persons = person_table(PERSON)
     write_queue(queue(match(members, persons, known_at=NOW), members, persons), tmp_path / "q.csv")

@@ -30,8 +30,18 @@ CASES: list[Case] = [
     ("day and month swapped", {"birth_on": date(1980, 9, 3)}, {}, "auto"),
     ("moved, same phone", AWAY | {"phone": "(501) 555-0147"}, {}, "auto"),
     ("moved, same id", AWAY | {"member_id": "-7"}, {"member_ids": ["urn:a|-7"]}, "auto"),
-    ("id and birth date, other first name", {"first_name": "Kenneth", "member_id": "-7"}, {"member_ids": ["urn:a|-7"]}, "review"),
-    ("id and name, other birth date", {"birth_on": date(1952, 7, 1), "member_id": "-7"}, {"member_ids": ["urn:a|-7"]}, "review"),
+    (
+        "id and birth date, other first name",
+        {"first_name": "Kenneth", "member_id": "-7"},
+        {"member_ids": ["urn:a|-7"]},
+        "review",
+    ),
+    (
+        "id and name, other birth date",
+        {"birth_on": date(1952, 7, 1), "member_id": "-7"},
+        {"member_ids": ["urn:a|-7"]},
+        "review",
+    ),
     ("ssn4 contradicts in another home", AWAY | {"ssn4": "1234"}, {"ssn4": "8765"}, "review"),
     ("sex contradicts in another home", AWAY | {"sex": "female"}, {}, "review"),
     ("father: same name and home, a generation older", {"birth_on": date(1952, 3, 9)}, {}, "review"),
@@ -54,7 +64,9 @@ def test_traps(member_table: Build, person_table: Build) -> None:
         base = ROBERT | HOME | own | {"last_name": f"Quill{letters}feather"}
         changed = _localised(member, number, letters)
         members.append(base | {"birth_on": born, "member_id": f"-{1000 + number}"} | changed)
-        persons.append(base | {"birth_date": born.isoformat(), "person_id": f"p{number}"} | _localised(person, number, letters))
+        persons.append(
+            base | {"birth_date": born.isoformat(), "person_id": f"p{number}"} | _localised(person, number, letters)
+        )
     rows = match(member_table(*members), person_table(*persons), known_at=NOW).to_pylist()
     band = {row["person_id"]: (row["band"], row["reason"]) for row in rows}
     got = {name: band.get(f"p{number}", ("none", None)) for number, (name, _, _, _) in enumerate(CASES)}
@@ -74,7 +86,9 @@ def _localised(changes: dict[str, Any], number: int, letters: str) -> dict[str, 
         elif key == "phone":
             result[key] = f"(501) 555-{3000 + number}" if "0147" in value else f"501-666-{3000 + number}"
         elif key in ("last_name", "first_name") and "uillfe" in value.lower():
-            result[key] = value.replace("Quillfeather", f"Quill{letters}feather").replace("QUILLFEÁTHER", f"QUILL{letters.upper()}FEÁTHER")
+            result[key] = value.replace("Quillfeather", f"Quill{letters}feather").replace(
+                "QUILLFEÁTHER", f"QUILL{letters.upper()}FEÁTHER"
+            )
     return result
 
 
@@ -88,12 +102,16 @@ def test_dependants_of_one_subscriber_are_told_apart(member_table: Build, person
     child = {"first_name": "Ben", "last_name": "Ormerod", "birth_on": date(2010, 5, 6), "member_id": "-50", **HOME}
     (row,) = match(member_table(child), persons, known_at=NOW).to_pylist()
     assert (row["person_id"], row["band"]) == ("p2", "auto")
-    (row,) = match(member_table(child | {"first_name": "Dora", "birth_on": date(2015, 1, 9)}), persons, known_at=NOW).to_pylist()
+    (row,) = match(
+        member_table(child | {"first_name": "Dora", "birth_on": date(2015, 1, 9)}), persons, known_at=NOW
+    ).to_pylist()
     assert row["band"] != "auto"
 
 
 def test_rows_of_one_member_that_name_two_people_go_to_review(member_table: Build, person_table: Build) -> None:
     ada = {"first_name": "Ada", "last_name": "Ormerod", "birth_on": date(1980, 1, 2), "member_id": "-50", **HOME}
     persons = person_table({"first_name": "Ada", "last_name": "Ormerod", "birth_date": "1980-01-02", **HOME})
-    (row,) = match(member_table(ada, ada | {"first_name": "Ben", "birth_on": date(2010, 5, 6)}), persons, known_at=NOW).to_pylist()
+    (row,) = match(
+        member_table(ada, ada | {"first_name": "Ben", "birth_on": date(2010, 5, 6)}), persons, known_at=NOW
+    ).to_pylist()
     assert row["band"] != "auto"

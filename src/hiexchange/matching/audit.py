@@ -12,7 +12,8 @@ from hiexchange.matching import rules
 from hiexchange.matching.score import Scoring
 
 CONFUSION = 1.2e-5
-"""Share of links that may be expected to be wrong because of relatives: members who would have been taken for a twin or namesake had their own record been absent."""
+"""Share of links that may be expected to be wrong because of relatives: members who would have been taken for a
+twin had their own record been absent."""
 
 UNSTABLE = 0.1
 """Share of conflicting member ids among certain pairs above which a conflict of ids means nothing."""
@@ -34,7 +35,8 @@ def withdraw_erring_rules(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> N
     Each rule is applied without looking at ssn4 and ids; then they are looked at. The share contradicted among
     pairs that agree on everything else is what wrong ssn4s and ids cause by themselves, and is allowed for.
     """
-    blind = """(SELECT * EXCLUDE (s, i, mb, expected, expected_first, bits, closeness, rule, guard, withdrawn), s AS s0, i AS i0, mb AS mb0, 0::TINYINT AS s, 0::TINYINT AS i, 0::TINYINT AS mb
+    blind = """(SELECT * EXCLUDE (s, i, mb, expected, expected_first, bits, closeness, rule, guard, withdrawn),
+                      s AS s0, i AS i0, mb AS mb0, 0::TINYINT AS s, 0::TINYINT AS i, 0::TINYINT AS mb
                FROM scored WHERE (f >= 3 OR sw) AND (d >= 3 OR (d = 0 AND i = 2)))"""
     con.execute(
         f"""CREATE TABLE blind AS
@@ -47,7 +49,9 @@ def withdraw_erring_rules(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> N
             FROM (SELECT * FROM ({scoring.select(blind)}) WHERE rule IS NOT NULL)"""
     )
     # Whoever is known by id, and would have been taken for a relative had the own record been missing.
-    con.execute("CREATE TABLE confused AS SELECT rule, count(*) AS confused FROM blind WHERE NOT best AND proven AND contradicts GROUP BY rule")
+    con.execute(
+        "CREATE TABLE confused AS SELECT rule, count(*) AS confused FROM blind WHERE NOT best AND proven AND contradicts GROUP BY rule"
+    )
     members, linked, known, proven = con.execute(
         """SELECT (SELECT count(*) FROM m), (SELECT count(DISTINCT ln) FROM scored WHERE rule IS NOT NULL),
                   (SELECT count(DISTINCT ln) FROM blind), (SELECT count(DISTINCT ln) FROM blind WHERE proven)"""
@@ -62,7 +66,8 @@ def withdraw_erring_rules(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> N
     tolerances = [rule.tolerance for rule in rules.RULES]
     con.execute(
         f"""CREATE TABLE audit AS
-            SELECT rule, {tolerances}[rule + 1] AS tolerance, known, contradicted, doubly, doubly_known, coalesce(applied, 0) AS applied, {noise} AS noise,
+            SELECT rule, {tolerances}[rule + 1] AS tolerance, known, contradicted, doubly, doubly_known,
+                coalesce(applied, 0) AS applied, {noise} AS noise,
                 greatest(contradicted - {noise} * known, 0) / (known + 10) * coalesce(applied, 0) AS expected_wrong,
                 coalesce(confused, 0) * {absent} AS expected_confused,
                 doubly / (doubly_known + 5) * coalesce(applied, 0) AS expected_wrong_doubly

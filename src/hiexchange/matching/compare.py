@@ -81,17 +81,24 @@ _BIRTH = """CASE
 
 _ADDRESS = """CASE
     WHEN (a.core IS NULL AND a.z IS NULL) OR (b.core IS NULL AND b.z IS NULL) THEN 0
-    WHEN a.num = b.num AND a.core = b.core AND (a.z = b.z OR a.city = b.city OR (a.z IS NULL AND a.city IS NULL) OR (b.z IS NULL AND b.city IS NULL)) THEN 3
+    WHEN a.num = b.num AND a.core = b.core
+         AND (a.z = b.z OR a.city = b.city OR (a.z IS NULL AND a.city IS NULL) OR (b.z IS NULL AND b.city IS NULL)) THEN 3
     WHEN a.core IS NULL OR b.core IS NULL THEN CASE WHEN a.z = b.z THEN 1 WHEN a.z <> b.z THEN -1 ELSE 0 END
     WHEN (a.z = b.z OR a.city = b.city) AND a.num = b.num AND jaro_winkler_similarity(a.core, b.core) >= 0.85 THEN 2
-    WHEN (a.z = b.z OR a.city = b.city) AND a.core = b.core AND abs(length(a.num) - length(b.num)) <= 1 AND damerau_levenshtein(a.num, b.num) <= 1 THEN 2
+    WHEN (a.z = b.z OR a.city = b.city) AND a.core = b.core
+         AND abs(length(a.num) - length(b.num)) <= 1 AND damerau_levenshtein(a.num, b.num) <= 1 THEN 2
     WHEN a.num = b.num AND a.core = b.core THEN 2
     WHEN a.z = b.z THEN 1
     ELSE -1 END"""
 
 
 def candidate_pairs(
-    con: duckdb.DuckDBPyConnection, *, left: str = "m", right: str = "p", where: str = "true", wide: list[str] | None = None
+    con: duckdb.DuckDBPyConnection,
+    *,
+    left: str = "m",
+    right: str = "p",
+    where: str = "true",
+    wide: list[str] | None = None,
 ) -> None:
     """Create table ``pairs(ln, rn)``: the union of all blocks, each pair once; and ``same_ids``."""
     id_pairs(con, left=left, right=right, where=where)
@@ -112,7 +119,8 @@ def selective_blocks(con: duckdb.DuckDBPyConnection, left: str, right: str) -> l
     for keys in WIDE_BLOCKS.values():
         pairs, members = con.execute(
             f"""SELECT (SELECT coalesce(sum(x.c * y.c), 0) FROM (SELECT {keys}, count(*)::DOUBLE AS c FROM {left} GROUP BY ALL) x
-                        JOIN (SELECT {keys}, count(*)::DOUBLE AS c FROM {right} GROUP BY ALL) y USING ({keys})), (SELECT count(*) FROM {left})"""
+                        JOIN (SELECT {keys}, count(*)::DOUBLE AS c FROM {right} GROUP BY ALL) y USING ({keys})),
+                       (SELECT count(*) FROM {left})"""
         ).fetchall()[0]
         if pairs <= WIDE_LIMIT * members:
             chosen.append(keys)
@@ -148,8 +156,10 @@ def compare_pairs(
         SELECT q.ln, q.rn, b.k AS rk,
             (a.f = b.l AND a.l = b.f AND a.f <> a.l) IS TRUE AS sw,
             ({_FIRST})::TINYINT AS f, ({_LAST})::TINYINT AS l, ({_BIRTH})::TINYINT AS d,
-            (CASE WHEN a.s4 IS NULL OR b.s4 IS NULL THEN 0 WHEN a.s4 = b.s4 THEN 2 WHEN damerau_levenshtein(a.s4, b.s4) <= 1 THEN 1 ELSE -1 END)::TINYINT AS s,
-            (CASE WHEN ids.shared THEN 1 WHEN NOT ids.shared THEN 2 WHEN list_has_any(a.systems, b.systems) THEN -1 ELSE 0 END)::TINYINT AS i,
+            (CASE WHEN a.s4 IS NULL OR b.s4 IS NULL THEN 0 WHEN a.s4 = b.s4 THEN 2
+                 WHEN damerau_levenshtein(a.s4, b.s4) <= 1 THEN 1 ELSE -1 END)::TINYINT AS s,
+            (CASE WHEN ids.shared THEN 1 WHEN NOT ids.shared THEN 2
+                 WHEN list_has_any(a.systems, b.systems) THEN -1 ELSE 0 END)::TINYINT AS i,
             (CASE WHEN a.mbi IS NULL OR b.mbi IS NULL THEN 0 WHEN a.mbi = b.mbi THEN 2 ELSE -1 END)::TINYINT AS mb,
             ({_ADDRESS})::TINYINT AS a, {_same("ph")} AS ph, {_same("em")} AS em, {_same("x")} AS x,
             (CASE WHEN a.g IS NULL OR b.g IS NULL THEN 0 WHEN a.g = b.g THEN 2
@@ -157,7 +167,8 @@ def compare_pairs(
                  ELSE -1 END)::TINYINT AS g,
             {_same("su")} AS su,
             (CASE WHEN a.f[1:1] <> b.f[1:1] THEN 1 WHEN starts_with(a.f, b.f) OR starts_with(b.f, a.f) THEN 3
-                 WHEN a.f[-1:] <> b.f[-1:] THEN 2 ELSE 0 END)::TINYINT AS edge, coalesce(b.dead < a.since, false) AS dead, a.core IS NULL OR b.core IS NULL AS streetless,
+                 WHEN a.f[-1:] <> b.f[-1:] THEN 2 ELSE 0 END)::TINYINT AS edge,
+            coalesce(b.dead < a.since, false) AS dead, a.core IS NULL OR b.core IS NULL AS streetless,
             greatest(b.cf, 1) AS cf, greatest(b.cl, 1) AS cl
         FROM {pairs} q JOIN {left} a ON a.n = q.ln JOIN {right} b ON b.n = q.rn
         LEFT JOIN nick ON nick.a = a.f0 AND nick.b = b.f0

@@ -146,7 +146,8 @@ def _resolve(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> None:
                  WHEN k.rule IS NULL AND k.withdrawn THEN 'rule_errs_here'
                  WHEN k.rule IS NULL THEN 'too_little_evidence'
                  WHEN contested THEN 'several_people_fit'
-                 WHEN claim > 1 OR (claim = 1 AND claims.closeness - claims.next_closeness < {scoring.policy.min_gap}) THEN 'person_claimed_twice' END AS reason
+                 WHEN claim > 1 OR (claim = 1 AND claims.closeness - claims.next_closeness < {scoring.policy.min_gap})
+                     THEN 'person_claimed_twice' END AS reason
         FROM ranked k LEFT JOIN runner USING (ln) LEFT JOIN claims ON claims.ln = k.ln
         WHERE k.place = 1
         """
@@ -168,26 +169,31 @@ def _find_duplicates(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> None:
 
 def _links(con: duckdb.DuckDBPyConnection, *, known_at: datetime, run_id: str, scoring: Scoring) -> pa.Table:
     steps = ", ".join(
-        f"{{'field': '{name}', 'level': {_level_name_sql(name)}, 'bits': round({field_bits_sql(scoring.weights, name, scoring.people)}, 2)}}"
+        f"{{'field': '{name}', 'level': {_level_name_sql(name)}, "
+        f"'bits': round({field_bits_sql(scoring.weights, name, scoring.people)}, 2)}}"
         for name in LEVELS
     )
     fellegi_sunter = len(rules.RULES) - 1
     links = con.sql(
         f"""
         SELECT m.key AS member_key, m.payer AS payer_id,
-            CASE WHEN d.verdict = 'same' THEN d.person_id WHEN d.verdict = 'nobody' THEN NULL WHEN band <> 'none' THEN c.person_id END AS person_id,
-            CASE WHEN d.key IS NOT NULL THEN 'decision' WHEN band = 'none' OR band IS NULL THEN 'none' WHEN rule = {fellegi_sunter} OR rule IS NULL THEN 'probabilistic'
+            CASE WHEN d.verdict = 'same' THEN d.person_id WHEN d.verdict = 'nobody' THEN NULL
+                 WHEN band <> 'none' THEN c.person_id END AS person_id,
+            CASE WHEN d.key IS NOT NULL THEN 'decision' WHEN band = 'none' OR band IS NULL THEN 'none'
+                 WHEN rule = {fellegi_sunter} OR rule IS NULL THEN 'probabilistic'
                  WHEN c.i = 2 OR c.mb = 2 THEN 'member_id' ELSE 'deterministic' END AS method,
             CASE WHEN d.key IS NOT NULL THEN d.verdict WHEN band <> 'none' THEN rule_name END AS rule,
             bits AS score, gap, CASE WHEN band <> 'none' AND d.key IS NULL THEN grade END AS grade,
             CASE WHEN d.verdict = 'same' THEN 'auto' WHEN d.verdict = 'nobody' THEN 'none' ELSE coalesce(band, 'none') END AS band,
             coalesce(candidates, 0) AS candidates,
             CASE WHEN band <> 'none' THEN evidence END AS evidence,
-            CASE WHEN d.key IS NOT NULL THEN NULL WHEN band IS NULL THEN 'no_candidate' WHEN reason IS NULL AND duplicated THEN 'index_duplicate' ELSE reason END AS reason,
+            CASE WHEN d.key IS NOT NULL THEN NULL WHEN band IS NULL THEN 'no_candidate'
+                 WHEN reason IS NULL AND duplicated THEN 'index_duplicate' ELSE reason END AS reason,
             $run_id AS run_id, $sha AS weights_sha, $known_at::TIMESTAMPTZ AS known_from, '9999-12-31 00:00:00+00'::TIMESTAMPTZ AS known_to
         FROM m LEFT JOIN (SELECT chosen.*, p.key AS person_id, {rules.GRADES} AS grade, {rules.rule_name_sql("rule")} AS rule_name,
             list_filter([{steps}], lambda e: e.level IS NOT NULL) AS evidence,
-            CASE WHEN reason IS NULL THEN 'auto' WHEN rule IS NOT NULL OR bits >= {scoring.weights.review_bits} THEN 'review' ELSE 'none' END AS band
+            CASE WHEN reason IS NULL THEN 'auto' WHEN rule IS NOT NULL OR bits >= {scoring.weights.review_bits} THEN 'review'
+                 ELSE 'none' END AS band
             FROM chosen JOIN (SELECT n, key FROM p) p ON p.n = chosen.rn) c ON c.ln = m.n
         LEFT JOIN decided d ON d.key = m.key
         ORDER BY member_key

@@ -55,7 +55,8 @@ TRAILING_SUFFIXES = {"jr", "sr", "ii", "iii", "iv", "2nd", "3rd", "4th", "junior
 NO_NAME = {
     "unknown", "unk", "unkn", "unknwn", "none", "null", "na", "nn", "notgiven", "notknown", "noname", "nofirstname", "nolastname",
     "nfn", "nln", "fnu", "lnu", "test", "testpatient", "patient", "anonymous", "anon", "x", "xx", "xxx", "xxxx", "zzz", "zz", "zzztest",
-    "unidentified", "trauma", "deceased", "refused", "declined", "newborn", "infant", "baby", "unnamed", "undefined", "nan", "missing", "blank",
+    "unidentified", "trauma", "deceased", "refused", "declined",
+    "newborn", "infant", "baby", "unnamed", "undefined", "nan", "missing", "blank",
     "firstname", "lastname", "first", "last", "pending", "tbd",
 }  # fmt: skip
 _BABY = re.compile(

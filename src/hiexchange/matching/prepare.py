@@ -65,7 +65,8 @@ def prepare_persons(con: duckdb.DuckDBPyConnection, persons: pa.Table) -> None:
     # An id that people of several names or birth dates carry is a family's: it proves nobody.
     con.execute(
         """CREATE TABLE p_ids AS SELECT ids.*, coalesce(shared, false) AS shared FROM ids LEFT JOIN (
-               SELECT id, true AS shared FROM ids JOIN p USING (n) GROUP BY id HAVING count(*) > 1 AND count(DISTINCT (f, b)) > 1) USING (id)"""
+               SELECT id, true AS shared FROM ids JOIN p USING (n) GROUP BY id
+               HAVING count(*) > 1 AND count(DISTINCT (f, b)) > 1) USING (id)"""
     )
     con.execute("DROP TABLE ids")
     con.execute("DROP TABLE source")
@@ -81,7 +82,8 @@ def prepare_members(con: duckdb.DuckDBPyConnection, members: pa.Table) -> None:
     con.register("members_in", members)
     con.execute(
         f"""CREATE TEMP TABLE source AS SELECT (row_number() OVER (ORDER BY key) - 1)::INTEGER AS n, 0 AS k, * EXCLUDE (row_no, roster_id)
-            FROM ({_MEMBER_SOURCE} QUALIFY row_number() OVER (PARTITION BY member_key ORDER BY since DESC, roster_id DESC, row_no DESC) = 1)"""
+            FROM ({_MEMBER_SOURCE} QUALIFY row_number() OVER (
+                  PARTITION BY member_key ORDER BY since DESC, roster_id DESC, row_no DESC) = 1)"""
     )
     con.execute(
         """CREATE TABLE torn AS SELECT member_key AS key FROM members_in GROUP BY member_key
@@ -140,17 +142,20 @@ def _normalise(con: duckdb.DuckDBPyConnection, name: str) -> None:
             CASE WHEN regexp_full_match(s.ssn4, '[0-9]{{4}}') AND s.ssn4 NOT IN ('0000', '9999') THEN s.ssn4 END AS s4,
             coalesce(mi.whole, f.rest) AS g,
             a.number AS num, a.street AS st, a.core, a.unit,
-            CASE WHEN regexp_matches(s.zip, '^[0-9]{{5}}') AND s.zip[1:5] NOT IN ('00000', '99999') THEN s.zip[1:5] ELSE nullif(upper(trim(s.zip)), '') END AS z,
+            CASE WHEN regexp_matches(s.zip, '^[0-9]{{5}}') AND s.zip[1:5] NOT IN ('00000', '99999') THEN s.zip[1:5]
+                 ELSE nullif(upper(trim(s.zip)), '') END AS z,
             nullif(regexp_replace(lower(strip_accents(s.city)), '[^a-z]', '', 'g'), '') AS city,
             nullif(upper(trim(s.state)), '') AS state,
             CASE WHEN length(ph) = 10 AND replace(ph, ph[1:1], '') <> '' AND ph NOT IN ('1234567890', '0123456789')
                  AND NOT regexp_full_match(ph, '([0-9]{{3}})(0000000|1111111|9999999|5555555)') THEN ph END AS ph,
-            CASE WHEN em LIKE '%_@_%' AND NOT regexp_matches(em, '^(no|none|na|noemail|unknown|test|declined|refused|x+)@') THEN em END AS em,
+            CASE WHEN em LIKE '%_@_%' AND NOT regexp_matches(em, '^(no|none|na|noemail|unknown|test|declined|refused|x+)@')
+                 THEN em END AS em,
             CASE WHEN length(mbi_plain) = 11 THEN mbi_plain END AS mbi,
             s.since,
             try_cast(died[1:10] AS DATE) AS dead
         FROM (SELECT *, try_cast(born AS DATE) AS b,
-                     regexp_matches(born, '^(19|20)[0-9]{{2}}') AND coalesce(born[1:10] NOT IN ('1900-01-01', '1901-01-01', '1900-01-02'), true) AND born <> '1900' AS plausible,
+                     regexp_matches(born, '^(19|20)[0-9]{{2}}') AND born <> '1900'
+                         AND coalesce(born[1:10] NOT IN ('1900-01-01', '1901-01-01', '1900-01-02'), true) AS plausible,
                      regexp_extract(regexp_replace(phone, '[^0-9]', '', 'g'), '^1?([0-9]{{10}})', 1) AS ph,
                      lower(trim(email)) AS em, regexp_replace(upper(mbi), '[^A-Z0-9]', '', 'g') AS mbi_plain
               FROM (SELECT * REPLACE (regexp_replace(phone, '^(tel:)?\\+1', '') AS phone) FROM source)) s
@@ -187,7 +192,8 @@ def finish(con: duckdb.DuckDBPyConnection) -> None:
     con.execute("CREATE TABLE last_counts AS SELECT l, count(*)::INTEGER AS c FROM p WHERE l IS NOT NULL GROUP BY l")
     for side in ("m", "p"):
         con.execute(
-            f"""CREATE TABLE {side}_done AS SELECT {side}.*, coalesce(a.c, 0) AS cf, coalesce(b.c, 0) AS cl, coalesce(i.systems, []) AS systems
+            f"""CREATE TABLE {side}_done AS SELECT {side}.*, coalesce(a.c, 0) AS cf, coalesce(b.c, 0) AS cl,
+                       coalesce(i.systems, []) AS systems
                 FROM {side} LEFT JOIN first_counts a USING (f) LEFT JOIN last_counts b USING (l)
                 LEFT JOIN (SELECT n, list(DISTINCT system) AS systems FROM {side}_ids WHERE system <> '' GROUP BY n) i USING (n)"""
         )

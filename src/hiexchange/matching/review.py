@@ -251,7 +251,7 @@ def precision_by_band(links: Any, decisions: Any) -> pa.Table:
     ruled: dict[tuple[str, str | None], str] = {}
     for ruling in sorted(tables.check(decisions, DECISION).to_pylist(), key=lambda row: row["decided_at"]):
         ruled[ruling["member_key"], ruling["person_id"]] = ruling["verdict"]
-    result = []
+    result: list[dict[str, Any]] = []
     for band in ("auto", "review"):
         pairs = [(row["member_key"], row["person_id"]) for row in rows if row["band"] == band]
         verdicts = [ruled.get(pair) or ruled.get((pair[0], None)) for pair in pairs]

@@ -64,7 +64,11 @@ RULES: tuple[Rule, ...] = (
     Rule("name_birth_middle", f"{SAME_FIRST} AND {SAME_LAST} AND d = 5 AND g = 2 AND expected < 0.1"),
     Rule("id_ssn4_name", f"{ID} AND s = 2 AND f >= 3 AND l >= 3"),
     Rule("id_typo_first_birth", f"{ID} AND f = 3 AND d = 5 AND (l >= 3 OR {HOME})"),
-    Rule("id_cut_first_birth", f"{ID} AND f = 2 AND edge = 3 AND d = 5 AND l >= 3 AND {HOME} AND x >= 0", tolerance=RELATIVES),
+    Rule(
+        "id_cut_first_birth",
+        f"{ID} AND f = 2 AND edge = 3 AND d = 5 AND l >= 3 AND {HOME} AND x >= 0",
+        tolerance=RELATIVES,
+    ),
     Rule("id_similar_first_birth", f"{ID} AND f = 2 AND d = 5 AND l >= 3 AND s = 2"),
     Rule("id_ssn4_birth", f"{ID} AND s = 2 AND d = 5"),
     Rule("id_birth_unnamed", f"{ID} AND f = 0 AND d = 5 AND l >= 3 AND {HOME}"),
@@ -79,7 +83,11 @@ RULES: tuple[Rule, ...] = (
         f"{SAME_FIRST} AND d = 5 AND (a = 3 OR ph = 1 OR em = 1) AND expected_first < 0.05 AND (f = 5 OR {PLAIN})",
         tolerance=RELATIVES,
     ),
-    Rule("name_near_birth_home", f"{SAME_FIRST} AND l >= 3 AND d >= 3 AND {HOME} AND (f = 5 OR {PLAIN})", tolerance=RELATIVES),
+    Rule(
+        "name_near_birth_home",
+        f"{SAME_FIRST} AND l >= 3 AND d IN (3, 4) AND {HOME} AND (f = 5 OR {PLAIN})",
+        tolerance=RELATIVES,
+    ),
     Rule("nickname_birth_home", f"f = 4 AND {SAME_LAST} AND d = 5 AND {HOME} AND {PLAIN}", tolerance=RELATIVES),
     Rule("typo_first_birth_home_middle", f"{TYPO_HOME} AND g >= 1", tolerance=RELATIVES),
     Rule("typo_inside_first_birth_home", f"{TYPO_HOME} AND edge = 0", tolerance=RELATIVES),
@@ -107,7 +115,11 @@ RULES: tuple[Rule, ...] = (
         tolerance=NAMESAKES,
     ),
     Rule("rare_name_birth", f"f >= 4 AND l = 5 AND d = 5 AND expected < 0.003 AND {PLAIN}", tolerance=NAMESAKES),
-    Rule("id_name_no_birth", f"{ID} AND f >= 4 AND l >= 4 AND d = 0 AND ({HOME} OR a = 1) AND g >= 0", tolerance=RELATIVES),
+    Rule(
+        "id_name_no_birth",
+        f"{ID} AND f >= 4 AND l >= 4 AND d = 0 AND ({HOME} OR a = 1) AND g >= 0",
+        tolerance=RELATIVES,
+    ),
     Rule(
         "fellegi_sunter",
         f"bits >= auto_bits AND f >= 3 AND d >= 4 AND {PLAIN} AND ({PROOF} OR ({HOME} AND ({SAME_FIRST} OR edge = 0)))",

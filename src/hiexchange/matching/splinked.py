@@ -20,7 +20,11 @@ _MISSING = "a.{0} IS NULL OR b.{0} IS NULL"
 COMPARISONS: dict[str, tuple[str, dict[int, str]]] = {
     "first": (
         _MISSING.format("f"),
-        {5: "a.f = b.f", 3: "jaro_winkler_similarity(a.f, b.f) >= 0.92", 2: "jaro_winkler_similarity(a.f, b.f) >= 0.83"},
+        {
+            5: "a.f = b.f",
+            3: "jaro_winkler_similarity(a.f, b.f) >= 0.92",
+            2: "jaro_winkler_similarity(a.f, b.f) >= 0.83",
+        },
     ),
     "birth": (
         _MISSING.format("b"),
@@ -59,14 +63,16 @@ def train_splink(
     con = prepare.connect()
     prepare.prepare_persons(con, tables.check(persons, tables.PERSON))
     prepare.prepare_members(con, tables.check(members, tables.MEMBER))
-    columns = "key AS unique_id, f, f0, l, b, \"by\", bm, bd, s4, x, g, z"
+    columns = 'key AS unique_id, f, f0, l, b, "by", bm, bd, s4, x, g, z'
     frames = [con.sql(f"SELECT {columns} FROM {side}").to_arrow_table() for side in ("m", "p")]
     con.close()
     made = []
     for name, (missing, cells) in COMPARISONS.items():
         steps = [levels.CustomLevel(_sided(missing), label_for_charts="missing").configure(is_null_level=True)]
         steps += [levels.CustomLevel(_sided(sql), label_for_charts=str(code)) for code, sql in cells.items()]
-        made.append(comparisons.CustomComparison(output_column_name=name, comparison_levels=[*steps, levels.ElseLevel()]))
+        made.append(
+            comparisons.CustomComparison(output_column_name=name, comparison_levels=[*steps, levels.ElseLevel()])
+        )
     settings = SettingsCreator(
         link_type="link_only",
         comparisons=made,
@@ -93,7 +99,12 @@ def _merged(begin: Weights, model: dict[str, Any], note: str) -> Weights:
         for level in comparison["comparison_levels"]:
             label = level.get("label_for_charts", "")
             code = int(label) if label.isdigit() else -1
-            if not level.get("is_null_level") and code in LEVELS[name] and level.get("m_probability") and level.get("u_probability"):
+            if (
+                not level.get("is_null_level")
+                and code in LEVELS[name]
+                and level.get("m_probability")
+                and level.get("u_probability")
+            ):
                 m[name][code] = max(float(level["m_probability"]), LEAST_M)
                 u[name][code] = max(float(level["u_probability"]), FLOOR)
     return replace(begin, m=m, u=u, note=note or begin.note, extra={"trainer": "splink"})

@@ -1,7 +1,8 @@
 """Learn Fellegi-Sunter weights from unlabelled tables by expectation maximisation.
 
 u, the chance agreement, is counted over the cross product where every agreeing pair is a candidate, and elsewhere
-over random pairs of two people of the index, who are hardly ever one. m comes from EM over the candidate pairs, which have their own chance agreement (they were
+over random pairs of two people of the index, who are hardly ever one. m comes from EM over the candidate pairs,
+which have their own chance agreement (they were
 selected for agreeing on something): it is fitted beside m and thrown away. Pairs are reduced to patterns of
 levels first, so an iteration costs thousands of rows, not millions.
 
@@ -106,7 +107,7 @@ def _fit(candidates: pa.Table, chance: pa.Table, cross: float, begin: Weights, *
         for name in LEVELS
     }
     odds = np.zeros(len(count))
-    for done in range(1, rounds + 1):
+    for done in range(1, rounds + 1):  # noqa: B007 - the number of rounds goes into the file
         odds = np.full(len(count), np.log(share / (1 - share)))
         for name in LEVELS:
             for code in codes[name]:
@@ -170,7 +171,10 @@ def blend(several: list[Weights], *, note: str) -> Weights:
 
     def mean(tables_: list[dict[str, dict[int, float]]]) -> dict[str, dict[int, float]]:
         return {
-            name: {code: float(np.exp(np.mean([np.log(table[name][code]) for table in tables_ if code in table[name]]))) for code in tables_[0][name]}
+            name: {
+                code: float(np.exp(np.mean([np.log(table[name][code]) for table in tables_ if code in table[name]])))
+                for code in tables_[0][name]
+            }
             for name in tables_[0]
         }
 
