@@ -376,8 +376,9 @@ class ExportJob:
         )
         accepted = phase.run()
         if accepted.manifest is not None:
-            self.journal.write("accepted", status_url=None)
+            # Kept before it is called accepted: there is no status URL to ask for it again.
             self._take_page(Page(self.server.url + self.request.path, accepted.manifest, None, last=True))
+            self.journal.write("accepted", status_url=None)
             self._follow_links()
             self._complete()
 
@@ -389,7 +390,8 @@ class ExportJob:
             return
         limit = deadline_s if deadline_s is not None else self.server.preset.deadline_s or self.server.policy.deadline_s
         try:
-            self._poller().until_complete(limit, self._take_page)
+            if not state.static:
+                self._poller().until_complete(limit, self._take_page)
             self._follow_links()
         except (JobFailed, JobVanished, JobExpired) as error:
             self.journal.write("failed", kind=type(error).__name__, reason=error.said or "")
