@@ -172,3 +172,10 @@ def test_payer_and_clock_must_be_known(read: Read, rows: Line) -> None:
         read(rows(1), payer_id=None)
     with pytest.raises(ConfigError):
         read(rows(1), received_at=datetime(2026, 2, 2))
+
+
+def test_a_delta_sent_as_full_is_held_before_it_drops_everybody(read: Read, rows: Line, codes: Codes) -> None:
+    before = read(many(rows, range(100)))
+    changes = read(many(rows, range(3)), name="changes.csv", previous=before)
+    assert changes.state == "held"
+    assert [code for _, code, _ in codes(changes)] == ["row_change", "shrink"]

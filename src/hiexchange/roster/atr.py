@@ -16,10 +16,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 
-from hiexchange.roster.delimited import Raw
+from hiexchange.roster.delimited import Raw, text_table
 from hiexchange.roster.issues import issue, refusal
 
 ROWS = 1 << 16
@@ -288,11 +287,11 @@ def _batches(store: _Store, raw: Raw) -> Iterator[pa.Table]:
         for member in group.member:
             rows.append(_row(member, common, store, raw, done + len(rows) + 1))
             if len(rows) >= ROWS:
-                yield _table(rows, done)
+                yield text_table(rows, done)
                 done += len(rows)
                 rows = []
     if rows:
-        yield _table(rows, done)
+        yield text_table(rows, done)
 
 
 def _of_group(group: _Group, store: _Store) -> dict[str, str]:
@@ -451,9 +450,3 @@ def _day(text: str | None, *, last: bool) -> str:
     if len(text) == 7 and text[5:].isdigit() and 1 <= int(text[5:]) <= 12:
         return f"{text}-{calendar.monthrange(int(text[:4]), int(text[5:]))[1]:02d}" if last else f"{text}-01"
     return text[:10]
-
-
-def _table(rows: list[list[str]], done: int) -> pa.Table:
-    columns = [pa.array(values, pa.string()) for values in zip(*rows, strict=True)]
-    numbers = pa.array(np.arange(done + 1, done + len(rows) + 1))
-    return pa.table([numbers, *columns], names=["row_no", *(f"c{index}" for index in range(1, len(columns) + 1))])

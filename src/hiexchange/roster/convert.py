@@ -299,6 +299,17 @@ class _Builder:
 
     def check(self) -> None:
         """Write the checks. Their order fixes the bits of ``flags``."""
+        self.check_ids()
+        self.check_mbi()
+        self.check_dates()
+        self.check_codes()
+        for name, rule in self.layout.columns.items():
+            if rule.required and name != "member_id" and name in self.texts:
+                self._add(f"t_{name} IS NULL", "missing_value", name, "a required value is absent")
+        self.checks = [check for check in self.checks if not self._idle(check)]
+
+    def check_ids(self) -> None:
+        """Member, provider, and what must not stand in a row."""
         add = self._add
         add("member_id IS NULL", "missing_member_id", "member_id", "the row has no member id")
         add(
@@ -325,7 +336,23 @@ class _Builder:
             "not an NPI: ten digits with a valid check digit",
         )
         add("NOT regexp_full_match(provider_tin, '[0-9]{9}')", "bad_tin", "provider_tin", "not a tax id: nine digits")
-        self.check_mbi()
+        add(
+            "(t_ssn IS NOT NULL OR t_ssn4 IS NOT NULL) AND ssn4 IS NULL",
+            "bad_ssn",
+            "ssn4",
+            "not an SSN or its last four digits; left empty",
+            "warning",
+        )
+        add(
+            "regexp_matches(whole, '[\\x00-\\x08\\x0B\\x0C\\x0E-\\x1A]')",
+            "control_character",
+            "member_id",
+            "the row holds control characters",
+        )
+
+    def check_dates(self) -> None:
+        """Days of the calendar, in a possible order."""
+        add = self._add
         for name in DATES:
             if name in self.found:
                 add(
@@ -356,6 +383,11 @@ class _Builder:
             "a date is not plausible",
             "warning",
         )
+        add("deceased_on < valid_from", "deceased", "deceased_on", "attributed after the date of death", "warning")
+
+    def check_codes(self) -> None:
+        """Codes and numbers that the layout or our own lists know."""
+        add = self._add
         add("t_sex IS NOT NULL AND sex IS NULL", "unknown_code", "sex", "a sex code the layout does not map", "warning")
         add(
             "t_sharing_pref IS NOT NULL AND sharing_pref IS NULL",
@@ -368,24 +400,6 @@ class _Builder:
         add(f"basis NOT IN ({bases})", "unknown_code", "basis", "not a basis of attribution")
         for name in ("rank", "program_year"):
             add(f"t_{name} IS NOT NULL AND {name} IS NULL", "bad_number", name, "not a whole number")
-        add(
-            "(t_ssn IS NOT NULL OR t_ssn4 IS NOT NULL) AND ssn4 IS NULL",
-            "bad_ssn",
-            "ssn4",
-            "not an SSN or its last four digits; left empty",
-            "warning",
-        )
-        add("deceased_on < valid_from", "deceased", "deceased_on", "attributed after the date of death", "warning")
-        add(
-            "regexp_matches(whole, '[\\x00-\\x08\\x0B\\x0C\\x0E-\\x1A]')",
-            "control_character",
-            "member_id",
-            "the row holds control characters",
-        )
-        for name, rule in self.layout.columns.items():
-            if rule.required and name not in ("member_id",) and name in self.texts:
-                add(f"t_{name} IS NULL", "missing_value", name, "a required value is absent")
-        self.checks = [check for check in self.checks if not self._idle(check)]
 
     def check_mbi(self) -> None:
         text = "coalesce(t_mbi, t_member_id)" if self.id_is_mbi() else "t_mbi"

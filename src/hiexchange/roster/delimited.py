@@ -54,6 +54,13 @@ class Raw:
     """Byte offset of each row, where the container knows it."""
 
 
+def text_table(rows: list[list[str]], done: int) -> pa.Table:
+    """Return rows of text as a batch of :class:`Raw`; ``done`` rows came before them."""
+    columns = [pa.array(values, pa.string()) for values in zip(*rows, strict=True)]
+    numbers = pa.array(np.arange(done + 1, done + len(rows) + 1))
+    return pa.table([numbers, *columns], names=["row_no", *(f"c{index}" for index in range(1, len(columns) + 1))])
+
+
 def delimited(text: pa.Buffer, rule: FileRule, *, file: str) -> Raw:
     """Read delimited text.
 

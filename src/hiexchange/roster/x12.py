@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from hiexchange.roster.delimited import Raw
+from hiexchange.roster.delimited import Raw, text_table
 from hiexchange.roster.issues import refusal
 
 BLOCK = 1 << 22
@@ -132,7 +132,7 @@ class _Reader:
                 self.members += 1
                 self.count += 1
                 if len(rows) >= ROWS:
-                    yield _table(rows, done)
+                    yield text_table(rows, done)
                     done += len(rows)
                     rows = []
             elif segment[:2] in CONTROL:
@@ -143,7 +143,7 @@ class _Reader:
         fresh = _member_rows(member)
         rows += fresh
         offsets += [begin] * len(fresh)
-        yield _table(rows, done)
+        yield text_table(rows, done)
         self.raw.offsets = np.asarray(offsets, dtype=np.int64)
         self.close()
 
@@ -171,6 +171,7 @@ class _Reader:
                 )
         self.count += 1
         if name == "ISA":
+            self.groups, self.ended = 0, False
             self.opened["ISA"] = parts[13]
         elif name == "GS":
             self.groups, self.transactions = self.groups + 1, 0
@@ -315,9 +316,3 @@ def _made_up_number(base: list[str]) -> str:
     if not base[SUBSCRIBER_ID] or base[IS_SUBSCRIBER] == "Y":
         return base[SUBSCRIBER_ID]
     return "-".join((base[SUBSCRIBER_ID], base[RELATIONSHIP], base[BIRTH_DATE], base[FIRST_NAME].upper()))
-
-
-def _table(rows: list[list[str]], done: int) -> pa.Table:
-    columns = [pa.array(values, pa.string()) for values in zip(*rows, strict=True)]
-    numbers = pa.array(np.arange(done + 1, done + len(rows) + 1))
-    return pa.table([numbers, *columns], names=["row_no", *(f"c{index}" for index in range(1, len(columns) + 1))])
