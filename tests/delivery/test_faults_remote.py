@@ -47,13 +47,22 @@ def by_https(exchange, open_outbox, now):
     return deliver
 
 
-@pytest.mark.parametrize("status", [401, 408, 429, 500, 503])
+@pytest.mark.parametrize("status", [401, 429, 500, 503])
 def test_a_refusal_that_can_pass_is_tried_again(by_https, now, status):
     with HTTPSink([Answer(status)]) as sink:
         outbox = by_https(sink)
         assert outbox.deliveries()["state"].to_pylist() == ["retry"]
         assert outbox.run(now + timedelta(minutes=5)).states == {"acked": 1}
         assert len({item.key for item in sink.arrived}) == len(sink.arrived) == 1
+
+
+@pytest.mark.parametrize("status", [408, 502, 504])
+def test_a_gateways_answer_is_a_doubt_and_is_tried_again(by_https, now, status):
+    with HTTPSink([Answer(status)]) as sink:
+        outbox = by_https(sink)
+        assert codes(outbox) == [("unknown", f"HTTP {status}")]
+        assert outbox.run(now + timedelta(minutes=5)).states == {"acked": 1}
+        assert len(sink.arrived) == 1
 
 
 @pytest.mark.parametrize("status", [400, 404, 413, 422])

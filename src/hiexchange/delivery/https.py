@@ -22,7 +22,9 @@ from hiexchange.delivery.channel import ChannelSpec
 from hiexchange.delivery.credentials import file_option, key_file, secret
 from hiexchange.errors import DeliveryError, HIExchangeError, PolicyViolation
 
-RETRYABLE = {401, 403, 408, 425, 429}
+RETRYABLE = {401, 403, 425, 429}
+DOUBTFUL = {408, 502, 504}
+"""A gateway may have passed the message on before it answered so: tried again, but as a doubt, probe first."""
 TRANSIENT = {"transient", "lock-error", "no-store", "timeout", "incomplete", "throttled", "exception"}
 """OperationOutcome issue types that trying again can help."""
 POLICY = Policy(redirects_max=0, connect_timeout_s=10, write_timeout_s=60, read_timeout_s=60)
@@ -114,6 +116,8 @@ class HTTPSDestination:
         wait = retry_after(response.headers, now_utc())
         if status == 409:
             return Outcome("acked", "HTTP 409, already there") if self.probe(parcel) else Outcome("retry", code, wait)
+        if status in DOUBTFUL:
+            return Outcome("unknown", code, wait)
         if status in RETRYABLE or status >= 500:
             return Outcome("retry", code, wait)
         return Outcome("dead", code)
