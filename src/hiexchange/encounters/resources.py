@@ -168,14 +168,12 @@ def _identifier(segment: hl7v2.Segment, number: int, index: int) -> Resource | N
         return None
     kind = segment.value(number, 5, repetition=index).strip()
     authority, oid = segment.value(number, 4, repetition=index), segment.value(number, 4, 2, repetition=index)
-    return _whole(
-        {
-            "type": _coded(V2_0203, kind),
-            "system": f"urn:oid:{oid}" if oid.replace(".", "").isdigit() and "." in oid else None,
-            "value": value,
-            "assigner": {"display": authority.strip()},
-        }
-    )
+    return {
+        "type": _coded(V2_0203, kind),
+        "system": f"urn:oid:{oid}" if oid.replace(".", "").isdigit() and "." in oid else None,
+        "value": value,
+        "assigner": {"display": authority.strip()},
+    }
 
 
 def _name(segment: hl7v2.Segment, number: int, index: int) -> Resource:
@@ -183,15 +181,13 @@ def _name(segment: hl7v2.Segment, number: int, index: int) -> Resource:
         segment.value(number, part, repetition=index).strip() for part in range(1, 6)
     )
     use = {"L": "official", "N": "nickname", "M": "maiden", "A": "anonymous"}
-    return _whole(
-        {
-            "use": use.get(segment.value(number, 7, repetition=index).upper()),
-            "family": family,
-            "given": [text for text in (given, middle) if text],
-            "prefix": [prefix] if prefix else [],
-            "suffix": [suffix] if suffix else [],
-        }
-    )
+    return {
+        "use": use.get(segment.value(number, 7, repetition=index).upper()),
+        "family": family,
+        "given": [text for text in (given, middle) if text],
+        "prefix": [prefix] if prefix else [],
+        "suffix": [suffix] if suffix else [],
+    }
 
 
 def _telecom(segment: hl7v2.Segment, number: int, index: int) -> Resource | None:
@@ -211,7 +207,7 @@ def _address(segment: hl7v2.Segment, number: int, index: int) -> Resource:
         segment.value(number, part, repetition=index).strip() for part in range(1, 7)
     )
     lines = [text for text in (line, other) if text]
-    return _whole({"line": lines, "city": city, "state": state, "postalCode": code, "country": country})
+    return {"line": lines, "city": city, "state": state, "postalCode": code, "country": country}
 
 
 def _participants(pv1: hl7v2.Segment, number: int, code: str, text: str) -> list[Resource]:
@@ -221,18 +217,16 @@ def _participants(pv1: hl7v2.Segment, number: int, code: str, text: str) -> list
         names = [pv1.value(number, part, repetition=index).strip() for part in (3, 2)]
         display = " ".join(name for name in names if name)
         if identifier or display:
-            who = _whole(
-                {
-                    "identifier": {"system": US_NPI if is_npi(identifier) else None, "value": identifier},
-                    "display": display,
-                }
-            )
+            who = {
+                "identifier": {"system": US_NPI if is_npi(identifier) else None, "value": identifier},
+                "display": display,
+            }
             found.append({"type": [_coded(V3_PARTICIPATION, code, text)], "individual": who})
     return found
 
 
 def _coded(system: str, code: str, text: str | None = None) -> Resource | None:
-    return _whole({"coding": [{"system": system, "code": code.strip()}], "text": text}) if code.strip() else None
+    return {"coding": [{"system": system, "code": code.strip()}], "text": text} if code.strip() else None
 
 
 def _label(label: str) -> Resource:
@@ -262,15 +256,15 @@ def _each(segment: hl7v2.Segment, number: int) -> range:
     return range(1, len(segment.repetitions(number)) + 1)
 
 
-def _whole(value: Resource) -> Resource:
-    """Return a resource without its empty parts: FHIR allows no empty value."""
-    pruned = {key: _pruned(item) for key, item in value.items()}
-    return {key: item for key, item in pruned.items() if item not in (None, "", [], {})}
+def _whole(resource: Resource) -> Resource:
+    """Return a resource without its empty parts, at any depth: FHIR allows no empty value."""
+    return {key: item for key, value in resource.items() if (item := _pruned(value)) or item is False}
 
 
 def _pruned(value: Any) -> Any:
     if isinstance(value, dict):
-        return _whole(value)
+        return {key: item for key, part in value.items() if (item := _pruned(part))}
     if isinstance(value, list):
-        return [item for entry in value if (item := _pruned(entry)) not in (None, "", [], {})]
-    return value
+        return [item for part in value if (item := _pruned(part))]
+    # ``deceasedBoolean: false`` says something; an empty text does not.
+    return value if value or value is False else None
