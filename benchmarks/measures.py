@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--patients", default="", help="sizes of generated populations, comma-separated")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--fqm", type=Path)
+    parser.add_argument("--only", default="", help="measures whose name contains one of these, comma-separated")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--population", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -77,6 +78,8 @@ def on_cases(options: argparse.Namespace) -> None:
     rows, loads = [], []
     for file in sorted(options.measures.glob("*.json.gz")):
         name = file.name.split(".")[0]
+        if not any(part in name for part in options.only.split(",")):
+            continue
         started = time.process_time()
         measure = Measure.load(file, accept={"all"})
         engine_of: dict[Any, Engine] = {}

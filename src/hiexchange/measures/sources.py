@@ -30,7 +30,7 @@ SHARED = ("Medication", "Location", "Organization", "Practitioner", "Practitione
 _REFERENCE = re.compile(rb'"reference":"(?:[^"]*/)?((?:' + b"|".join(kind.encode() for kind in SHARED) + rb')/[^"/]+)"')
 _ALWAYS = {
     "resourceType", "id", "meta", "extension", "modifierExtension", "contained", "status", "category", "code", "type",
-    "doNotPerform", "encounter", "subject", "patient", "medication", "vaccineCode", "event", "class", "identifier",
+    "doNotPerform", "encounter", "subject", "patient", "for", "medication", "vaccineCode", "event", "class", "identifier",
 }  # fmt: skip
 
 decode = msgspec.json.Decoder(float_hook=Decimal).decode
@@ -158,10 +158,14 @@ def _query(con: duckdb.DuckDBPyConnection, files: list[Path], elements: frozense
     described = con.execute(f"describe select * from {source}").fetchall()
     columns = [name for name, *_ in described if not name.startswith("__") and _needed(name, elements)]
     packed = ", ".join(f'"{name}" := "{name}"' for name in columns)
+    # A Task names its patient in ``for``, which the lake's patient column does not follow.
+    patient = "__hx_patient"
+    if "for" in columns:
+        patient = "coalesce(__hx_patient, nullif(regexp_extract(\"for\".reference, '([^/:]+)$', 1), ''))"
     order = [name for name in ("__hx_file", "__hx_line") if name in {row[0] for row in described}]
     return (
-        f"select __hx_patient, to_json(struct_pack({packed})) from {source} "
-        f"where __hx_patient between $low and $high order by {', '.join(['__hx_patient', *order])}"
+        f"select {patient}, to_json(struct_pack({packed})) from {source} "
+        f"where {patient} between $low and $high order by {', '.join([patient, *order])}"
     )
 
 

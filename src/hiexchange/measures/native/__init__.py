@@ -69,4 +69,5 @@ def _named(name: str) -> NativeMeasure:
         near = difflib.get_close_matches(name, _ALL, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(_ALL))}"
         raise UnknownLayout(f"there is no native measure {name!r}", hint=hint)
-    return _ALL[name]
+    found: NativeMeasure = _ALL[name]
+    return found
