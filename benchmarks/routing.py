@@ -15,6 +15,7 @@ import io
 import multiprocessing
 import resource
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -292,7 +293,7 @@ def main() -> None:
     options.add_argument("--immediate", type=int, default=200, help="messages of the immediate path")
     given = options.parse_args()
     people, rows = int(PEOPLE * given.scale), int(ROSTER_ROWS * given.scale)
-    lines: list[tuple[str, str, str]] = []
+    lines = Lines()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         # Made in another process, so that its memory is not ours.
@@ -344,6 +345,15 @@ def main() -> None:
     print(out.getvalue())
     print("routed:   ", _sum(identity))
     print("delivered:", _sum(final))
+
+
+class Lines(list[tuple[str, str, str]]):
+    """Rows of the table; each is also said when it is known, since the whole takes minutes."""
+
+    def append(self, line: tuple[str, str, str]) -> None:
+        """Keep and say a row."""
+        super().append(line)
+        print(" | ".join(line), file=sys.stderr, flush=True)
 
 
 def peak() -> float:
