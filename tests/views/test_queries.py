@@ -91,6 +91,15 @@ def test_errors(make: Any, message: str) -> None:
     assert message in str(caught.value)
 
 
+def test_errors_of_the_run_quote_no_values() -> None:
+    query = SQLQuery.from_sql(
+        "-- @name q\n-- @needs p as person\nSELECT CAST(person_id || 'Secret' AS INTEGER) FROM person"
+    )
+    with pytest.raises(ViewError) as caught:
+        query.run({"person": PEOPLE})
+    assert "Secret" not in str(caught.value) and caught.value.said == "ConversionException"
+
+
 def test_a_query_file_may_need_a_view_beside_it(tmp_path: Path, encoded: Any) -> None:
     own = {"resource": "Patient", "select": [{"column": [{"name": "id", "path": "id"}]}]}
     (tmp_path / "own.json").write_text(json.dumps(own))

@@ -209,8 +209,10 @@ class SQLQuery:
             try:
                 found = connection.sql(self.sql, params=values or None).to_arrow_table()
             except duckdb.Error as error:
-                # The first line names the place in the SQL; later ones may quote values.
-                raise ViewError(f"the SQL of {self.name} fails", said=str(error).splitlines()[0][:200]) from None
+                # What is wrong with the SQL is said; an error at run time may quote a patient's value.
+                static = isinstance(error, duckdb.ParserException | duckdb.BinderException | duckdb.CatalogException)
+                said = str(error).splitlines()[0][:200] if static else type(error).__name__
+                raise ViewError(f"the SQL of {self.name} fails", said=said) from None
         return found
 
 
