@@ -114,7 +114,11 @@ class Definitions:
     def resources(self) -> tuple[str, ...]:
         """Names of the resource types, abstract ones left out, sorted."""
         # R5 adds interfaces that no instance has; nothing derives from them.
-        abstract = {base for _, base, _ in self._packed.values()} | {"Resource", "CanonicalResource", "MetadataResource"}
+        abstract = {base for _, base, _ in self._packed.values()} | {
+            "Resource",
+            "CanonicalResource",
+            "MetadataResource",
+        }
         return tuple(
             sorted(name for name, (kind, _, _) in self._packed.items() if kind == "resource" and name not in abstract)
         )

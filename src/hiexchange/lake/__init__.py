@@ -5,8 +5,9 @@ path), ``restore`` (back to JSON), ``store`` (snapshots), ``merge`` (newest wins
 """
 
 from hiexchange.lake.job import ExportFolder
-from hiexchange.lake.lake import IngestReport, Lake
+from hiexchange.lake.lake import Lake
 from hiexchange.lake.maintain import Vacuumed
 from hiexchange.lake.read import LakeTable
+from hiexchange.lake.report import IngestReport
 
 __all__ = ["ExportFolder", "IngestReport", "Lake", "LakeTable", "Vacuumed"]

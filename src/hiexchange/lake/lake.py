@@ -13,9 +13,8 @@ import itertools
 import re
 import time
 import uuid
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,45 +34,13 @@ from hiexchange.lake.merge import merge as merge_files
 from hiexchange.lake.parts import write_part
 from hiexchange.lake.read import LakeTable
 from hiexchange.lake.repairs import check_repairs
+from hiexchange.lake.report import REJECTS, IngestReport, reject_rows, touched
+from hiexchange.lake.report import report as summed
 from hiexchange.lake.shape import merge as merge_shapes
 from hiexchange.lake.store import DataFile, Load, Snapshot, Store, TableState
 from hiexchange.lake.validate import Validation
 from hiexchange.lake.validate import validate as validate_lines
 from hiexchange.tables import TABLES, check
-
-
-@dataclass(frozen=True)
-class IngestReport:
-    """What a load did."""
-
-    load: str
-    """Id of the load, as in column ``__hx_ingest``."""
-    snapshot: int
-    files: int
-    rows: int
-    """Resources read into rows, before newest-wins."""
-    rejected: int
-    """Lines in quarantine."""
-    seconds: float
-    size_bytes: int
-    """Bytes of the files as they lie on disk."""
-    tables: dict[str, int] = field(default_factory=dict)
-    """{table: rows read}."""
-    reasons: dict[str, int] = field(default_factory=dict)
-    """{quarantine reason: lines}."""
-    unmapped: dict[str, int] = field(default_factory=dict)
-    """{type and JSON pointer: members kept as text}."""
-    slow_lines: int = 0
-    """Lines that took the exact path."""
-    deleted: int = 0
-    """Tombstones read."""
-    repaired: dict[str, int] = field(default_factory=dict)
-    """{vendor repair: how often}."""
-    validation: dict[str, Validation] = field(default_factory=dict)
-    """{table: what the sample showed}."""
-    watermark: tuple[str, str] | None = None
-    skipped: bool = False
-    """The same load is in the lake already; nothing was done."""
 
 
 class Lake:
@@ -159,10 +126,8 @@ class Lake:
                 for part in (part for done in finished for part in done.parts):
                     (self.path / part.path).unlink(missing_ok=True)
                 raise
-        validation = (
-            {name: self._validated(name, snapshot, validate) for name in _touched(finished)} if validate else {}
-        )
-        report = _report(finished, snapshot, load, job, time.perf_counter() - started)
+        validation = {name: self._validated(name, snapshot, validate) for name in touched(finished)} if validate else {}
+        report = summed(finished, snapshot, load, job, time.perf_counter() - started)
         report = replace(report, validation=validation)
         if max_bad_lines is not None and report.rejected > max_bad_lines:
             raise LakeError(
@@ -198,10 +163,10 @@ class Lake:
         fresh = job.tombstones(load.id)
         known = self._buried(snapshot, fresh)
         tables = dict(snapshot.tables)
-        touched = _touched(finished)
+        names = touched(finished)
         deleted_types = set(fresh["type"].to_pylist())
-        touched |= dict.fromkeys(name for name, state in tables.items() if state.resource in deleted_types)
-        for table in touched:
+        names |= dict.fromkeys(name for name, state in tables.items() if state.resource in deleted_types)
+        for table in names:
             mine = [done for done in finished if done.work.table == table]
             state = tables.get(table) or TableState("fhir", (), mine[0].work.resource, mine[0].work.version)
             new = [part for done in mine for part in done.parts]
@@ -213,7 +178,7 @@ class Lake:
             schema = stored_schema(state.resource, shape, state.version)
             files = maintain.tidied(self.path, table, files, schema, load.id)
             tables[table] = replace(state, files=files, shape=shape)
-        rejected = _rejects(finished, load.id)
+        rejected = reject_rows(finished, load.id)
         rows = sum(done.rows for done in finished)
         return snapshot.next(
             tables=tables,
@@ -432,20 +397,6 @@ class Lake:
         return LakeError(f"the lake has no table {name!r}", where=str(self.path), hint=f"it holds {names}")
 
 
-REJECTS = pa.schema(
-    [
-        pa.field("file", pa.string()),
-        pa.field("line", pa.int64()),
-        pa.field("offset", pa.int64()),
-        pa.field("length", pa.int64()),
-        pa.field("reason", pa.string()),
-        pa.field("raw", pa.binary()),
-        pa.field("table", pa.string()),
-        pa.field("load", pa.string()),
-    ]
-)
-"""Columns of the quarantine, table ``_rejects``."""
-
 _HOUSE = {"_rejects": REJECTS, "_tombstones": TOMBSTONES}
 _CORRIDOR = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
@@ -468,60 +419,10 @@ def _same_columns(name: str, data: pa.Table, schema: pa.Schema) -> pa.Table:
     return data.select(schema.names).cast(schema)
 
 
-def _touched(finished: list[Done]) -> dict[str, None]:
-    return dict.fromkeys(done.work.table for done in finished)
-
-
 def _tell(done: Done, on_event: Reporter) -> None:
     on_event(RowsWritten(done.work.table, done.work.file, done.rows, len(done.rejects)))
     if done.lines and done.slow_lines > max(20, done.lines // 20):
         on_event(Warned(f"{done.work.file}: {done.slow_lines:,} of {done.lines:,} lines were odd and slow"))
-
-
-def _rejects(finished: list[Done], load: str) -> pa.Table:
-    rows = [
-        {
-            "file": done.work.file,
-            "line": reject.line,
-            "offset": reject.offset,
-            "length": reject.length,
-            "reason": reject.reason,
-            "raw": reject.raw,
-            "table": done.work.table,
-            "load": load,
-        }
-        for done in finished
-        for reject in done.rejects
-    ]
-    return pa.Table.from_pylist(rows, schema=REJECTS)
-
-
-def _report(finished: list[Done], snapshot: Snapshot, load: Load, job: Job, seconds: float) -> IngestReport:
-    tables: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
-    unmapped: Counter[str] = Counter()
-    repaired: Counter[str] = Counter()
-    for done in finished:
-        repaired.update(done.repaired)
-        tables[done.work.table] += done.rows
-        reasons.update(reject.reason for reject in done.rejects)
-        unmapped.update({done.work.table + pointer: count for pointer, count in done.unmapped.items()})
-    return IngestReport(
-        load=load.id,
-        snapshot=snapshot.number,
-        files=len({done.work.path for done in finished}),
-        rows=sum(tables.values()),
-        rejected=sum(reasons.values()),
-        seconds=seconds,
-        size_bytes=sum(done.size_bytes for done in finished),
-        tables=dict(tables),
-        reasons=dict(reasons),
-        unmapped=dict(unmapped.most_common()),
-        repaired=dict(repaired),
-        slow_lines=sum(done.slow_lines for done in finished),
-        deleted=snapshot.loads[-1].deleted,
-        watermark=job.watermark,
-    )
 
 
 def _now() -> str:

@@ -1,0 +1,114 @@
+"""What a load did, put together from its files: the report and the quarantine's rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from hiexchange.lake.ingest import Done
+from hiexchange.lake.job import Job
+from hiexchange.lake.store import Load, Snapshot
+from hiexchange.lake.validate import Validation
+
+REJECTS = pa.schema(
+    [
+        pa.field("file", pa.string()),
+        pa.field("line", pa.int64()),
+        pa.field("offset", pa.int64()),
+        pa.field("length", pa.int64()),
+        pa.field("reason", pa.string()),
+        pa.field("raw", pa.binary()),
+        pa.field("table", pa.string()),
+        pa.field("load", pa.string()),
+    ]
+)
+"""Columns of the quarantine, table ``_rejects``."""
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What a load did."""
+
+    load: str
+    """Id of the load, as in column ``__hx_ingest``."""
+    snapshot: int
+    files: int
+    rows: int
+    """Resources read into rows, before newest-wins."""
+    rejected: int
+    """Lines in quarantine."""
+    seconds: float
+    size_bytes: int
+    """Bytes of the files as they lie on disk."""
+    tables: dict[str, int] = field(default_factory=dict)
+    """{table: rows read}."""
+    reasons: dict[str, int] = field(default_factory=dict)
+    """{quarantine reason: lines}."""
+    unmapped: dict[str, int] = field(default_factory=dict)
+    """{type and JSON pointer: members kept as text}."""
+    slow_lines: int = 0
+    """Lines that took the exact path."""
+    deleted: int = 0
+    """Tombstones read."""
+    repaired: dict[str, int] = field(default_factory=dict)
+    """{vendor repair: how often}."""
+    validation: dict[str, Validation] = field(default_factory=dict)
+    """{table: what the sample showed}."""
+    watermark: tuple[str, str] | None = None
+    skipped: bool = False
+    """The same load is in the lake already; nothing was done."""
+
+
+def touched(finished: list[Done]) -> dict[str, None]:
+    """Return the tables of a load, in the order of its files."""
+    return dict.fromkeys(done.work.table for done in finished)
+
+
+def reject_rows(finished: list[Done], load: str) -> pa.Table:
+    """Return the rows for the quarantine."""
+    rows = [
+        {
+            "file": done.work.file,
+            "line": reject.line,
+            "offset": reject.offset,
+            "length": reject.length,
+            "reason": reject.reason,
+            "raw": reject.raw,
+            "table": done.work.table,
+            "load": load,
+        }
+        for done in finished
+        for reject in done.rejects
+    ]
+    return pa.Table.from_pylist(rows, schema=REJECTS)
+
+
+def report(finished: list[Done], snapshot: Snapshot, load: Load, job: Job, seconds: float) -> IngestReport:
+    """Add up what was done for each file."""
+    tables: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    unmapped: Counter[str] = Counter()
+    repaired: Counter[str] = Counter()
+    for done in finished:
+        repaired.update(done.repaired)
+        tables[done.work.table] += done.rows
+        reasons.update(reject.reason for reject in done.rejects)
+        unmapped.update({done.work.table + pointer: count for pointer, count in done.unmapped.items()})
+    return IngestReport(
+        load=load.id,
+        snapshot=snapshot.number,
+        files=len({done.work.path for done in finished}),
+        rows=sum(tables.values()),
+        rejected=sum(reasons.values()),
+        seconds=seconds,
+        size_bytes=sum(done.size_bytes for done in finished),
+        tables=dict(tables),
+        reasons=dict(reasons),
+        unmapped=dict(unmapped.most_common()),
+        repaired=dict(repaired),
+        slow_lines=sum(done.slow_lines for done in finished),
+        deleted=snapshot.loads[-1].deleted,
+        watermark=job.watermark,
+    )
