@@ -32,7 +32,7 @@ from hiexchange.pipeline.export import PullResult, complete, pull, unfinished
 from hiexchange.pipeline.result import RunResult, Stage
 from hiexchange.report import write_run
 from hiexchange.roster import Layout, Roster, load_layout, read_roster
-from hiexchange.routing import Subscriptions, load_subscriptions, route
+from hiexchange.routing import Recheck, Subscriptions, load_subscriptions, route
 from hiexchange.servers import Server
 from hiexchange.views import view
 
@@ -358,7 +358,10 @@ def _deliver(result: RunResult, on_event: Reporter) -> None:
     if result.routing is None:
         return
     with _stage(result, "deliver") as facts, Outbox(result.output / "outbox.sqlite") as outbox:
-        outbox.deliver(result.routing, now=result.known_at, persons=result.persons, on_event=on_event)
+        may_still = Recheck(result.routing.subscriptions, None, now=result.known_at)
+        outbox.deliver(
+            result.routing, now=result.known_at, persons=result.persons, on_event=on_event, recheck=may_still
+        )
         result.deliveries, result.receipts = outbox.deliveries(), outbox.receipts()
         result.identity = result.routing.identity(result.deliveries)
         states = Counter(result.deliveries["state"].to_pylist())
