@@ -11,7 +11,6 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from hiexchange.tables import ISSUE, MEMBER, TEXT, check
 
@@ -92,8 +91,3 @@ def current_ids(members: Any, crosswalk: pa.Table) -> pa.Table:
     finally:
         con.close()
     return check(found, MEMBER)
-
-
-def replaced(before: pa.Table, after: pa.Table) -> int:
-    """Return how many rows got another member id."""
-    return int(pc.sum(pc.not_equal(before["member_key"], after["member_key"])).as_py() or 0)

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from hiexchange import _files
 from hiexchange.errors import ConfigError
@@ -426,8 +425,3 @@ def _as_of_column(layout: Layout, raw: Raw) -> date:
 
 def _header_sha(header: list[str]) -> str:
     return _files.sha256_text(*(folded(name) for name in header))
-
-
-def unique_members(members: pa.Table) -> int:
-    """Return the number of distinct members of MEMBER rows."""
-    return int(pc.count_distinct(members["member_key"]).as_py())
