@@ -58,6 +58,8 @@ def people(
             raise ConfigError("a rate by provider needs attribution and links", hint="pass attribution=, links=")
         found["provider"] = providers(attribution, links, period[1])
     readers = {key: reader for key, reader in _READERS.items() if key in wanted}
+    if readers and source is None:
+        raise ConfigError("the run's patients cannot be read again", hint="pass source=")
     if readers:
         for subject, rows in sources.subjects(source, frozenset({"Patient", "Coverage"}), None):
             resources = [sources.decode(row) if isinstance(row, bytes) else row for row in rows]

@@ -80,7 +80,9 @@ def run(
         values = {"period_start": period[0], "period_end": period[1], **measure.parameters}
         used = {name: value for name, value in values.items() if f"${name}" in measure.sql}
         rows = con.sql(measure.sql, params=used).to_arrow_table()
-    return MeasureRun(_result(rows, measure, period, run_id), measure.info, period, run_id)
+    kept = None if isinstance(source, Mapping) else source
+    options = {"offset_minutes": str(int(offset.total_seconds() // 60))}
+    return MeasureRun(_result(rows, measure, period, run_id), measure.info, period, run_id, (), options, kept)
 
 
 def _result(rows: pa.Table, measure: NativeMeasure, period: tuple[date, date], run_id: str) -> pa.Table:
