@@ -28,14 +28,12 @@ _MEMBER_SOURCE = """
 """
 
 
-def connect(*, memory_limit: str | None = None, threads: int | None = None) -> duckdb.DuckDBPyConnection:
+def connect() -> duckdb.DuckDBPyConnection:
     """Open a private in-memory database for one matching run."""
     con = duckdb.connect()
     con.execute("SET preserve_insertion_order = false")
-    if memory_limit:
-        con.execute(f"SET memory_limit = '{memory_limit}'")
-    if threads:
-        con.execute(f"SET threads = {int(threads)}")
+    # Patients' data never touches a disk that nobody asked for: DuckDB would spill into the working folder.
+    con.execute("SET temp_directory = ''")
     pairs = sorted(normalize.same_name_pairs())
     con.register("nick_in", pa.table({"a": [a for a, _ in pairs], "b": [b for _, b in pairs]}))
     con.execute("CREATE TABLE nick AS FROM nick_in")

@@ -10,8 +10,6 @@ Seeds below 1000 and from 1000 draw their names from disjoint pools: tune on the
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -21,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hiexchange import tables
+from hiexchange._files import sha256_text
 from hiexchange.testing import _hard, _names, _troubles
 
 Columns = dict[str, np.ndarray]
@@ -217,67 +216,57 @@ class Town:
 
 
 def _tables(plan: _troubles.Plan) -> Households:
-    members, persons = plan.members, plan.persons
+    members, persons = _shuffled(plan, plan.members), _shuffled(plan, plan.persons)
     count = len(members["human"])
-    order = plan.rng.permutation(count)
-    members = {name: values[order] for name, values in members.items()}
-    ids = members["id"].tolist()
-    keys = [hashlib.sha256(f"{PAYER}|{SYSTEM}|{text}".encode()).hexdigest() for text in ids]
-    size = pa.scalar
+    keys = [sha256_text(PAYER, SYSTEM, text) for text in members["id"].tolist()]
     fixed: dict[str, Any] = {
         "roster_id": "households", "row_sha": "-", "payer_id": PAYER, "member_id_system": SYSTEM, "attribution_level": "clinician",
         "basis": "payer_assigned", "valid_from": date(2026, 1, 1), "valid_to": tables.OPEN_DATE, "synthetic": True,
     }  # fmt: skip
-    columns: dict[str, Any] = {
-        name: pa.repeat(size(value, tables.MEMBER.schema.field(name).type), count) for name, value in fixed.items()
+    types = tables.MEMBER.schema
+    cells: dict[str, Any] = {
+        name: pa.repeat(pa.scalar(value, types.field(name).type), count) for name, value in fixed.items()
     }
-    columns |= {
-        "row_no": np.arange(1, count + 1),
+    cells |= _person_columns(members) | {
+        "birth_on": _dates(members["born"]),
         "member_key": keys,
-        "member_id": ids,
-        "subscriber_id": members["subscriber"],
+        "member_id": members["id"],
     }
-    columns |= _person_columns(members)
-    columns["birth_on"] = _dates(members["born"])
-    member_table = pa.table(
-        [
-            pa.array(columns[c.name], c.type)
-            if c.name in columns and not isinstance(columns[c.name], pa.Array)
-            else columns.get(c.name, pa.nulls(count, c.type))
-            for c in tables.MEMBER.columns
-        ],
-        schema=tables.MEMBER.schema,
-    )
-    records = len(persons["human"])
-    mix = plan.rng.permutation(records)
-    persons = {name: values[mix] for name, values in persons.items()}
-    person_ids = pa.array([f"-{n}" for n in range(1, records + 1)])
+    cells |= {"row_no": np.arange(1, count + 1), "subscriber_id": members["subscriber"]}
+    person_ids = pa.array([f"-{n}" for n in range(1, len(persons["human"]) + 1)])
     known = [None if text is None else [f"{SYSTEM}|{text}"] for text in persons["id"].tolist()]
-    cells: dict[str, Any] = _person_columns(persons)
-    cells |= {
+    index = _person_columns(persons) | {
         "person_id": person_ids,
-        "member_ids": pa.array(known, pa.list_(pa.string())),
+        "member_ids": known,
         "birth_date": _dates(persons["born"]).cast(pa.string()),
     }
-    person_table = pa.table(
-        [
-            pa.array(cells[c.name], c.type)
-            if c.name in cells and not isinstance(cells[c.name], pa.Array)
-            else cells.get(c.name, pa.nulls(records, c.type))
-            for c in tables.PERSON.columns
-        ],
-        schema=tables.PERSON.schema,
-    )
     present = np.isin(members["human"], persons["human"])
-    truth = pa.table(
-        {
-            "member_key": keys,
-            "human": members["human"],
-            "class": pa.array(members["class"], pa.string()),
-            "present": present,
-        }
+    truth = {
+        "member_key": keys,
+        "human": members["human"],
+        "class": pa.array(members["class"], pa.string()),
+        "present": present,
+    }
+    humans = pa.table({"person_id": person_ids, "human": persons["human"]})
+    return Households(
+        _filled(cells, tables.MEMBER, count), _filled(index, tables.PERSON, len(person_ids)), pa.table(truth), humans
     )
-    return Households(member_table, person_table, truth, pa.table({"person_id": person_ids, "human": persons["human"]}))
+
+
+def _shuffled(plan: _troubles.Plan, rows: Columns) -> Columns:
+    order = plan.rng.permutation(len(rows["human"]))
+    return {name: values[order] for name, values in rows.items()}
+
+
+def _filled(cells: dict[str, Any], kind: tables.Table, count: int) -> pa.Table:
+    """Return a corridor table of the columns given; the others are null."""
+    arrays = []
+    for column in kind.columns:
+        values = cells.get(column.name)
+        if values is None:
+            values = pa.nulls(count, column.type)
+        arrays.append(values if isinstance(values, pa.Array) else pa.array(values, column.type))
+    return pa.table(arrays, schema=kind.schema)
 
 
 def _person_columns(rows: Columns) -> dict[str, Any]:
@@ -288,6 +277,3 @@ def _person_columns(rows: Columns) -> dict[str, Any]:
 def _dates(days: np.ndarray) -> pa.Array:
     missing = days == _troubles.NO_DATE
     return pa.array(np.where(missing, 0, days).astype(np.int32), mask=missing).cast(pa.date32())
-
-
-Reporter = Callable[[str], None]
