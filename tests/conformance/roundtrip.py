@@ -4,7 +4,7 @@
 
 Each DIR is ingested into a lake of its own in a temporary folder. Lines are matched to rows by file and
 line number, not by id, and the lake is asked before newest-wins can drop a version (each file alone).
-A folder whose name starts with ``stu3`` is read as STU3 unless told otherwise.
+A JSON file counts as one resource. A folder whose name starts with ``stu3`` is read as STU3 unless told otherwise.
 """
 
 from __future__ import annotations
@@ -21,13 +21,23 @@ from hiexchange.ndjson import open_bytes
 
 
 def files_of(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.name.endswith(NDJSON) and path.is_file())
+    found = [path for path in folder.rglob("*") if path.name.endswith((*NDJSON, ".json")) and path.is_file()]
+    return sorted(path for path in found if path.suffix != ".json" or b'"resourceType"' in path.read_bytes()[:400])
+
+
+def on_one_line(path: Path, folder: str) -> Path:
+    """Return a copy of a JSON document as one NDJSON line; raw line ends can't stand inside its strings."""
+    copy = Path(folder) / f"{path.stem}.ndjson"
+    copy.write_bytes(path.read_bytes().translate(bytes.maketrans(b"\r\n", b"  ")))
+    return copy
 
 
 def compare(path: Path, version: str | None, counts: dict[str, Counter[str]]) -> None:
     """Ingest one file and compare every line of it with what comes back."""
     with tempfile.TemporaryDirectory() as folder:
-        lake = Lake(folder)
+        lake = Lake(Path(folder) / "lake")
+        if path.suffix == ".json":
+            path = on_one_line(path, folder)
         lake.ingest([path], fhir_version=version)
         refused = set(lake.table("_rejects").to_arrow()["line"].to_pylist())
         for table in lake.tables():
