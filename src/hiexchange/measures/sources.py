@@ -178,11 +178,12 @@ def _needed(name: str, elements: frozenset[str] | None) -> bool:
 
 
 def quoted(text: str) -> str:
+    """Return ``text`` as an SQL string literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
 class _Shared:
-    """Resources outside the patient compartment, by reference, read on first use and kept by least use."""
+    """Resources outside the patient compartment, by reference; all of them are kept while the run lasts."""
 
     def __init__(
         self, con: duckdb.DuckDBPyConnection, files: Mapping[str, list[Path]], elements: frozenset[str] | None
