@@ -73,6 +73,8 @@ def match(
         if scoring.policy.households:
             audit.withdraw_erring_rules(con, scoring)
         _apply_decisions(con, decisions)
+        if not scoring.policy.households:
+            _assign_greedily(con)
         _resolve(con, scoring)
         return _links(con, known_at=known_at, run_id=run_id, scoring=scoring)
     finally:
@@ -114,6 +116,20 @@ def _apply_decisions(con: duckdb.DuckDBPyConnection, decisions: Any) -> None:
         """CREATE TABLE decided AS SELECT member_key AS key, verdict, person_id FROM ruling WHERE verdict IN ('same', 'nobody')
            QUALIFY row_number() OVER (PARTITION BY member_key ORDER BY decided_at DESC, verdict, person_id) = 1"""
     )
+
+
+def _assign_greedily(con: duckdb.DuckDBPyConnection) -> None:
+    """Leave each unrelated record one partner at most: the highest scores first, ties by key."""
+    pairs = con.execute("SELECT ln, rk FROM scored WHERE rule IS NOT NULL ORDER BY closeness DESC, ln, rk").fetchall()
+    taken: dict[int, int] = {}
+    people: set[int] = set()
+    for member, person in pairs:
+        if member not in taken and person not in people:
+            taken[member] = person
+            people.add(person)
+    con.register("taken_in", pa.table({"ln": list(taken), "rk": list(taken.values())}))
+    con.execute("DELETE FROM scored WHERE rk IN (SELECT rk FROM taken_in) AND (ln, rk) NOT IN (SELECT (ln, rk) FROM taken_in)")
+    con.unregister("taken_in")
 
 
 def _resolve(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> None:
