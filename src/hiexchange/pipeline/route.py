@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import hiexchange
 from hiexchange import _files, measures, servers, tables
 from hiexchange import events as progress
-from hiexchange.attribution import attribute
+from hiexchange.attribution import as_known, attribute
 from hiexchange.bulk import ExportRequest, watermark_key
 from hiexchange.config import FeedbackSettings, MeasureSettings, RosterSettings, Settings
 from hiexchange.delivery import Outbox
@@ -312,7 +312,7 @@ def _route(result: RunResult, subscriptions: Subscriptions) -> None:
     with _stage(result, "route") as facts:
         result.routing = route(
             events,
-            result.attribution,
+            as_known(result.attribution, result.known_at),
             result.links,
             subscriptions,
             known_at=result.known_at,
