@@ -99,3 +99,10 @@ def test_last_updated_is_kept_when_wanted() -> None:
     lines.feed(b'{"resourceType":"Patient","meta":7}\n')
     lines.finish()
     assert (lines.oldest, lines.newest, lines.lines) == ("2026-01-01", "2026-02-01", 3)
+
+
+def test_two_values_on_a_line_are_refused_beside_a_blank_line() -> None:
+    double = b'{"resourceType":"Patient"}{"resourceType":"Patient"}'
+    for body in (b"\n" + double + b"\n", double + b"\n  \n", double + b"\n\n"):
+        out, lines = check(body, [])
+        assert (out, lines.lines, lines.rejected) == (b"", 0, 1)

@@ -103,7 +103,7 @@ class LineCheck:
         except (msgspec.DecodeError, UnicodeDecodeError):
             return self._one_by_one(block)
         ends = block.count(b"\n")
-        if len(found) != ends or b"\r" in block:
+        if len(found) != ends or not _one_a_line(block, ends):
             return self._one_by_one(block)
         self._number += ends
         self._offset += len(block)
@@ -181,3 +181,12 @@ class LineCheck:
             return f"not JSON: {error}"
         self._count([found])
         return None
+
+
+def _one_a_line(block: bytes, ends: int) -> bool:
+    """Say whether every line of a block of ``ends`` values holds exactly one of them.
+
+    Equal counts are not enough: a blank line beside two values on one line has them too. A brace,
+    a line end and a brace never meet inside a JSON value, so each such place parts two values.
+    """
+    return block.startswith(b"{") and block.endswith(b"}\n") and block.count(b"}\n{") == ends - 1
