@@ -59,7 +59,9 @@ def _run(
         render.json_out({"members": links.num_rows, "changed": news.num_rows, "bands": listed})
         return
     render.table(rows, ("band", "reason", "members"))
-    render.out(f"{links.num_rows:,} members, {news.num_rows:,} links new or changed" + (" (dry run)" if dry_run else ""))
+    render.out(
+        f"{links.num_rows:,} members, {news.num_rows:,} links new or changed" + (" (dry run)" if dry_run else "")
+    )
 
 
 def _review(
@@ -183,7 +185,9 @@ def _standing(path: Path) -> Any:
     try:
         return check(pq.read_table(_existing(path)), DECISION)
     except pa.ArrowInvalid:
-        raise ConfigError("the decisions file is no Parquet file", where=str(path), hint="make it with match decide") from None
+        raise ConfigError(
+            "the decisions file is no Parquet file", where=str(path), hint="make it with match decide"
+        ) from None
 
 
 def _existing(path: Path) -> Path:

@@ -128,7 +128,9 @@ def _assign_greedily(con: duckdb.DuckDBPyConnection) -> None:
             taken[member] = person
             people.add(person)
     con.register("taken_in", pa.table({"ln": list(taken), "rk": list(taken.values())}))
-    con.execute("DELETE FROM scored WHERE rk IN (SELECT rk FROM taken_in) AND (ln, rk) NOT IN (SELECT (ln, rk) FROM taken_in)")
+    con.execute(
+        "DELETE FROM scored WHERE rk IN (SELECT rk FROM taken_in) AND (ln, rk) NOT IN (SELECT (ln, rk) FROM taken_in)"
+    )
     con.unregister("taken_in")
 
 
