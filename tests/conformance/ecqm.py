@@ -28,8 +28,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from hiexchange.measures import Measure, evaluate_all
 from hiexchange.measures.bundle import OBSERVATIONS, POPULATIONS
 from hiexchange.measures.sources import decode
