@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
@@ -28,7 +29,8 @@ def tables_page() -> Iterator[str]:
     """Yield the dictionary of the corridor tables."""
     yield "# Tables\n\nThe Arrow tables in which stages meet (`hiexchange.tables`). Bold columns are never null.\n"
     for table in tables.TABLES.values():
-        yield f"\n## {table.name}\n\n{table.doc} Key: {', '.join(table.key)}.\n\n| column | type | meaning |\n|---|---|---|\n"
+        yield f"\n## {table.name}\n\n{table.doc} Key: {', '.join(table.key)}.\n\n"
+        yield "| column | type | meaning |\n|---|---|---|\n"
         for column in table.columns:
             name = f"**{column.name}**" if column.required else column.name
             yield f"| {name} | {column.type} | {column.doc} |\n".replace("list<item: ", "list<")
@@ -42,14 +44,17 @@ def errors_page() -> Iterator[str]:
         "An error says what happened, where, what the other side said, and what to do. No message holds resource content.\n\n"
         "| code | error | exit | when |\n|---|---|---|---|\n"
     )
-    kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.HIExchangeError)]
+    kinds = [
+        kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.HIExchangeError)
+    ]
     for kind in sorted(kinds, key=lambda kind: (kind.code, kind.__name__)):
         yield f"| {kind.code} | `{kind.__name__}` | {kind.exit_code} | {first_line(kind)} |\n"
 
 
 def events_page() -> Iterator[str]:
     """Yield the progress events."""
-    yield "# Progress events\n\nEvery long call takes `on_event`, a callable of one frozen record.\n\n| event | fields | when |\n|---|---|---|\n"
+    yield "# Progress events\n\nEvery long call takes `on_event`, a callable of one frozen record.\n\n"
+    yield "| event | fields | when |\n|---|---|---|\n"
     for name, kind in classes(events):
         if issubclass(kind, events.Event) and kind is not events.Event:
             names = ", ".join(field.name for field in fields(kind))
@@ -73,7 +78,13 @@ def configuration_page() -> Iterator[str]:
         meanings = docstrings(kind)
         for field in msgspec.structs.fields(kind):
             if field.name != "base":
-                default = "required" if field.required else f"`{field.default!r}`" if field.default is not msgspec.NODEFAULT else ""
+                default = (
+                    "required"
+                    if field.required
+                    else f"`{field.default!r}`"
+                    if field.default is not msgspec.NODEFAULT
+                    else ""
+                )
                 yield f"| `{field.name}` | {default} | {meanings.get(field.name, '')} |\n"
     yield (
         "\n`[servers.NAME]` is checked by `hiexchange.servers.build`, `[[subscriptions]]` by "
@@ -106,7 +117,9 @@ def _commands(command: object, path: str) -> Iterator[str]:
 
 def classes(module: ModuleType) -> list[tuple[str, type]]:
     """Return the classes a module defines, in the order of the source."""
-    own = [(name, kind) for name, kind in inspect.getmembers(module, inspect.isclass) if kind.__module__ == module.__name__]
+    own = [
+        (name, kind) for name, kind in inspect.getmembers(module, inspect.isclass) if kind.__module__ == module.__name__
+    ]
     return sorted(own, key=lambda pair: inspect.getsourcelines(pair[1])[1])
 
 
@@ -117,7 +130,7 @@ def docstrings(kind: type) -> dict[str, str]:
 
     body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body  # type: ignore[attr-defined]
     found = {}
-    for field, after in zip(body, body[1:], strict=False):
+    for field, after in itertools.pairwise(body):
         if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
             found[ast.unparse(field.target)] = " ".join(str(after.value.value).split())
     return found

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hiexchange.delivery import Outbox
     from hiexchange.encounters import from_adt, from_view
     from hiexchange.errors import HIExchangeError
-    from hiexchange.feedback import feedback
+    from hiexchange.feedback import payer_feedback
     from hiexchange.lake import Lake
     from hiexchange.matching import match
     from hiexchange.measures import Measure, evaluate
@@ -44,7 +44,7 @@ _HOMES = {
     "delivery": ("Outbox",),
     "encounters": ("from_adt", "from_view"),
     "errors": ("HIExchangeError",),
-    "feedback": ("feedback",),
+    "feedback": ("payer_feedback",),
     "lake": ("Lake",),
     "matching": ("match",),
     "measures": ("Measure", "evaluate"),
@@ -79,11 +79,11 @@ __all__ = [
     "bcda",
     "dpc",
     "evaluate",
-    "feedback",
     "from_adt",
     "from_view",
     "load_subscriptions",
     "match",
+    "payer_feedback",
     "pull",
     "read_roster",
     "resolve",

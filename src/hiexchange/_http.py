@@ -409,11 +409,14 @@ def retrying(session: Session, attempts: int, *, retry: Any) -> tenacity.Retryin
         asked = getattr(error, "retry_after_s", None) or 0.0
         return min(max(jittered(state), asked), policy.wait_cap_s)
 
+    def sleep(seconds: int | float) -> None:
+        session.wait(seconds)
+
     return tenacity.Retrying(
         stop=tenacity.stop_after_attempt(attempts) | tenacity.stop_when_event_set(session.stopped),
         wait=wait,
         retry=retry,
-        sleep=lambda seconds: session.wait(seconds) and None,
+        sleep=sleep,
         reraise=True,
     )
 

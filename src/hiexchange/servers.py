@@ -97,7 +97,9 @@ def _preset(name: str, raw: Mapping[str, Any]) -> Preset:
     if parent := table.pop("extends", None):
         table = {**raw[parent], **table}
     known = {item.name for item in fields(Preset)}
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items() if key in known}
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in table.items() if key in known
+    }
     return Preset(name=name, **values)
 
 

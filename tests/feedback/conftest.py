@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hiexchange.feedback import Feedback, feedback
+from hiexchange.feedback import Feedback, payer_feedback
 from hiexchange.routing import Routing, route
 from hiexchange.tables import (
     ATTRIBUTION,
@@ -121,7 +121,7 @@ class World:
         # Many tests ask the same of an unchanged world.
         key = repr((payer, sorted(self.__dict__.items()))) if not more else None
         if key is None or key not in _answers:
-            answer = feedback(payer, PERIOD, receipts=RECEIPT.from_rows([receipt()]), **self.tables(), **more)
+            answer = payer_feedback(payer, PERIOD, receipts=RECEIPT.from_rows([receipt()]), **self.tables(), **more)
             if key is None:
                 return answer
             _answers[key] = answer

@@ -22,7 +22,9 @@ def test_a_run_killed_at_random_moments_ends_like_an_undisturbed_one(site: Any, 
     rng = Random(5)
     kills = 0
     for _ in range(KILLS):
-        process = subprocess.Popen([program, "run", str(site.configuration)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            [program, "run", str(site.configuration)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
         try:
             _, trouble = process.communicate(timeout=rng.uniform(1.0, 8.0))
             assert process.returncode == 0, trouble.decode()

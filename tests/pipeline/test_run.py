@@ -150,7 +150,9 @@ def test_a_folder_that_cannot_be_written(site: Any, hiexchange: Any, tmp_path: P
 def test_what_cannot_work_is_refused_before_anything_is_written(site: Any) -> None:
     settings = config.load(site.configuration)
     wrong = {
-        "no measure 'nothing'": {"measures": (config.MeasureSettings(id="nothing", period=settings.measures[0].period),)},
+        "no measure 'nothing'": {
+            "measures": (config.MeasureSettings(id="nothing", period=settings.measures[0].period),)
+        },
         "no server to export from": {"servers": {}},
         "is no offset": {"measures": (msgspec.structs.replace(settings.measures[0], offset="six"),)},
         "no offset": {"known_at": "2026-01-05T12:00:00"},

@@ -33,8 +33,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Write PAYER's receipt, matches, performance, scorecard and page; a shareable form beside them."""
         from hiexchange.delivery import Outbox
-        from hiexchange.feedback import feedback as build
-        from hiexchange.feedback import write
+        from hiexchange.feedback import payer_feedback, write
         from hiexchange.tables import ATTRIBUTION, DELIVERY, RECEIPT
 
         days = parse_period(period)
@@ -44,7 +43,7 @@ def register(app: typer.Typer) -> None:
         if outbox is not None and outbox.exists():
             with Outbox(outbox) as ledger:
                 deliveries, receipts = ledger.deliveries(), ledger.receipts()
-        result = build(
+        result = payer_feedback(
             payer,
             days,
             attribution=found.lake.table("attribution") if "attribution" in tables else ATTRIBUTION.empty(),

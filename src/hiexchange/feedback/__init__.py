@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from hiexchange.feedback.compute import Feedback, feedback, misdirected
+from hiexchange.feedback.compute import Feedback, misdirected, payer_feedback
 from hiexchange.feedback.page import render
 from hiexchange.feedback.suppress import shareable
 from hiexchange.feedback.write import write
 
-__all__ = ["Feedback", "feedback", "misdirected", "render", "shareable", "write"]
+__all__ = ["Feedback", "misdirected", "payer_feedback", "render", "shareable", "write"]

@@ -116,7 +116,7 @@ class Feedback:
         return f"<table>{cells}</table>"
 
 
-def feedback(  # each argument is a corridor table of its own; bundling them would only move the list
+def payer_feedback(  # each argument is a corridor table of its own; bundling them would only move the list
     payer: str,
     period: tuple[date, date],
     *,

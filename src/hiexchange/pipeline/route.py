@@ -21,10 +21,10 @@ from hiexchange.attribution import as_known, attribute
 from hiexchange.bulk import ExportRequest, watermark_key
 from hiexchange.config import FeedbackSettings, MeasureSettings, RosterSettings, Settings
 from hiexchange.delivery import Outbox
-from hiexchange.encounters import Intake, read_view
+from hiexchange.encounters import Intake, lookups, read_view
 from hiexchange.errors import ConfigError, RosterError, UnknownLayout
 from hiexchange.events import Reporter
-from hiexchange.feedback import feedback
+from hiexchange.feedback import payer_feedback
 from hiexchange.feedback import write as write_feedback
 from hiexchange.lake import Lake
 from hiexchange.matching import match
@@ -328,29 +328,9 @@ def _intake(result: RunResult, known: pa.Table) -> Intake:
         return Intake(tables.ENCOUNTER_EVENT.empty(), tables.ISSUE.empty(), read=0, quarantined=0, duplicates=0)
     return read_view(
         view("encounter", result.lake),
-        organizations=_identified(result.lake, "Organization", "organization_id", "name"),
-        practitioners=_identified(result.lake, "Practitioner", "practitioner_id"),
-        conditions=_conditions(result.lake),
+        **lookups(result.lake),
         received_at=result.known_at,
         history=known,
-    )
-
-
-def _identified(lake: Lake, kind: str, key: str, *columns: str) -> pa.Table | None:
-    """Return id, NPI and named columns of Organization or Practitioner, or None where the lake has none."""
-    if kind not in lake.tables():
-        return None
-    named = "".join(f", {column}" for column in columns)
-    npi = "list_filter(identifier, lambda x: x.system = 'http://hl7.org/fhir/sid/us-npi')[1].value"
-    return lake.sql(f"SELECT id AS {key}, {npi} AS npi{named} FROM {kind}")
-
-
-def _conditions(lake: Lake) -> pa.Table | None:
-    if "Condition" not in lake.tables():
-        return None
-    first = "code.coding[1]"
-    return lake.sql(
-        f"SELECT id AS condition_id, {first}.system AS system, {first}.code AS code, {first}.display AS display FROM Condition"
     )
 
 
@@ -397,7 +377,7 @@ def _feedback(result: RunResult, wanted: FeedbackSettings) -> None:
         payers = sorted(set(result.members["payer_id"].to_pylist()))
         files = 0
         for payer in payers:
-            given = feedback(
+            given = payer_feedback(
                 payer,
                 wanted.period,
                 attribution=result.attribution,

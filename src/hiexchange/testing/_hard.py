@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -43,10 +43,15 @@ LOOKALIKES: dict[str, float] = {
 """Share of the roster that is the second person of such a pair; in half of the pairs the index lacks them."""
 
 
+def _kept(mask: Any, values: Any) -> Any:
+    """Return values where the mask holds, None elsewhere."""
+    return np.where(mask, values, np.array(None, dtype=object))
+
+
 def plan_hard(rng: np.random.Generator, town: Town, people: Columns, roster: int) -> Plan:
     """Spoil both sides with every class of trouble."""
     count = len(people["human"])
-    people["middle"] = np.where(rng.random(count) < 0.7, town.first_names(count), None)
+    people["middle"] = _kept(rng.random(count) < 0.7, town.first_names(count))
     each(people["first"], np.flatnonzero(rng.random(count) < 0.004), lambda text: f"{text} {town.first_names(1)[0]}")
     people["email"] = np.array(
         [f"{n:x}@mail.example" for n in rng.integers(1 << 40, size=count).tolist()], dtype=object
@@ -81,8 +86,8 @@ def _lookalikes(rng: np.random.Generator, town: Town, people: Columns, roster: i
     doubles = take(people, anchors)
     doubles["human"] = count + np.arange(total)
     doubles["ssn4"] = town.ssn4(total)
-    doubles["middle"] = np.where(rng.random(total) < 0.7, town.first_names(total), None)
-    doubles["email"] = np.where(rng.random(total) < 0.2, doubles["email"], None)
+    doubles["middle"] = _kept(rng.random(total) < 0.7, town.first_names(total))
+    doubles["email"] = _kept(rng.random(total) < 0.2, doubles["email"])
     doubles["id"] = np.array([f"D{n:08d}" for n in range(total)], dtype=object)
     start = 0
     for name, size in sizes.items():
@@ -174,7 +179,7 @@ def _relatives(rng: np.random.Generator, town: Town, people: Columns, size: int,
     rows["born"], rows["ssn4"], rows["human"] = town.birth_days(size), town.ssn4(size), first_human + np.arange(size)
     rows["sex"] = np.where(rng.random(size) < 0.5, "female", "male").astype(object)
     rows["middle"] = np.full(size, None, dtype=object)
-    rows["email"] = np.where(rng.random(size) < 0.3, rows["email"], None)
+    rows["email"] = _kept(rng.random(size) < 0.3, rows["email"])
     rows["id"] = np.array([f"R{n:08d}" for n in range(size)], dtype=object)
     rows["class"] = np.where(rows["first"] == father, "jr_sr_by_chance", "absent_relative").astype(object)
     return rows
