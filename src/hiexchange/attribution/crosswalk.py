@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
+from hiexchange._duck import quiet_connection
 from hiexchange.tables import ISSUE, MEMBER, TEXT, check
 
 MBI_SYSTEM = "http://hl7.org/fhir/sid/us-mbi"
@@ -71,7 +71,7 @@ def current_ids(members: Any, crosswalk: pa.Table) -> pa.Table:
     table = check(members, MEMBER)
     if not len(crosswalk) or not len(table):
         return table
-    con = duckdb.connect()
+    con = quiet_connection()
     try:
         con.register("m", table)
         con.register("x", crosswalk)

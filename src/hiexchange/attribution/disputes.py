@@ -17,9 +17,9 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
+from hiexchange._duck import quiet_connection
 from hiexchange.errors import DataError, MissingExtra
 from hiexchange.tables import ATTRIBUTION, DAY, INSTANT, TEXT, Column, Table, check
 
@@ -103,7 +103,7 @@ def raise_dispute(
 
 def current(disputes: Any) -> pa.Table:
     """Return the last row of each dispute, sorted by id."""
-    con = duckdb.connect()
+    con = quiet_connection()
     try:
         con.execute("SET TimeZone = 'UTC'")
         con.register("d", check(disputes, DISPUTE))
@@ -158,7 +158,7 @@ def settle(disputes: Any, attribution: Any, *, on: date, at: datetime) -> pa.Tab
         on: The day looked at.
         at: When.
     """
-    con = duckdb.connect()
+    con = quiet_connection()
     try:
         con.register("d", current(disputes))
         con.register("a", check(attribution, ATTRIBUTION))
@@ -181,7 +181,7 @@ def overlay(attribution: Any, disputes: Any) -> pa.Table:
     ``not_my_patient`` suppresses the row for that provider until it is refused; other disputed rows
     keep routing and are marked ``disputed``.
     """
-    con = duckdb.connect()
+    con = quiet_connection()
     try:
         con.register("a", check(attribution, ATTRIBUTION))
         con.register("d", current(disputes))

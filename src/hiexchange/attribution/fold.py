@@ -18,6 +18,8 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from hiexchange._duck import quiet_connection
+
 _KEY = ("member_key", "contract_id", "plan_id", "provider_npi", "provider_tin", "org_id", "attribution_level")
 _PAYLOAD = (
     "line_of_business",
@@ -64,7 +66,7 @@ class EditionLike(Protocol):
 def business_keys(members: pa.Table, list_id: str) -> pa.ChunkedArray:
     """Return the business key of each roster line: list, member, contract, plan, provider, level."""
     parts = ", ".join(f"coalesce({name}, '')" for name in _KEY)
-    con = duckdb.connect()
+    con = quiet_connection()
     try:
         con.register("members", members.select(list(_KEY)))
         return con.sql(
@@ -81,7 +83,7 @@ def attribution_ids(
 
     Lines that were never in force get ids of their own, so that they replace nothing.
     """
-    con = duckdb.connect()
+    con = quiet_connection()
     try:
         con.register("spells", pa.table({"key": keys, "f": starts, "hidden": hidden}))
         return con.sql(

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Protocol
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hiexchange._duck import quiet_connection
 from hiexchange.attribution import fold
 from hiexchange.errors import ConfigError
 from hiexchange.tables import ATTRIBUTION, INSTANT, MEMBER, OPEN_DATE, OPEN_INSTANT, check
@@ -103,7 +103,7 @@ def attribute(roster: RosterLike, history: Any = None, *, known_at: datetime) ->
     editions = _editions(past)
     if any(known.roster_id == edition.roster_id for known in editions):
         return ATTRIBUTION.empty()
-    con = duckdb.connect()
+    con = quiet_connection()
     try:
         late = any(known > edition for known in editions)
         order = sorted([*editions, edition]) if late else [edition]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hiexchange._duck import quiet_connection
 from hiexchange.errors import ConfigError
 from hiexchange.tables import ATTRIBUTION, OPEN_INSTANT, check
 
@@ -86,7 +86,7 @@ def _until(history: Any, known_at: datetime) -> pa.Table:
 def _select(table: pa.Table, columns: str, tail: str) -> pa.Table:
     names = ["attribution_id", "business_key", "valid_from", "valid_to", "known_from", "known_to", "list_seq"]
     slim = table.select(names).append_column("row", pa.array(np.arange(len(table))))
-    con = duckdb.connect()
+    con = quiet_connection()
     try:
         con.execute("SET TimeZone = 'UTC'")
         con.register("slim", slim)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
+from hiexchange._duck import quiet_connection
 from hiexchange.attribution.knowledge import as_known
 from hiexchange.errors import ConfigError
 from hiexchange.tables import DAY, INT, NUMBER, TEXT, Column, Table, check
@@ -78,7 +78,7 @@ def reattribution(history: Any, year: int, quarter: int, *, known_at: datetime) 
         raise ConfigError("a quarter is 1, 2, 3 or 4")
     begin = date(year, 3 * quarter - 2, 1)
     end = date(year + quarter // 4, (3 * quarter) % 12 + 1, 1)
-    con = duckdb.connect()
+    con = quiet_connection()
     try:
         con.register("k", as_known(history, known_at))
         given = {"begin": begin, "stop": end, "quarter": f"{year}-Q{quarter}"}

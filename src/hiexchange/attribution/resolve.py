@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
+from hiexchange._duck import quiet_connection
 from hiexchange.attribution.knowledge import active
 from hiexchange.tables import DAY, FLAG, INT, TEXT, TEXTS, Column, Table, check
 
@@ -92,7 +92,7 @@ def resolve(
         SchemaMismatch: A table is not what it should be.
     """
     rules = policy or Policy()
-    con = duckdb.connect()
+    con = quiet_connection()
     try:
         con.register("a", active(history, on, known_at))
         con.register("link", _links(links, known_at))
@@ -109,7 +109,7 @@ def resolve(
 
 def _links(links: Any, known_at: datetime) -> pa.Table:
     table = links if isinstance(links, pa.Table) else pa.table(links)
-    con = duckdb.connect()
+    con = quiet_connection()
     try:
         con.execute("SET TimeZone = 'UTC'")
         con.register("l", table)

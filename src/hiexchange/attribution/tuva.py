@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
+from hiexchange._duck import quiet_connection
 from hiexchange.attribution.knowledge import as_known
 from hiexchange.attribution.resolve import Policy
 
@@ -46,7 +46,7 @@ def provider_attribution(
         its last day. ``year_month`` is YYYYMM: Tuva documents no format.
     """
     rules = policy or Policy()
-    con = duckdb.connect()
+    con = quiet_connection()
     try:
         con.execute("SET TimeZone = 'UTC'")
         con.register("k", as_known(history, known_at))

@@ -13,6 +13,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hiexchange._duck import quiet_connection
 from hiexchange.feedback import sql
 from hiexchange.tables import ATTRIBUTION, DELIVERY, ENCOUNTER_EVENT, ISSUE, MEASURE_RESULT, PERSON_LINK, RECEIPT, check
 
@@ -224,9 +225,8 @@ def misdirected(
 
 
 def _connect() -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect()
+    connection = quiet_connection()
     connection.execute("SET TimeZone = 'UTC'")
-    connection.execute("SET enable_progress_bar = false")
     return connection
 
 

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from hiexchange._duck import quiet_connection
 from hiexchange.definitions import VERSIONS, Definitions
 from hiexchange.errors import ConfigError, LakeError
 from hiexchange.events import Reporter, RowsWritten, Warned, ignore
@@ -357,7 +358,7 @@ class Lake:
             params: Values for ``?`` or ``$name``.
         """
         pinned = self._pinned(None)
-        con = duckdb.connect()
+        con = quiet_connection()
         con.execute("set timezone = 'UTC'")
         words = {word.lower() for word in re.findall(r"[A-Za-z_][A-Za-z0-9_]*", query)}
         for name in [*pinned.tables, *_HOUSE, *(name for name in TABLES if name not in pinned.tables)]:

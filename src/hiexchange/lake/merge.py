@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -24,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from hiexchange._duck import quiet_connection
 from hiexchange.lake.parts import write_batches
 from hiexchange.lake.store import DataFile
 
@@ -68,7 +68,7 @@ def beaten(
         return {}
     stored = [_keys(root / file.path, index, found) for index, (file, found) in enumerate(zip(old, hits, strict=True))]
     incoming = [_keys(root / file.path, len(old) + index, None) for index, file in enumerate(new)]
-    con = duckdb.connect()
+    con = quiet_connection()
     con.execute("set threads = 2")
     con.register("keys", pa.concat_tables([_NO_KEYS, *stored, *incoming], promote_options="permissive"))
     query = _LOSERS

@@ -13,6 +13,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from hiexchange._duck import quiet_connection
 from hiexchange.matching import normalize
 
 MAX_SHARING_PHONE = 20
@@ -30,7 +31,7 @@ _MEMBER_SOURCE = """
 
 def connect() -> duckdb.DuckDBPyConnection:
     """Open a private in-memory database for one matching run."""
-    con = duckdb.connect()
+    con = quiet_connection()
     con.execute("SET preserve_insertion_order = false")
     # Patients' data never touches a disk that nobody asked for: DuckDB would spill into the working folder.
     con.execute("SET temp_directory = ''")

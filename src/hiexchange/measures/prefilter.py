@@ -15,6 +15,7 @@ from typing import Any
 
 import duckdb
 
+from hiexchange._duck import quiet_connection
 from hiexchange.measures.bundle import Group
 from hiexchange.measures.cql.compiler import Unit
 from hiexchange.measures.cql.library import Node
@@ -33,7 +34,7 @@ def candidates(lake: Any, compiled: Iterable[Compiled]) -> set[str] | None:
     if not needs or any(need is None for need in needs):
         return None
     held = lake.tables()
-    with duckdb.connect() as con:
+    with quiet_connection() as con:
         found: set[str] = set()
         for need in needs:
             some = _patients(con, lake, held, need)

@@ -17,6 +17,7 @@ from typing import Any
 import duckdb
 import msgspec
 
+from hiexchange._duck import quiet_connection
 from hiexchange.errors import MeasureError
 from hiexchange.measures.cql.library import Library, walk
 
@@ -115,7 +116,7 @@ def _lake(
     held = lake.tables()
     if "Patient" not in held:
         return
-    with duckdb.connect() as con:
+    with quiet_connection() as con:
         con.execute("set TimeZone = 'UTC'")
         con.execute("set threads = 2")
         queries = {

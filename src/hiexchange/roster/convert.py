@@ -14,6 +14,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hiexchange._duck import quiet_connection
 from hiexchange.roster.layout import ColumnRule, Layout
 from hiexchange.roster.synonyms import HALF_OPEN, folded
 from hiexchange.tables import MEMBER
@@ -100,7 +101,7 @@ class Plan:
 
 def connect() -> duckdb.DuckDBPyConnection:
     """Return an in-memory DuckDB with the macros the projection uses."""
-    con = duckdb.connect()
+    con = quiet_connection()
     for macro in MACROS:
         con.execute(macro)
     return con

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
+from hiexchange._duck import quiet_connection
 from hiexchange.roster.issues import STAGE
 from hiexchange.tables import ISSUE
 
@@ -25,7 +25,7 @@ def check_providers(members: pa.Table, registry: Any, *, file: str = "") -> pa.T
         registry: Table with :data:`REGISTRY_COLUMNS`.
         file: File name for the issues.
     """
-    con = duckdb.connect()
+    con = quiet_connection()
     try:
         con.register("m", members.select(["row_no", "member_key", "provider_npi", "attribution_level", "valid_to"]))
         con.register("r", registry if isinstance(registry, pa.Table) else pa.table(registry))

@@ -12,6 +12,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from hiexchange._duck import quiet_connection
 from hiexchange.errors import SchemaMismatch
 from hiexchange.tables import ATTRIBUTION, PERSON, PERSON_LINK, Table
 
@@ -48,9 +49,8 @@ NEEDED = {
 
 def connect() -> duckdb.DuckDBPyConnection:
     """Return an in-memory connection that reckons in UTC and prints nothing."""
-    connection = duckdb.connect()
+    connection = quiet_connection()
     connection.execute("SET TimeZone = 'UTC'")
-    connection.execute("SET enable_progress_bar = false")
     return connection
 
 

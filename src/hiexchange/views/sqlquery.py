@@ -20,6 +20,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from hiexchange._duck import quiet_connection
 from hiexchange.errors import ViewError
 
 PROFILE = "https://sql-on-fhir.org/ig/StructureDefinition/SQLQuery"
@@ -202,7 +203,7 @@ class SQLQuery:
         return values
 
     def _execute(self, tables: Mapping[str, pa.Table], values: dict[str, Any]) -> pa.Table:
-        with duckdb.connect() as connection:
+        with quiet_connection() as connection:
             connection.execute("SET TimeZone = 'UTC'")
             for name, table in tables.items():
                 connection.register(name, table)

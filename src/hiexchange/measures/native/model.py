@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any, Protocol
 
-import duckdb
 import pyarrow as pa
 
+from hiexchange._duck import quiet_connection
 from hiexchange.errors import ConfigError
 from hiexchange.measures.native import flat
 from hiexchange.measures.result import POPULATIONS, MeasureInfo, MeasureRun
@@ -73,7 +73,7 @@ def run(
     """Evaluate ``measure``; see :func:`hiexchange.measures.evaluate`."""
     if period[0] > period[1]:
         raise ConfigError("the measurement period ends before it starts", hint="give (first day, last day)")
-    with duckdb.connect() as con:
+    with quiet_connection() as con:
         con.execute("set TimeZone = 'UTC'")
         for name in measure.types:
             flat.register(con, name, source, offset)
