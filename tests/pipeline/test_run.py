@@ -17,6 +17,7 @@ import pytest
 from hiexchange import config, pipeline
 from hiexchange.cli.demo import compare
 from hiexchange.errors import ConfigError, RosterError
+from hiexchange.lake import Lake
 
 
 def test_every_stage_agrees_with_the_planted_truth(finished: Any) -> None:
@@ -116,6 +117,7 @@ def test_an_unreadable_roster(site: Any, content: bytes) -> None:
     path = site.population.folder / "rosters" / "payer-a-2025-01-01.csv"
     path.write_bytes(content)
     settings = config.load(site.configuration)
+    Lake(site.population.folder / "out" / "lake").ingest(site.population.fhir)
     with pytest.raises(RosterError, match=re.escape(path.name)) as caught:
         pipeline.run(msgspec.structs.replace(settings, servers={}))
     assert caught.value.exit_code == 7 and caught.value.hint
