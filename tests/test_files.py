@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,22 +44,22 @@ def test_a_real_full_device_is_reported() -> None:
         file.write(b"x")
 
 
-def hold(folder: Path, ready: object, stop: object) -> None:
-    with _files.folder_lock(folder):
-        ready.set()  # type: ignore[attr-defined]
-        stop.wait()  # type: ignore[attr-defined]
+HOLDER = """
+import sys
+from hiexchange import _files
+with _files.folder_lock(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
 def test_a_lock_has_one_holder_and_dies_with_it(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    ready, stop = context.Event(), context.Event()
-    holder = context.Process(target=hold, args=(tmp_path, ready, stop))
-    holder.start()
-    assert ready.wait(20)
-    with pytest.raises(JobLocked, match=f"pid {holder.pid}"), _files.folder_lock(tmp_path):
-        pass
-    holder.kill()
-    holder.join()
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with pytest.raises(JobLocked, match=f"pid {holder.pid}"), _files.folder_lock(tmp_path):
+            pass
+        holder.kill()
     with _files.folder_lock(tmp_path):
         pass
 

@@ -59,7 +59,7 @@ def every_error() -> list[type[errors.HIExchangeError]]:
     while todo:
         kind = todo.pop()
         found.append(kind)
-        todo += kind.__subclasses__()
+        todo += [child for child in kind.__subclasses__() if child.__module__ == errors.__name__]
     return found
 
 

@@ -646,8 +646,12 @@ def test_f66_torn_journal(wire: Any, complete: Check) -> None:
 
 
 def test_f67_interrupt(wire: Any, complete: Check) -> None:
-    bulk = wire.serve("body_stalls")
-    job = wire.start(bulk, read_timeout_s=5)
+    def stalls_long_enough(exchange: Any, reply: Any) -> Any:
+        first = exchange.kind == "file" and exchange.count == 1
+        return reply.change(encoded=True, drip=(len(reply.body) // 2, 3.0)) if first else reply
+
+    bulk = wire.serve(stalls_long_enough)
+    job = wire.start(bulk, read_timeout_s=10)
     job.wait()
     threading.Timer(0.15, _thread.interrupt_main).start()
     with pytest.raises(KeyboardInterrupt):
