@@ -57,6 +57,7 @@ class Outcome:
     observations: list[int] = field(default_factory=lambda: [0, 0])
     apart: list[tuple[str, str]] = field(default_factory=list)
     note: str = ""
+    broken: bool = False
     seconds: float = 0.0
 
     @property
@@ -90,7 +91,7 @@ def main() -> int:
     print(f"{passed} passed, {failed} failed ({doubtful} of them on the list of doubtful cases)")
     options.report.parent.mkdir(parents=True, exist_ok=True)
     options.report.write_text(json.dumps(as_json(outcomes), indent=1) + "\n", encoding="utf-8")
-    bad = any(outcome.failed or (outcome.note and not outcome.total) for outcome in outcomes)
+    bad = any(outcome.failed or outcome.broken for outcome in outcomes)
     return 1 if bad else 0
 
 
@@ -138,13 +139,15 @@ def run_measure(name: str, file: Path, folder: Path, *, strict: bool = False) ->
         # Missing and empty value sets of the given bundles are known; they are recorded in each result.
         measure = Measure.load(file, accept={"all"})
     except Exception as error:
-        outcome.note = f"does not load: {error}"
+        outcome.note, outcome.broken = f"does not load: {error}", True
         return outcome
     if measure.accepted:
         outcome.note = "accepted " + ", ".join(sorted({item.partition(":")[0] for item in measure.accepted}))
     path = next((p for p in (folder / f"{name}.ndjson.gz", folder / f"{name}.ndjson") if p.exists()), None)
     if path is None:
-        outcome.note = f"no cases; {smoke(measure)} {outcome.note}".strip()
+        failure = smoke(measure)
+        outcome.broken = failure is not None
+        outcome.note = f"no cases; {failure or 'loads and runs'} {outcome.note}".strip()
         return outcome
     by_period: dict[tuple[date, date], list[dict[str, Any]]] = {}
     for case in read_cases(path):
@@ -169,15 +172,15 @@ def run_measure(name: str, file: Path, folder: Path, *, strict: bool = False) ->
     return outcome
 
 
-def smoke(measure: Measure) -> str:
-    """Evaluate one patient without data; say whether the measure runs."""
+def smoke(measure: Measure) -> str | None:
+    """Evaluate one patient without data; say what fails, or None when the measure runs."""
     bundle = {
         "resourceType": "Bundle",
         "entry": [{"resource": {"resourceType": "Patient", "id": "-1", "birthDate": "1960-01-01"}}],
     }
     (run,) = evaluate_all([measure], [bundle], period=(date(2026, 1, 1), date(2026, 12, 31)))
     errors = [row["error_define"] for row in run.table.to_pylist() if row["status"] == "error"]
-    return f"runs with error in {errors[0]}" if errors else "loads and runs"
+    return f"runs with error in {errors[0]}" if errors else None
 
 
 def read_cases(path: Path) -> Iterator[dict[str, Any]]:
