@@ -92,6 +92,17 @@ def test_folders_of_others_are_left_alone(wire: Any, tmp_path: Path) -> None:
     assert not other.requests("kickoff")
 
 
+def test_a_folder_left_by_a_process_killed_before_its_first_commit_is_used(wire: Any, tmp_path: Path) -> None:
+    place = tmp_path / "job"
+    place.mkdir()
+    (place / "lock").write_text("4711", encoding="utf-8")
+    (place / ".request.json.b9d82369.part").write_text('{"format"', encoding="utf-8")
+    bulk = wire.serve()
+    ExportJob.start(wire.server(bulk), ExportRequest(), place).download()
+    assert read_status(place).phase == "downloaded"
+    assert not list(place.rglob("*.part")) and not list(place.glob(".*"))
+
+
 def test_linked_pages_and_many_polls(wire: Any, complete: Any) -> None:
     bulk = wire.serve(manifest_pages=3, polls=3)
     job = wire.start(bulk)

@@ -147,6 +147,15 @@ def same_server(stored: Mapping[str, Any], server: Server) -> Server:
 
 
 def refuse_strangers(place: Path) -> None:
-    """Refuse a folder that holds something else: an export must not mix with other files."""
-    if place.is_dir() and any(item.name != "lock" for item in place.iterdir()):
+    """Refuse a folder that holds something else: an export must not mix with other files.
+
+    What a process killed before its first commit leaves is no stranger: the lock, and ``request.json`` under
+    its temporary name.
+    """
+    if place.is_dir() and any(item.name != "lock" and item not in unborn(place) for item in place.iterdir()):
         raise JobMismatch("the folder is not empty and holds no job", where=str(place), hint="use an empty folder")
+
+
+def unborn(place: Path) -> set[Path]:
+    """Return what writers of ``request.json`` that were killed on the way left in the folder."""
+    return set(place.glob(".request.json.*.part"))

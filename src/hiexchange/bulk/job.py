@@ -29,6 +29,7 @@ from hiexchange.bulk.folder import (
     repair,
     same_server,
     server_from,
+    unborn,
 )
 from hiexchange.bulk.journal import Journal
 from hiexchange.bulk.kickoff import KickOffPhase
@@ -361,6 +362,10 @@ class ExportJob:
                 self.journal.close()
 
     def _write_request(self) -> None:
+        if (self.folder / "request.json").exists():
+            raise JobMismatch("another process has just begun a job here", where=str(self.folder), hint="run it again")
+        for stray in unborn(self.folder):
+            stray.unlink()
         stored = self.request.canonical(patients=self.server.policy.store_patients)
         server = {"url": self.server.url, "preset": self.server.preset.name, "version": self.server.version}
         write_json(self.folder / "request.json", {"format": VERSION, "server": server, "request": stored})
