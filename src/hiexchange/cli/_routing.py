@@ -39,7 +39,7 @@ def routed(
 
     from hiexchange.encounters import lookups, read_adt, read_view
     from hiexchange.lake import Lake
-    from hiexchange.routing import load_subscriptions, route
+    from hiexchange.routing import load_consents, load_subscriptions, route
     from hiexchange.tables import ATTRIBUTION, PERSON, check
     from hiexchange.views import view
 
@@ -63,7 +63,7 @@ def routed(
         links,
         wanted,
         known_at=at,
-        consent=consents(consent),
+        consent=load_consents(consent) if consent else None,
         persons=persons,
     )
     return Routed(store, routing, links, persons, sum(intake.quarantined for intake in intakes))
@@ -92,24 +92,6 @@ def _links(lake: Lake, persons: pa.Table, known_at: datetime) -> pa.Table:
     if "member" not in lake.tables():
         return PERSON_LINK.empty()
     return match(check(lake.table("member").to_arrow(), MEMBER), persons, known_at=known_at)
-
-
-def consents(path: Path | None) -> Any:
-    """Return CONSENT rows of a CSV or NDJSON file."""
-    import pyarrow.csv as pacsv
-
-    from hiexchange import ndjson
-    from hiexchange.routing import CONSENT
-
-    if path is None:
-        return None
-    existing(path, "consent file")
-    if path.suffix.lower() != ".csv":
-        return ndjson.load(path)
-    options = pacsv.ConvertOptions(
-        column_types={field.name: field.type for field in CONSENT}, null_values=[""], strings_can_be_null=True
-    )
-    return pacsv.read_csv(path, convert_options=options)
 
 
 def instant(text: str | None) -> datetime:

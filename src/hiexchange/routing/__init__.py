@@ -5,6 +5,7 @@ from __future__ import annotations
 from hiexchange.routing.explain import Evidence, Explanation, explain
 from hiexchange.routing.index import RoutingIndex
 from hiexchange.routing.policy import CONSENT, PROVIDER_ORG, Policy, Recheck
+from hiexchange.routing.registry import load_consents
 from hiexchange.routing.route import Routing, route
 from hiexchange.routing.subscriptions import Channel, Subscription, Subscriptions, load_subscriptions
 
@@ -21,6 +22,7 @@ __all__ = [
     "Subscription",
     "Subscriptions",
     "explain",
+    "load_consents",
     "load_subscriptions",
     "route",
 ]
