@@ -60,7 +60,7 @@ def subjects(
     if hasattr(source, "files") and hasattr(source, "tables"):
         return _lake(source, types, elements, only, keep)
     bundles = _folder(Path(source)) if isinstance(source, str | Path) else iter(source)
-    return (found for found in map(_bundle, bundles) if only is None or found[0] in only)
+    return (found for found in map(bundled, bundles) if only is None or found[0] in only)
 
 
 def elements_of(libraries: Iterable[Library]) -> frozenset[str]:
@@ -78,7 +78,12 @@ def elements_of(libraries: Iterable[Library]) -> frozenset[str]:
     return frozenset(names)
 
 
-def _bundle(bundle: Any) -> SubjectRows:
+def bundled(bundle: Any) -> SubjectRows:
+    """Return the patient a Bundle holds.
+
+    Raises:
+        MeasureError: It is no Bundle.
+    """
     if not isinstance(bundle, Mapping):
         raise MeasureError("a patient must come as a FHIR Bundle")
     rows = [entry["resource"] for entry in bundle.get("entry") or () if isinstance(entry.get("resource"), Mapping)]
@@ -125,12 +130,7 @@ def _lake(
             if held.get(kind) and kind not in SHARED
         }
         shared = _Shared(con, {kind: lake.files(kind) for kind in SHARED if kind in types and held.get(kind)}, elements)
-        names = [str(path) for path in lake.files("Patient")]
-        ids = con.sql(
-            "select distinct __hx_patient as p from read_parquet($files) where p is not null order by p",
-            params={"files": names},
-        )
-        column = ids.to_arrow_table()["p"]
+        column = patient_ids(con, lake)
         wanted = (
             (value for value in column.to_pylist()) if only is None else (v for v in column.to_pylist() if v in only)
         )
@@ -155,19 +155,37 @@ def _block(
 
 
 def _query(con: duckdb.DuckDBPyConnection, files: list[Path], elements: frozenset[str] | None) -> str:
+    source, columns, patient, order = scan(con, files, elements)
+    packed = ", ".join(f'"{name}" := "{name}"' for name in columns)
+    return (
+        f"select {patient}, to_json(struct_pack({packed})) from {source} "
+        f"where {patient} between $low and $high order by {', '.join([patient, *order])}"
+    )
+
+
+def scan(
+    con: duckdb.DuckDBPyConnection, files: list[Path], elements: frozenset[str] | None
+) -> tuple[str, list[str], str, list[str]]:
+    """Return the SQL parts of reading one type: relation, needed columns, patient, and what orders a patient's rows."""
     source = "read_parquet([" + ", ".join(quoted(str(path)) for path in files) + "], union_by_name = true)"
     described = con.execute(f"describe select * from {source}").fetchall()
     columns = [name for name, *_ in described if not name.startswith("__") and _needed(name, elements)]
-    packed = ", ".join(f'"{name}" := "{name}"' for name in columns)
     # A Task names its patient in ``for``, which the lake's patient column does not follow.
     patient = "__hx_patient"
     if "for" in columns:
         patient = "coalesce(__hx_patient, nullif(regexp_extract(\"for\".reference, '([^/:]+)$', 1), ''))"
     order = [name for name in ("__hx_file", "__hx_line") if name in {row[0] for row in described}]
-    return (
-        f"select {patient}, to_json(struct_pack({packed})) from {source} "
-        f"where {patient} between $low and $high order by {', '.join([patient, *order])}"
+    return source, columns, patient, order
+
+
+def patient_ids(con: duckdb.DuckDBPyConnection, lake: Any) -> Any:
+    """Return a lake's patients as an Arrow column, sorted."""
+    names = [str(path) for path in lake.files("Patient")]
+    ids = con.sql(
+        "select distinct __hx_patient as p from read_parquet($files) where p is not null order by p",
+        params={"files": names},
     )
+    return ids.to_arrow_table()["p"]
 
 
 def _needed(name: str, elements: frozenset[str] | None) -> bool:
