@@ -24,13 +24,15 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 from hiexchange.measures import Measure, evaluate_all
 from hiexchange.measures.bundle import OBSERVATIONS, POPULATIONS
-from hiexchange.measures.sources import decode
+from hiexchange.measures.evaluate import Engine, Job
+from hiexchange.measures.rows import Gatherer, constants
+from hiexchange.measures.sources import bundled, decode
 
 # Public cases that two independent engines fail as well, by the first 8 characters of their id, and why.
 DOUBTFUL = {
@@ -153,9 +155,12 @@ def run_measure(name: str, file: Path, folder: Path, *, strict: bool = False) ->
     for case in read_cases(path):
         by_period.setdefault(period_of(case), []).append(case)
     for period, cases in by_period.items():
+        # One engine for all cases of a period: the measure is compiled once.
+        engine = Engine(Job((measure,), period, timedelta(0), "infer"))
+        gatherer = Gatherer(constants(measure.id, measure.version, "elm", "cases", period))
         for case in cases:
-            (run,) = evaluate_all([measure], [case["bundle"]], period=period)
-            rows = run.table.to_pylist()
+            gatherer.add(*engine.evaluate(bundled(case["bundle"])))
+            rows = gatherer.batch().to_pylist()
             difference = compare(measure, rows, case["report"])
             apart = compare_apart(measure, rows, case["report"], outcome) if difference is None else None
             if apart is not None:

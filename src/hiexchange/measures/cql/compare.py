@@ -18,19 +18,23 @@ Truth = bool | None
 
 def is_number(value: Any) -> bool:
     """Tell whether the value is an Integer, Long or Decimal."""
-    return isinstance(value, int | Decimal) and not isinstance(value, bool)
+    return isinstance(value, (int, Decimal)) and not isinstance(value, bool)
 
 
 def order(a: Any, b: Any) -> int | None:
     """Return -1, 0 or 1 for two ordered values of like type; None when it cannot be told."""
     if a is None or b is None:
         return None
+    kind = type(a)
+    if kind is type(b):
+        if kind is Quantity:
+            return order_quantities(a, b)
+        if kind is int or kind is Decimal:
+            return int(a > b) - int(a < b)
     if isinstance(a, t.Temporal) and isinstance(b, t.Temporal):
         return t.compare(a, b)
     if isinstance(a, t.Uncertainty) or isinstance(b, t.Uncertainty):
         return _order_uncertain(a, b)
-    if isinstance(a, Quantity) and isinstance(b, Quantity):
-        return order_quantities(a, b)
     if (is_number(a) and is_number(b)) or (isinstance(a, str) and isinstance(b, str)):
         return int(a > b) - int(a < b)
     # A bare number meets a quantity of unit 1, as when Divide gave one.
@@ -108,12 +112,12 @@ def equal(a: Any, b: Any) -> Truth:
     """Return a = b: None when either side is null or the answer depends on what is not known."""
     if a is None or b is None:
         return None
-    if a is b and not isinstance(a, Interval | list | dict):
-        return True
     kind = type(a)
     if kind is str or kind is bool:
         return bool(a == b) if type(b) is kind or isinstance(b, str) else False
-    if isinstance(a, t.Temporal | t.Uncertainty | Quantity) or is_number(a):
+    if a is b and kind not in _STRUCTURES:
+        return True
+    if isinstance(a, _ORDERED) or is_number(a):
         return _equal_ordered(a, b)
     if isinstance(a, Code):
         return _equal_codes(a, b)
@@ -136,6 +140,11 @@ def equal(a: Any, b: Any) -> Truth:
     if isinstance(a, ValueSet | CodeSystem):
         return type(b) is kind and a.id == b.id
     return bool(a == b)
+
+
+_STRUCTURES = (Interval, list, dict)
+"""What may not equal itself: it may hold what is not known."""
+_ORDERED = (t.Temporal, t.Uncertainty, Quantity)
 
 
 def _equal_ordered(a: Any, b: Any) -> Truth:

@@ -23,6 +23,10 @@ BUILDERS: dict[str, Builder] = {}
 
 SUBJECT, PARAMETER, EFFECT = -1, -2, -3
 UNSET: Any = object()
+MISTAKES = (TypeError, AttributeError, ValueError, ArithmeticError, LookupError)
+"""What Python raises when an operator meets a value of a type it does not take."""
+FAULTS = (MeasureError, *MISTAKES)
+"""What an expression without a value may raise."""
 MAX_DEPTH = 200
 """Nesting of defines and function calls beyond which an expression is taken to call itself for ever."""
 
@@ -66,7 +70,12 @@ class Scope:
 
     def child(self, names: dict[str, int], *, rows: bool = True, element: int | None = None) -> Scope:
         """Return a scope with more names."""
-        return Scope(self.frame, {**self.names, **names}, rows=self.rows or rows, element=element or self.element)
+        return Scope(
+            self.frame,
+            {**self.names, **names},
+            rows=self.rows or rows,
+            element=self.element if element is None else element,
+        )
 
 
 class Define:
@@ -102,7 +111,7 @@ class Define:
             raise EvaluationError(
                 "an expression calls itself", library=self.unit.library.name, locator=self.name
             ) from None
-        except (TypeError, AttributeError, ValueError, ArithmeticError, LookupError) as error:
+        except MISTAKES as error:
             # A value of a type the operator does not take: the fault of ELM or data, and one subject's only.
             raise EvaluationError(
                 f"an operator met a value it cannot take ({type(error).__name__})",
@@ -263,13 +272,13 @@ class Compiler:
         if not reads:
             try:
                 return self.constant(fn(None, []))
-            except (MeasureError, AttributeError, TypeError, ValueError, ArithmeticError, LookupError):
+            except FAULTS:
                 return fn  # it fails at run time, for those who reach it
         if max(reads) >= 0 or node.get("type") not in _WORTH_A_MEMO:
             return fn
         if reads == {PARAMETER}:
-            return _once(fn, self.program.memo(), "run_memo")
-        return _once(fn, self.program.memo(), "memo") if scope.rows else fn
+            return once_a_run(fn, self.program.memo())
+        return once_a_subject(fn, self.program.memo()) if scope.rows else fn
 
     def constant(self, value: Any) -> Fn:
         """Return a closure that gives a value."""
@@ -328,21 +337,25 @@ _WORTH_A_MEMO = {
 }  # fmt: skip
 
 
-def _once(fn: Fn, place: int, where: str) -> Fn:
-    if where == "run_memo":
+def once_a_run(fn: Fn, place: int) -> Fn:
+    """Return ``fn`` computed once a run: it reads nothing but parameters."""
 
-        def once_a_run(s: Any, e: list[Any]) -> Any:
-            memo = s.run_memo
-            if place not in memo:
-                memo[place] = fn(s, e)
-            return memo[place]
+    def once(s: Any, e: list[Any]) -> Any:
+        memo = s.run_memo
+        if place not in memo:
+            memo[place] = fn(s, e)
+        return memo[place]
 
-        return once_a_run
+    return once
 
-    def once_a_subject(s: Any, e: list[Any]) -> Any:
+
+def once_a_subject(fn: Fn, place: int) -> Fn:
+    """Return ``fn`` computed once a subject: it reads no row."""
+
+    def once(s: Any, e: list[Any]) -> Any:
         memo = s.memo
         if place not in memo:
             memo[place] = fn(s, e)
         return memo[place]
 
-    return once_a_subject
+    return once

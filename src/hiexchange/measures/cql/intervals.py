@@ -59,7 +59,8 @@ def contains(interval: Any, point: Any, p: int | None = None) -> Truth:
     """Tell whether the interval holds the point."""
     if interval is None or point is None:
         return None
-    return both(_le(interval.start, point, p), _le(point, interval.end, p))
+    after = _le(interval.start, point, p)
+    return False if after is False else both(after, _le(point, interval.end, p))
 
 
 def proper_contains(interval: Any, point: Any, p: int | None = None) -> Truth:
@@ -76,7 +77,8 @@ def included_in(a: Any, b: Any, p: int | None = None) -> Truth:
         return None
     if not isinstance(a, Interval):
         return contains(b, a, p)
-    return both(_le(b.start, a.start, p), _le(a.end, b.end, p))
+    after = _le(b.start, a.start, p)
+    return False if after is False else both(after, _le(a.end, b.end, p))
 
 
 def proper_included_in(a: Any, b: Any, p: int | None = None) -> Truth:

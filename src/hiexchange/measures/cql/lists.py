@@ -109,6 +109,8 @@ def member(element: Any, values: Any) -> Truth:
         return False
     if element is None:
         return any(value is None for value in values)
+    if isinstance(element, str):
+        return element in values
     return any(compare.equal(element, value) for value in values)
 
 

@@ -14,6 +14,7 @@ from hiexchange.measures.cql import arithmetic, compare, convert, intervals, lis
 from hiexchange.measures.cql import temporal as t
 from hiexchange.measures.cql.compiler import EFFECT, SUBJECT, Compiler, Fn, Scope, builds
 from hiexchange.measures.cql.library import Node
+from hiexchange.measures.cql.query import conjuncts
 from hiexchange.measures.cql.values import (
     EvaluationError,
     predecessor,
@@ -25,16 +26,18 @@ from hiexchange.measures.cql.values import (
 
 @builds("And")
 def _and(c: Compiler, n: Node, sc: Scope) -> Fn:
-    a, b = c.operands(n, sc)
+    # A chain of And is one loop: conditions of ten parts are common.
+    parts = [c.expression(part, sc) for part in conjuncts(n)]
 
     def and_(s: Any, e: list[Any]) -> Any:
-        x = a(s, e)
-        if x is False:
-            return False
-        y = b(s, e)
-        if y is False:
-            return False
-        return True if x is True and y is True else None
+        result: bool | None = True
+        for part in parts:
+            x = part(s, e)
+            if x is not True:
+                if x is False:
+                    return False
+                result = None
+        return result
 
     return and_
 

@@ -9,17 +9,15 @@ Source: CQL 1.5, Author's Guide section 1.11 and Developer's Guide ("Query Seman
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cmp_to_key
-from typing import Any
+from typing import Any, NamedTuple
 
 from hiexchange.measures.cql import compare, lists
 from hiexchange.measures.cql import temporal as t
-from hiexchange.measures.cql.compiler import SUBJECT, Compiler, Fn, Scope, builds
+from hiexchange.measures.cql.compiler import EFFECT, FAULTS, SUBJECT, Compiler, Fn, Scope, builds, once_a_subject
 from hiexchange.measures.cql.library import Node
 from hiexchange.measures.cql.model import get
-
-Relation = Callable[[Any, list[Any]], bool]
 
 
 @builds("Query")
@@ -35,43 +33,101 @@ def _query(c: Compiler, n: Node, sc: Scope) -> Fn:
         inner = sc.child(names)
     lets = []
     for item in n.get("let") or []:
-        fn = c.expression(item["expression"], inner)
+        fn, reads = c.reading(item["expression"], inner)
         slot = sc.frame.slot()
         names[item["identifier"]] = slot
-        lets.append((slot, fn))
+        lets.append(Step(slot, fn, reads))
         inner = sc.child(names)
     own = set(names.values())
     tests = [_relationship(c, item, inner, own) for item in n.get("relationship") or []]
-    if n.get("where") is not None:
-        where = c.expression(n["where"], inner)
-        tests.append(lambda s, e: where(s, e) is True)
+    tests += [Step(None, *c.reading(part, inner)) for part in conjuncts(n.get("where"))]
     aliases = [(item["alias"], names[item["alias"]]) for item in n["source"]]
     select, merge = _selection(c, n, inner, aliases)
-    order = _sort(c, n.get("sort"), sc)
+    finish = _finish(merge, _sort(c, n.get("sort"), sc))
     fold = _aggregate(c, n["aggregate"], inner, own) if n.get("aggregate") else None
     c.without(own)
     if fold is not None:
-        return _folding(sources, lets, tests, fold)
+        return _folding(_walk(sources, lets, tests), [slot for slot, _ in sources], fold)
     if len(sources) == 1:
-        return _single(sources[0], lets, tests, select, merge, order)
-    return _product(sources, lets, tests, select, merge, order)
+        return _single(sources[0], _plan(lets, tests), select, finish)
+    assert select is not None
+    return _product(_walk(sources, lets, tests), select, finish)
 
 
 Slot = tuple[int, Fn]
 Order = Callable[[Any, list[Any], list[Any]], list[Any]]
+Plan = list[tuple[int | None, Fn]]
+Walk = Callable[[Any, list[Any], Callable[[], None]], bool]
 
 
-def _single(
-    source: Slot, lets: list[Slot], tests: list[Relation], select: Fn | None, merge: bool, order: Order | None
-) -> Fn:
+class Step(NamedTuple):
+    """One let (it fills a slot) or one test of a row (it fills none), and what it reads."""
+
+    slot: int | None
+    fn: Fn
+    reads: frozenset[int]
+
+
+def conjuncts(node: Node | None) -> list[Node]:
+    """Return what a condition asks for, And by And, from left to right."""
+    if node is None:
+        return []
+    if node.get("type") != "And":
+        return [node]
+    return [part for operand in node["operand"] for part in conjuncts(operand)]
+
+
+def _finish(merge: bool, order: Order | None) -> Order | None:
+    if not merge:
+        return order
+    if order is None:
+        return lambda s, e, values: lists.distinct(values)
+    return lambda s, e, values: order(s, e, lists.distinct(values))
+
+
+# Rows -----------------------------------------------------------------------------------------
+
+
+def _plan(lets: list[Step], tests: list[Step]) -> Plan:
+    """Return lets and tests in the order a row needs them: a let only once something reads it.
+
+    Tests keep the author's order. Where a step tells of something (Message), so do lets.
+    """
+    plan: list[Step] = []
+    left = {let.slot: let for let in lets}
+
+    def need(step: Step) -> None:
+        for slot in sorted(slot for slot in left if slot in step.reads):
+            let = left.pop(slot, None)
+            if let is not None:
+                need(let)
+                plan.append(let)
+
+    if any(EFFECT in step.reads for step in (*lets, *tests)):
+        plan += lets
+        left.clear()
+    for test in tests:
+        need(test)
+        plan.append(test)
+    for let in lets:
+        if let.slot in left:
+            need(let)
+            plan.append(left.pop(let.slot))
+    return [(step.slot, step.fn) for step in plan]
+
+
+def _keeps(plan: Plan, s: Any, e: list[Any]) -> bool:
+    """Carry out a plan on the row in the frame; tell whether every test is true."""
+    for slot, fn in plan:
+        if slot is not None:
+            e[slot] = fn(s, e)
+        elif fn(s, e) is not True:
+            return False
+    return True
+
+
+def _single(source: Slot, plan: Plan, select: Fn | None, finish: Order | None) -> Fn:
     slot, fn = source
-
-    def keep(s: Any, e: list[Any]) -> bool:
-        for at, let in lets:
-            e[at] = let(s, e)
-        return all(test(s, e) for test in tests)
-
-    plain = not lets and not tests
 
     def query(s: Any, e: list[Any]) -> Any:
         values = fn(s, e)
@@ -79,68 +135,108 @@ def _single(
             return None
         if not isinstance(values, list):
             e[slot] = values
-            if not plain and not keep(s, e):
+            if not _keeps(plan, s, e):
                 return None
             return values if select is None else select(s, e)
         result = []
         for value in values:
             e[slot] = value
-            if plain or keep(s, e):
+            for at, step in plan:
+                if at is not None:
+                    e[at] = step(s, e)
+                elif step(s, e) is not True:
+                    break
+            else:
                 result.append(value if select is None else select(s, e))
-        if merge:
-            result = lists.distinct(result)
-        return result if order is None else order(s, e, result)
+        return result if finish is None else finish(s, e, result)
 
     return query
 
 
-def _rows(sources: list[Slot], s: Any, e: list[Any], lists_seen: list[int]) -> Iterator[None]:
-    """Walk the product of the sources, each row laid into the frame; note sources that are lists."""
-    slot, fn = sources[0]
-    values = fn(s, e)
-    if values is None:
-        return
-    if isinstance(values, list):
-        lists_seen.append(slot)
-    for value in values if isinstance(values, list) else (values,):
-        e[slot] = value
-        if len(sources) == 1:
-            yield
+def _walk(sources: list[Slot], lets: list[Step], tests: list[Step]) -> Walk:
+    """Return a function that lays each row of the product into the frame and calls back for those kept.
+
+    Three sources of six rows make 216 combinations, most of them dropped by a test of one source or
+    two: each test is made as soon as the aliases it reads are bound. It returns whether a source is a list.
+    """
+    plain: list[Plan] = [[] for _ in sources[1:]] + [_plan(lets, tests)]
+    plans = _staged([slot for slot, _ in sources], lets, tests) or plain
+    last = len(sources) - 1
+
+    def walk(s: Any, e: list[Any], emit: Callable[[], None], at: int, plans: list[Plan], listed: bool) -> bool:
+        slot, fn = sources[at]
+        values = fn(s, e)
+        if values is None:
+            return listed
+        if isinstance(values, list):
+            listed = True
         else:
-            yield from _rows(sources[1:], s, e, lists_seen)
+            values = (values,)
+        plan, found = plans[at], listed
+        for value in values:
+            e[slot] = value
+            if at == last:
+                if _keeps(plan, s, e):
+                    emit()
+                continue
+            onward = plans
+            try:
+                kept = _keeps(plan, s, e)
+            except FAULTS:
+                # A test made ahead of others met what they would have kept from it: make it in its place.
+                onward, kept = plain, True
+            if kept:
+                found = walk(s, e, emit, at + 1, onward, listed)
+            elif not listed:
+                found = _lists_among(sources[at + 1 :], s, e)
+        return found
+
+    return lambda s, e, emit: walk(s, e, emit, 0, plans, False)
 
 
-def _product(
-    sources: list[Slot], lets: list[Slot], tests: list[Relation], select: Fn | None, merge: bool, order: Order | None
-) -> Fn:
-    assert select is not None
+def _lists_among(sources: list[Slot], s: Any, e: list[Any]) -> bool:
+    """Tell whether a source gives a list, before one that gives nothing."""
+    for slot, fn in sources:
+        values = fn(s, e)
+        if values is None or isinstance(values, list):
+            return values is not None
+        e[slot] = values
+    return False
 
+
+def _staged(sources: list[int], lets: list[Step], tests: list[Step]) -> list[Plan] | None:
+    """Return a plan for each source, or None where the order of steps can be seen from outside."""
+    if any(EFFECT in step.reads for step in (*lets, *tests)):
+        return None
+    depth = {slot: at for at, slot in enumerate(sources)}
+    placed: list[tuple[list[Step], list[Step]]] = [([], []) for _ in sources]
+    for step in (*lets, *tests):
+        at = max((depth[slot] for slot in step.reads if slot in depth), default=0)
+        if step.slot is not None:
+            depth[step.slot] = at
+        placed[at][step.slot is None].append(step)
+    return [_plan(*stage) for stage in placed]
+
+
+def _product(walk: Walk, select: Fn, finish: Order | None) -> Fn:
     def query(s: Any, e: list[Any]) -> Any:
         result: list[Any] = []
-        seen: list[int] = []
-        for _ in _rows(sources, s, e, seen):
-            for at, let in lets:
-                e[at] = let(s, e)
-            if all(test(s, e) for test in tests):
-                result.append(select(s, e))
-        if not seen:
+        if not walk(s, e, lambda: result.append(select(s, e))):
             return result[0] if result else None
-        if merge:
-            result = lists.distinct(result)
-        return result if order is None else order(s, e, result)
+        return result if finish is None else finish(s, e, result)
 
     return query
 
 
-def _relationship(c: Compiler, n: Node, sc: Scope, own: set[int]) -> Relation:
+def _relationship(c: Compiler, n: Node, sc: Scope, own: set[int]) -> Step:
     fn, reads = c.reading(n["expression"], sc)
     slot = sc.frame.slot()
-    such_that = c.expression(n.get("suchThat"), sc.child({n["alias"]: slot}))
+    such_that, more = c.reading(n.get("suchThat"), sc.child({n["alias"]: slot}))
     c.without({slot})
     wanted: bool = n["type"] == "With"
     if not (reads & own) and max(reads, default=SUBJECT) < 0 and sc.rows:
         # The rows of a With that reads nothing of the query are the same for all of it.
-        fn = _once_a_subject(c, fn)
+        fn = once_a_subject(fn, c.program.memo())
 
     def related(s: Any, e: list[Any]) -> bool:
         values = fn(s, e)
@@ -152,19 +248,7 @@ def _relationship(c: Compiler, n: Node, sc: Scope, own: set[int]) -> Relation:
                 return wanted
         return not wanted
 
-    return related
-
-
-def _once_a_subject(c: Compiler, fn: Fn) -> Fn:
-    place = c.program.memo()
-
-    def once(s: Any, e: list[Any]) -> Any:
-        memo = s.memo
-        if place not in memo:
-            memo[place] = fn(s, e)
-        return memo[place]
-
-    return once
+    return Step(None, related, (reads | more) - {slot})
 
 
 def _selection(c: Compiler, n: Node, sc: Scope, aliases: list[tuple[str, int]]) -> tuple[Fn | None, bool]:
@@ -260,24 +344,24 @@ def _aggregate(c: Compiler, n: Node, sc: Scope, own: set[int]) -> tuple[int, Fn,
     return slot, starting, body, bool(n.get("distinct"))
 
 
-def _folding(sources: list[Slot], lets: list[Slot], tests: list[Relation], fold: tuple[int, Fn, Fn, bool]) -> Fn:
+def _folding(walk: Walk, sources: list[int], fold: tuple[int, Fn, Fn, bool]) -> Fn:
     slot, starting, body, distinct = fold
 
     def query(s: Any, e: list[Any]) -> Any:
         total = starting(s, e)
         seen: set[Any] = set()
-        for _ in _rows(sources, s, e, []):
-            for at, let in lets:
-                e[at] = let(s, e)
-            if not all(test(s, e) for test in tests):
-                continue
+
+        def step() -> None:
+            nonlocal total
             if distinct:
-                row = tuple(compare.token(e[at]) for at, _ in sources)
+                row = tuple(compare.token(e[at]) for at in sources)
                 if row in seen:
-                    continue
+                    return
                 seen.add(row)
             e[slot] = total
             total = body(s, e)
+
+        walk(s, e, step)
         return total
 
     return query

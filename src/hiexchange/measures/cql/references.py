@@ -97,24 +97,38 @@ def _property(c: Compiler, n: Node, sc: Scope) -> Fn:
             raise MeasureError(f"the alias {n['scope']!r} is not in scope", library=c.unit.library.name)
         c.note(slot)
 
-        def of_alias(s: Any, e: list[Any]) -> Any:
-            value = e[slot]
-            if type(value) is Element:
-                cache = value.cache
-                return cache[path] if path in cache else value.get(path)
-            return get(value, path)
-
-        return of_alias
+        return _of_alias(slot, path)
     fn = c.expression(source, sc)
+
+    plain = "." not in path
 
     def of_source(s: Any, e: list[Any]) -> Any:
         value = fn(s, e)
-        if type(value) is Element:
+        kind = type(value)
+        if kind is Element:
             cache = value.cache
             return cache[path] if path in cache else value.get(path)
+        if kind is dict and plain:
+            return value.get(path)
         return None if value is None else get(value, path)
 
     return of_source
+
+
+def _of_alias(slot: int, path: str) -> Fn:
+    plain = "." not in path
+
+    def of_alias(s: Any, e: list[Any]) -> Any:
+        value = e[slot]
+        kind = type(value)
+        if kind is Element:
+            cache = value.cache
+            return cache[path] if path in cache else value.get(path)
+        if kind is dict and plain:
+            return value.get(path)
+        return get(value, path)
+
+    return of_alias
 
 
 @builds("FunctionRef")
@@ -125,6 +139,9 @@ def _function_ref(c: Compiler, n: Node, sc: Scope) -> Fn:
     if unit.library.id == "FHIRHelpers" and name in FHIRHELPERS:
         native = FHIRHELPERS[name]
         if len(arguments) == 1:
+            slot = sc.names.get(n["operand"][0].get("scope", ""))
+            if n["operand"][0]["type"] == "Property" and slot is not None:
+                return _converted(native, slot, n["operand"][0]["path"], name, arguments[0])
             only = arguments[0]
             return lambda s, e: native(only(s, e))
         return lambda s, e: native(*[argument(s, e) for argument in arguments])
@@ -144,21 +161,49 @@ def _function_ref(c: Compiler, n: Node, sc: Scope) -> Fn:
     return _overloaded(unit, name, candidates, arguments)
 
 
+def _converted(native: Callable[[Any], Any], slot: int, path: str, name: str, property: Fn) -> Fn:
+    """Return a conversion of an alias's property, done once an element: it is the commonest expression of all."""
+    key = f"#{name} {path}"
+
+    def converted(s: Any, e: list[Any]) -> Any:
+        value = e[slot]
+        if type(value) is not Element:
+            return native(property(s, e))
+        cache = value.cache
+        if key in cache:
+            return cache[key]
+        found = cache[key] = native(property(s, e))
+        return found
+
+    return converted
+
+
 def _of_one(function: Function, argument: Fn) -> Fn:
     call = function.call
 
-    def once_an_element(s: Any, e: list[Any]) -> Any:
+    def once_a_value(s: Any, e: list[Any]) -> Any:
+        # A function sees its operand, defines and parameters only: of one value its result is always the same.
         value = argument(s, e)
-        if type(value) is not Element:
+        kind = type(value)
+        key: Any = function
+        if kind is Element:
+            cache = value.cache
+        elif kind is t.DateTime:
+            cache, key = s.memo, (function, value)
+        elif kind is Interval:
+            # Kept beside its result, the interval keeps its id.
+            held = s.memo.get((function, id(value)))
+            if held is None:
+                held = s.memo[function, id(value)] = value, call(s, [value])
+            return held[1]
+        else:
             return call(s, [value])
-        # A function sees its operand, defines and parameters only: of one element its value is always the same.
-        cache = value.cache
-        if function in cache:
-            return cache[function]
-        result = cache[function] = call(s, [value])
+        if key in cache:
+            return cache[key]
+        result = cache[key] = call(s, [value])
         return result
 
-    return once_an_element
+    return once_a_value
 
 
 def _overloaded(unit: Unit, name: str, candidates: list[Function], arguments: list[Fn]) -> Fn:

@@ -30,6 +30,7 @@ PRECISIONS = {
 NAMES = {YEAR: "year", MONTH: "month", DAY: "day", HOUR: "hour", MINUTE: "minute", SECOND: "second", MILLISECOND: "ms"}
 DAY_MS = 86_400_000
 UNIT_MS = {DAY: DAY_MS, HOUR: 3_600_000, MINUTE: 60_000, SECOND: 1_000, MILLISECOND: 1}
+_LAST = date.max.toordinal()
 _LOW = (1, 1, 1, 0, 0, 0, 0)
 _HIGH = (9999, 12, 31, 23, 59, 59, 999)
 
@@ -272,7 +273,7 @@ def _to_ms(key: tuple[int, ...] | list[int]) -> int:
 
 def _from_ms(ms: int) -> tuple[int, ...] | None:
     days, rest = divmod(ms, DAY_MS)
-    if not 1 <= days <= 3_652_059:
+    if not 1 <= days <= _LAST:
         return None
     day = date.fromordinal(days)
     seconds, milliseconds = divmod(rest, 1000)
@@ -301,6 +302,12 @@ def add(value: Temporal, amount: int, unit: int, *, weeks: bool = False) -> Any:
     elif unit == MONTH:
         months = key[0] * 12 + key[1] - 1 + amount
         key[0], key[1] = months // 12, months % 12 + 1
+    elif unit == DAY:
+        ordinal = date(*key[:3]).toordinal() + amount
+        if not 1 <= ordinal <= _LAST:
+            return None
+        day = date.fromordinal(ordinal)
+        return type(value)((day.year, day.month, day.day, *key[3:]), value.precision, value.offset)
     else:
         ms = _to_ms(key) + amount * UNIT_MS[unit]
         moved = _from_ms(ms)
@@ -337,11 +344,17 @@ def _add_time(value: Time, amount: int, unit: int) -> Any:
 
 def successor(value: Temporal) -> Any:
     """Return the next value of the same precision; None after the last."""
+    key = value.key
+    if value.precision == MILLISECOND and key[6] < 999:
+        return type(value)((*key[:6], key[6] + 1), MILLISECOND, value.offset)
     return add(value, 1, value.precision)
 
 
 def predecessor(value: Temporal) -> Any:
     """Return the value before, of the same precision; None before the first."""
+    key = value.key
+    if value.precision == MILLISECOND and key[6] > 0:
+        return type(value)((*key[:6], key[6] - 1), MILLISECOND, value.offset)
     return add(value, -1, value.precision)
 
 
