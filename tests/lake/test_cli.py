@@ -58,6 +58,17 @@ def test_tables_show_and_to_ndjson(run, tmp_path):
     assert len((tmp_path / "out.ndjson").read_bytes().splitlines()) == 2
 
 
+def test_raw_strict_and_hash(run, tmp_path):
+    source = tmp_path / "more.ndjson"
+    source.write_bytes(b'{ "resourceType" : "Patient", "id":"c"}\n')
+    run("ingest", str(source), "--raw", "--sha256", "--strict")
+    assert '{ "resourceType" : "Patient", "id":"c"}' in run("to-ndjson", "Patient", "--raw").stdout
+    source.write_bytes(b'{"resourceType":"Patient","id":"d","foo":1}\n')
+    result = run("ingest", str(source), "--strict", code=1)
+    assert isinstance(result.exception, LakeError)
+    assert json.loads(run("tables", "--json").stdout) == {"Patient": 3}
+
+
 def test_compact_and_vacuum(run):
     assert "snapshot 2" in run("compact").stdout
     assert "would remove" in run("vacuum", "--keep", "1", "--days", "0").stdout

@@ -36,6 +36,9 @@ def ingest(
     validate: Annotated[
         str | None, typer.Option(help="sample:N checks N resources a type with fhir.resources.")
     ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Store nothing when a member has no column.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Keep each line as it came, for byte-identical return.")] = False,
+    sha256: Annotated[bool, typer.Option("--sha256", help="Add a hash of each resource's content.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Load NDJSON (gzipped or not) into typed tables; bad lines go to quarantine."""
@@ -51,6 +54,9 @@ def ingest(
             max_bad_lines=max_bad_lines,
             repairs=repair or (),
             validate=_sample(validate),
+            strict=strict,
+            raw=raw,
+            sha256=sha256,
         )
         if json:
             render.json_out(msgspec.to_builtins(report))
@@ -138,12 +144,13 @@ def to_ndjson(
     lake: LakeFolder = Path("lake"),
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File; default standard output.")] = None,
     order: Annotated[str, typer.Option(help="stored, or source for the order of the files that came in.")] = "stored",
+    raw: Annotated[bool, typer.Option("--raw", help="The very bytes, where ingested with --raw.")] = False,
 ) -> None:
     """Write the resources of a type as NDJSON, equal to what came in."""
     from hiexchange._files import atomic_file
     from hiexchange.lake import Lake
 
-    lines = Lake(lake).to_ndjson(table, order=order)
+    lines = Lake(lake).to_ndjson(table, order=order, raw=raw)
     if output is None:
         for line in lines:
             render.out(line.decode().rstrip("\n"))

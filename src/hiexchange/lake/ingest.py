@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import IO, cast
 
 import numpy as np
-import pyarrow as pa
 
 from hiexchange.definitions import Definitions
 from hiexchange.errors import ConfigError, LakeError
-from hiexchange.lake.cut import BLOCK_SIZE, blocks
-from hiexchange.lake.decode import Reject, Source, encode
+from hiexchange.lake.cut import BLOCK_SIZE, Block, blocks
+from hiexchange.lake.decode import Encoded, Reject, Source, encode
+from hiexchange.lake.lineage import with_extras
+from hiexchange.lake.mixed import by_type, has_others
 from hiexchange.lake.parts import PartWriter
-from hiexchange.lake.schema import plan
 from hiexchange.lake.shape import Shape, merge
 from hiexchange.lake.store import DataFile
 from hiexchange.ndjson import open_bytes
@@ -53,6 +53,8 @@ class Work:
     fast: bool = True
     require_id: bool = False
     repairs: tuple[str, ...] = ()
+    extras: tuple[str, ...] = ()
+    """Optional columns, see ``lineage``."""
     block_size: int = BLOCK_SIZE
     start: int = 0
     """First byte of this piece of the file, at the start of a line."""
@@ -76,6 +78,8 @@ class Done:
     lines: int = 0
     slow_lines: int = 0
     size_bytes: int = 0
+    others: dict[str, Done] = field(default_factory=dict)
+    """What lines of other resource types in the file became, by type."""
 
 
 def find_files(folder: Path) -> list[tuple[Path, str]]:
@@ -195,52 +199,98 @@ class _Piece(io.RawIOBase):
 def load_file(root: Path, work: Work) -> Done:
     """Encode one file into parts under the lake's folder; they belong to no snapshot yet.
 
-    Memory is bounded by a few blocks and one row group. A wider schema starts a new part.
+    Memory is bounded by a few blocks and one row group. A wider schema starts a new part. Lines of other
+    resource types go to tables of theirs.
     """
-    done = Done(work, shape=work.shape, size_bytes=work.size or work.path.stat().st_size)
-    source = Source(
-        resource=work.resource,
-        file=work.file,
-        load=work.load,
-        version=work.version,
-        transaction_time=work.transaction_time,
-        fast=work.fast,
-        require_id=work.require_id,
-        repairs=work.repairs,
-    )
-    writer: PartWriter | None = None
+    tables = {work.resource: _Table(root, work)}
+    tables[work.resource].done.size_bytes = work.size or work.path.stat().st_size
     try:
         with opened(work.path) as stream:
             if work.size is not None:
                 stream.seek(work.start)
             source_bytes = stream if work.size is None else cast("IO[bytes]", _Piece(stream, work.size))
             for block in blocks(source_bytes, size=work.block_size, line=work.line, offset=work.start):
-                encoded = encode(block, done.shape, source)
-                done.shape = merge(done.shape, encoded.shape)
-                done.rejects += encoded.rejects
-                done.unmapped.update(encoded.unmapped)
-                done.repaired.update(encoded.repaired)
-                done.rows += encoded.batch.num_rows
-                done.lines += encoded.lines
-                done.slow_lines += encoded.slow_lines
-                if not encoded.batch.num_rows:
-                    continue
-                if writer is None or not writer.schema.equals(encoded.batch.schema):
-                    _close(writer, done)
-                    writer = PartWriter(root, work.table, encoded.batch.schema, work.load)
-                writer.write(encoded.batch)
-        _close(writer, done)
+                _take(block, root, work, tables)
+        for table in tables.values():
+            table.close()
     except BaseException:
-        if writer is not None:
-            writer.abandon()
+        for table in tables.values():
+            table.abandon()
         raise
+    done = tables.pop(work.resource).done
+    done.others = {name: table.done for name, table in tables.items()}
     return done
 
 
-def _close(writer: PartWriter | None, done: Done) -> None:
-    part = writer.close() if writer is not None else None
-    if part is not None:
-        done.parts.append(part)
+def _take(block: Block, root: Path, work: Work, tables: dict[str, _Table]) -> None:
+    """Add a block to the tables its lines belong to."""
+    main = tables[work.resource]
+    if len(tables) == 1:
+        encoded = main.encoded(block)
+        if not has_others(encoded.rejects, work.version):
+            main.add(encoded, block)
+            return
+    # From the first line of another type on, each block is sorted before it is encoded.
+    for resource, part in by_type(block, work.resource, work.version):
+        if resource not in tables:
+            name = resource + work.table.removeprefix(work.resource)
+            tables[resource] = _Table(root, replace(work, resource=resource, table=name, shape={}))
+        tables[resource].add(tables[resource].encoded(part), part)
+
+
+class _Table:
+    """The parts that one file adds to one table."""
+
+    def __init__(self, root: Path, work: Work) -> None:
+        self.done = Done(work, shape=work.shape)
+        self._root = root
+        self._writer: PartWriter | None = None
+        self._source = Source(
+            resource=work.resource,
+            file=work.file,
+            load=work.load,
+            version=work.version,
+            transaction_time=work.transaction_time,
+            fast=work.fast,
+            require_id=work.require_id,
+            repairs=work.repairs,
+        )
+
+    def encoded(self, block: Block) -> Encoded:
+        """Encode a block into the columns known so far, widened by its own."""
+        return encode(block, self.done.shape, self._source)
+
+    def add(self, encoded: Encoded, block: Block) -> None:
+        """Count what a block became, and write its rows."""
+        done = self.done
+        done.shape = merge(done.shape, encoded.shape)
+        done.rejects += encoded.rejects
+        done.unmapped.update(encoded.unmapped)
+        done.repaired.update(encoded.repaired)
+        done.rows += encoded.batch.num_rows
+        done.lines += encoded.lines
+        done.slow_lines += encoded.slow_lines
+        if not encoded.batch.num_rows:
+            return
+        batch = with_extras(encoded.batch, block, done.work.extras)
+        if self._writer is None or not self._writer.schema.equals(batch.schema):
+            self.close()
+            self._writer = PartWriter(self._root, done.work.table, batch.schema, done.work.load)
+        self._writer.write(batch)
+
+    def close(self) -> None:
+        """Finish the part being written."""
+        part = self._writer.close() if self._writer is not None else None
+        self._writer = None
+        if part is not None:
+            self.done.parts.append(part)
+
+    def abandon(self) -> None:
+        """Remove what was written."""
+        if self._writer is not None:
+            self._writer.abandon()
+        for part in self.done.parts:
+            (self._root / part.path).unlink(missing_ok=True)
 
 
 def load_files(root: Path, works: Iterable[Work], processes: int) -> Iterator[Done]:
@@ -253,7 +303,7 @@ def load_files(root: Path, works: Iterable[Work], processes: int) -> Iterator[Do
         for work in works:
             done = load_file(root, replace(work, shape=merge(work.shape, shapes.get(work.table, {}))))
             shapes[work.table] = done.shape
-            yield done
+            yield from _all(done)
         return
     # spawn: a forked child of a process with Arrow's or DuckDB's threads may hang.
     with ProcessPoolExecutor(max(1, processes), mp_context=get_context("spawn")) as pool:
@@ -261,15 +311,14 @@ def load_files(root: Path, works: Iterable[Work], processes: int) -> Iterator[Do
         for work in works:
             waiting.append(pool.submit(load_file, root, work))
             while waiting and waiting[0].done():
-                yield waiting.popleft().result()
+                yield from _all(waiting.popleft().result())
         while waiting:
-            yield waiting.popleft().result()
+            yield from _all(waiting.popleft().result())
+
+
+def _all(done: Done) -> tuple[Done, ...]:
+    return done, *done.others.values()
 
 
 def _shared(works: Sequence[Work], processes: int) -> list[Work]:
     return [piece for work in works for piece in pieces(work, 2 * processes)]
-
-
-def stored_schema(resource: str, shape: Shape, version: str) -> pa.Schema:
-    """Return the schema of a table's current shape."""
-    return plan(resource, shape, version).stored_schema

@@ -19,26 +19,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from hiexchange._duck import quiet_connection
-from hiexchange.definitions import VERSIONS, Definitions
+from hiexchange.definitions import Definitions
 from hiexchange.errors import ConfigError, LakeError
 from hiexchange.events import Reporter, RowsWritten, Warned, ignore
-from hiexchange.lake import maintain, restore
-from hiexchange.lake.ingest import Done, Work, check_resource, load_files, resource_of, stored_schema
-from hiexchange.lake.job import TOMBSTONES, Job, Loadable
-from hiexchange.lake.merge import merge as merge_files
+from hiexchange.lake import maintain
+from hiexchange.lake.ingest import Done, Work, load_files
+from hiexchange.lake.job import Job, Loadable
+from hiexchange.lake.lineage import RAW, SHA256, stored_schema
 from hiexchange.lake.parts import write_part
+from hiexchange.lake.pinned import Pinned
+from hiexchange.lake.publish import published, works
 from hiexchange.lake.read import LakeTable
 from hiexchange.lake.repairs import check_repairs
-from hiexchange.lake.report import REJECTS, IngestReport, reject_rows, touched
-from hiexchange.lake.report import report as summed
-from hiexchange.lake.shape import merge as merge_shapes
-from hiexchange.lake.store import DataFile, Load, Snapshot, Store, TableState
+from hiexchange.lake.report import IngestReport, refuse_unmapped, report, touched
+from hiexchange.lake.store import Load, Snapshot, Store, TableState
 from hiexchange.lake.validate import Validation
 from hiexchange.lake.validate import validate as validate_lines
 from hiexchange.tables import TABLES, check
@@ -79,6 +77,9 @@ class Lake:
         fhir_version: str | None = None,
         repairs: Sequence[str] = (),
         validate: int = 0,
+        strict: bool = False,
+        raw: bool = False,
+        sha256: bool = False,
     ) -> IngestReport:
         """Load NDJSON into typed tables; rows, tombstones and watermark appear in one step.
 
@@ -97,9 +98,13 @@ class Lake:
             fhir_version: Of these files; default the lake's.
             repairs: Sets of vendor repairs (``bcda``) to apply to the resources, counted.
             validate: Check so many resources of each type with ``fhir.resources``; reported, never blocking.
+            strict: Store nothing when a member has no column: unknown, ill-typed, null or empty.
+            raw: Keep each line as it came in ``__hx_raw``, for byte-identical return; doubles the size.
+            sha256: Add ``__hx_sha256``, a hash of each resource's JSON whatever its member order: what changed
+                between two loads is found by it.
 
         Raises:
-            LakeError: There are more bad lines than allowed.
+            LakeError: There are more bad lines than allowed, or members without a column and ``strict``.
             ConfigError: A file's resource type is unknown in that FHIR version.
             JobLocked: Another process writes to the lake.
             StorageError: The disk is full; the lake is as before.
@@ -108,36 +113,33 @@ class Lake:
         check_repairs(tuple(repairs))
         job = Job.of(source, transaction_time, watermark_key)
         version = Definitions.load(fhir_version).version if fhir_version else self.fhir_version
-        model = Work(Path(), "", "", "", version, "", transaction_time=job.transaction_time, repairs=tuple(repairs))
+        extras = (*((RAW,) if raw else ()), *((SHA256,) if sha256 else ()))
+        model = Work(Path(), "", "", "", version, "", extras=extras, transaction_time=job.transaction_time,
+                     repairs=tuple(repairs))  # fmt: skip
         with self._store.writing():
             snapshot = self._store.current()
             load = Load(uuid.uuid4().hex[:12], job.key, _now(), 0, 0)
             if job.key and any(job.key == done.key for done in snapshot.loads):
                 return IngestReport("", snapshot.number, 0, 0, 0, 0.0, 0, watermark=job.watermark, skipped=True)
-            arriving = self._works(job, snapshot, replace(model, load=load.id))
-            works = arriving if isinstance(job.files, Iterator) else list(arriving)
+            arriving = works(job, snapshot, replace(model, load=load.id), self.fhir_version)
             finished: list[Done] = []
             try:
-                for done in load_files(self.path, works, processes):
+                awaited = arriving if isinstance(job.files, Iterator) else list(arriving)
+                for done in load_files(self.path, awaited, processes):
                     finished.append(done)
                     _tell(done, on_event)
-                snapshot = self._published(snapshot, finished, job, load)
+                if strict:
+                    refuse_unmapped(finished, self.path)
+                snapshot = published(self.path, snapshot, finished, job, load)
                 self._store.commit(snapshot)
             except BaseException:
                 for part in (part for done in finished for part in done.parts):
                     (self.path / part.path).unlink(missing_ok=True)
                 raise
         validation = {name: self._validated(name, snapshot, validate) for name in touched(finished)} if validate else {}
-        report = summed(finished, snapshot, load, job, time.perf_counter() - started)
-        report = replace(report, validation=validation)
-        if max_bad_lines is not None and report.rejected > max_bad_lines:
-            raise LakeError(
-                f"{report.rejected:,} lines are in quarantine, more than the {max_bad_lines:,} allowed",
-                where=str(self.path),
-                said=", ".join(f"{reason} {count:,}" for reason, count in report.reasons.items()),
-                hint='the other rows are stored; see Lake.table("_rejects")',
-            )
-        return report
+        done_report = report(finished, snapshot, load, job, time.perf_counter() - started)
+        done_report.check(max_bad_lines, self.path)
+        return replace(done_report, validation=validation)
 
     def _validated(self, name: str, snapshot: Snapshot, sample: int) -> Validation:
         """Check resources spread over the rows of a table."""
@@ -145,61 +147,6 @@ class Lake:
         step = max(1, state.rows // sample)
         lines = self.to_ndjson(name, snapshot=snapshot.number)
         return validate_lines(itertools.islice(lines, 0, step * sample, step), state.resource, state.version)
-
-    def _works(self, job: Job, snapshot: Snapshot, model: Work) -> Iterator[Work]:
-        """Yield what is to be done for each file, made from ``model``."""
-        for path, name in job.files:
-            resource = resource_of(path)
-            if resource is None:
-                continue
-            check_resource(resource, model.version, name)
-            table = table_name(resource, model.version, self.fhir_version)
-            state = snapshot.tables.get(table)
-            yield replace(
-                model, path=path, file=name, resource=resource, table=table, shape=state.shape if state else {}
-            )
-
-    def _published(self, snapshot: Snapshot, finished: list[Done], job: Job, load: Load) -> Snapshot:
-        """Return the next snapshot: new parts merged in, deletions applied, rejects kept, watermark moved."""
-        fresh = job.tombstones(load.id)
-        known = self._buried(snapshot, fresh)
-        tables = dict(snapshot.tables)
-        names = touched(finished)
-        deleted_types = set(fresh["type"].to_pylist())
-        names |= dict.fromkeys(name for name, state in tables.items() if state.resource in deleted_types)
-        for table in names:
-            mine = [done for done in finished if done.work.table == table]
-            state = tables.get(table) or TableState("fhir", (), mine[0].work.resource, mine[0].work.version)
-            new = [part for done in mine for part in done.parts]
-            shape = state.shape
-            for done in mine:
-                shape = merge_shapes(shape, done.shape)
-            graves = known.filter(pc.equal(known["type"], state.resource))
-            files = merge_files(self.path, table, state.files, new, graves)
-            schema = stored_schema(state.resource, shape, state.version)
-            files = maintain.tidied(self.path, table, files, schema, load.id)
-            tables[table] = replace(state, files=files, shape=shape)
-        rejected = reject_rows(finished, load.id)
-        rows = sum(done.rows for done in finished)
-        return snapshot.next(
-            tables=tables,
-            rejects=(*snapshot.rejects, *self._part("_rejects", rejected, load.id)),
-            tombstones=(*snapshot.tombstones, *self._part("_tombstones", fresh, load.id)),
-            loads=(*snapshot.loads, replace(load, rows=rows, rejected=rejected.num_rows, deleted=fresh.num_rows)),
-            watermarks={**snapshot.watermarks, **dict([job.watermark] if job.watermark else [])},
-        )
-
-    def _part(self, name: str, data: pa.Table, load: str) -> tuple[DataFile, ...]:
-        part = write_part(self.path, name, data, load) if data.num_rows else None
-        return (part,) if part else ()
-
-    def _buried(self, snapshot: Snapshot, fresh: pa.Table) -> pa.Table:
-        """Return all tombstones, those of this load marked."""
-        parts = [pq.read_table(self.path / file.path).cast(TOMBSTONES) for file in snapshot.tombstones]
-        flags = [pa.repeat(False, part.num_rows) for part in parts] + [pa.repeat(True, fresh.num_rows)]
-        return pa.concat_tables(
-            [part.append_column("fresh", flag) for part, flag in zip([*parts, fresh], flags, strict=True)]
-        )
 
     def append(self, name: str, table: Any) -> int:
         """Add rows to one corridor table; see :meth:`append_all`."""
@@ -250,12 +197,10 @@ class Lake:
             tables = dict(snapshot.tables)
             load = uuid.uuid4().hex[:12]
             for name in names or [name for name, state in tables.items() if state.kind == "fhir"]:
-                state = tables.get(name)
-                if state is None or state.kind != "fhir":
-                    raise self._unknown(name, snapshot)
+                state = Pinned(self.path, snapshot).fhir(name)
                 if all(file.sorted for file in state.files) and len(state.files) <= 1 + state.rows // rows_a_file:
                     continue
-                schema = stored_schema(state.resource, state.shape, state.version)
+                schema = stored_schema(state)
                 files = maintain.compacted(self.path, name, state.files, schema, load, rows=rows_a_file)
                 tables[name] = replace(state, files=files)
             if tables == snapshot.tables:
@@ -282,8 +227,8 @@ class Lake:
 
     def tables(self, snapshot: int | None = None) -> dict[str, int]:
         """Return {table: rows} of a snapshot (default the current one), names sorted."""
-        pinned = self._pinned(snapshot)
-        return {name: pinned.tables[name].rows for name in sorted(pinned.tables)}
+        tables = self._pinned(snapshot).snapshot.tables
+        return {name: tables[name].rows for name in sorted(tables)}
 
     def watermark(self, key: str) -> str | None:
         """Return what a key was last set to: where the next export of it starts."""
@@ -313,98 +258,48 @@ class Lake:
         Raises:
             LakeError: The lake has no such table.
         """
-        pinned = self._pinned(snapshot)
-        schema, files = self._described(pinned, name)
-        paths = [self.path / file.path for file in files]
         if since is not None:
             newer = pc.field("__hx_updated") >= pa.scalar(since, pa.timestamp("us", tz="UTC"))
             where = newer if where is None else where & newer
-        return LakeTable(name, paths, schema, sum(file.rows for file in files), columns=columns, where=where)
+        return self._pinned(snapshot).table(name).select(columns, where)
 
     def files(self, name: str, *, snapshot: int | None = None) -> list[Path]:
         """Return the Parquet files of a table; their schemas may be narrower than the table's."""
-        _, files = self._described(self._pinned(snapshot), name)
+        _, files = self._pinned(snapshot).described(name)
         return [self.path / file.path for file in files]
 
-    def to_ndjson(self, name: str, *, snapshot: int | None = None, order: str = "stored") -> Iterator[bytes]:
+    def to_ndjson(
+        self, name: str, *, snapshot: int | None = None, order: str = "stored", raw: bool = False
+    ) -> Iterator[bytes]:
         """Yield the resources of a type as JSON lines, each ended by ``\\n``, equal to what came in.
 
         Args:
             name: A FHIR table.
             snapshot: Default the current one.
             order: ``stored``, or ``source`` for the order of files and lines they came from.
+            raw: Give the very bytes that came, where they were ingested with ``raw=True``.
         """
-        pinned = self._pinned(snapshot)
-        state = pinned.tables.get(name)
-        if state is None or state.kind != "fhir":
-            raise self._unknown(name, pinned)
-        if order not in ("stored", "source"):
-            raise ConfigError(f"order {order!r} is not known", hint="use 'stored' or 'source'")
-        table = self.table(name, snapshot=snapshot)
-        if order == "source":
-            sorted_rows = table.to_arrow().sort_by([("__hx_file", "ascending"), ("__hx_line", "ascending")])
-            batches: Iterator[pa.RecordBatch] = iter(sorted_rows.combine_chunks().to_batches(max_chunksize=10_000))
-        else:
-            batches = table.to_batches()
-        for batch in batches:
-            for line in restore.lines(batch, state.resource, state.version):
-                yield line + b"\n"
+        return self._pinned(snapshot).lines(name, order, raw=raw)
 
-    def sql(self, query: str, params: Any = None) -> pa.Table:
-        """Run a DuckDB query over the current snapshot; every table has its name.
+    def sql(self, query: str, params: Any = None, *, snapshot: int | None = None) -> pa.Table:
+        """Run a DuckDB query over a snapshot (default the current one); every table has its name.
 
         Args:
             query: One SELECT; FHIR types by name (``from Encounter``).
             params: Values for ``?`` or ``$name``.
+            snapshot: Number of a snapshot.
         """
-        pinned = self._pinned(None)
-        con = quiet_connection()
-        con.execute("set timezone = 'UTC'")
-        words = {word.lower() for word in re.findall(r"[A-Za-z_][A-Za-z0-9_]*", query)}
-        for name in [*pinned.tables, *_HOUSE, *(name for name in TABLES if name not in pinned.tables)]:
-            if name.lower() in words:
-                self._create_view(con, name, pinned)
-        return con.sql(query, params=params).to_arrow_table()
-
-    def _create_view(self, con: duckdb.DuckDBPyConnection, name: str, pinned: Snapshot) -> None:
-        schema, files = self._described(pinned, name)
-        if files:
-            listed = ", ".join("'" + str(self.path / file.path).replace("'", "''") + "'" for file in files)
-            con.execute(f'create view "{name}" as from read_parquet([{listed}], union_by_name = true)')
-        else:
-            con.register(name, schema.empty_table())
+        return self._pinned(snapshot).sql(query, params)
 
     def snapshots(self) -> list[int]:
         """Return the numbers of the snapshots kept, oldest first."""
         return self._store.snapshots()
 
-    def _pinned(self, number: int | None) -> Snapshot:
-        return self._store.current() if number is None else self._store.snapshot(number)
-
-    def _described(self, pinned: Snapshot, name: str) -> tuple[pa.Schema, tuple[DataFile, ...]]:
-        if name in _HOUSE:
-            return _HOUSE[name], pinned.rejects if name == "_rejects" else pinned.tombstones
-        state = pinned.tables.get(name)
-        if state is not None and state.kind == "fhir":
-            return stored_schema(state.resource, state.shape, state.version), state.files
-        if name in TABLES:
-            return TABLES[name].schema, state.files if state else ()
-        if state is not None:
-            return pq.read_schema(self.path / state.files[0].path), state.files
-        raise self._unknown(name, pinned)
-
-    def _unknown(self, name: str, pinned: Snapshot) -> LakeError:
-        names = ", ".join(sorted(pinned.tables)) or "nothing yet"
-        return LakeError(f"the lake has no table {name!r}", where=str(self.path), hint=f"it holds {names}")
+    def _pinned(self, number: int | None) -> Pinned:
+        return Pinned(self.path, self._store.current() if number is None else self._store.snapshot(number))
 
 
-_HOUSE = {"_rejects": REJECTS, "_tombstones": TOMBSTONES}
 _CORRIDOR = re.compile(r"[a-z][a-z0-9_]{0,62}")
-
-
-def table_name(resource: str, version: str, main: str) -> str:
-    """Return the name of a type's table: the type, with the release when it is not the lake's own."""
-    return resource if version == main else f"{resource}_{VERSIONS[version]}"
 
 
 def _corridor_rows(name: str, table: Any) -> pa.Table:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pyarrow as pa
 
+from hiexchange.errors import LakeError
 from hiexchange.lake.ingest import Done
 from hiexchange.lake.job import Job
 from hiexchange.lake.store import Load, Snapshot
@@ -59,6 +61,38 @@ class IngestReport:
     watermark: tuple[str, str] | None = None
     skipped: bool = False
     """The same load is in the lake already; nothing was done."""
+
+    def check(self, max_bad_lines: int | None, where: Path) -> None:
+        """Refuse more lines in quarantine than allowed; None allows any number.
+
+        Raises:
+            LakeError: There are more.
+        """
+        if max_bad_lines is not None and self.rejected > max_bad_lines:
+            raise LakeError(
+                f"{self.rejected:,} lines are in quarantine, more than the {max_bad_lines:,} allowed",
+                where=str(where),
+                said=", ".join(f"{reason} {count:,}" for reason, count in self.reasons.items()),
+                hint='the other rows are stored; see Lake.table("_rejects")',
+            )
+
+
+def refuse_unmapped(finished: list[Done], where: Path) -> None:
+    """Refuse members that have no column.
+
+    Raises:
+        LakeError: There are such members; the most frequent places are named, no values.
+    """
+    found: Counter[str] = Counter()
+    for done in finished:
+        found.update({done.work.table + pointer: count for pointer, count in done.unmapped.items()})
+    if found:
+        raise LakeError(
+            f"{found.total():,} members have no column, and the load was to be strict",
+            where=str(where),
+            said=", ".join(f"{pointer} {count:,}" for pointer, count in found.most_common(10)),
+            hint="nothing was stored; without strict they are kept as text in __unmapped",
+        )
 
 
 def touched(finished: list[Done]) -> dict[str, None]:

@@ -53,6 +53,8 @@ class TableState:
     resource: str = ""
     version: str = ""
     shape: dict[str, Any] = field(default_factory=dict)
+    extras: tuple[str, ...] = ()
+    """Optional columns that some file has, see ``lineage``."""
 
     @property
     def rows(self) -> int:

@@ -1,0 +1,104 @@
+"""One snapshot as readers see it: its tables, their JSON, queries over them. Nothing here writes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hiexchange._duck import quiet_connection
+from hiexchange.errors import ConfigError, LakeError
+from hiexchange.lake import restore
+from hiexchange.lake.job import TOMBSTONES
+from hiexchange.lake.lineage import RAW, stored_schema
+from hiexchange.lake.read import LakeTable
+from hiexchange.lake.report import REJECTS
+from hiexchange.lake.store import DataFile, Snapshot, TableState
+from hiexchange.tables import TABLES
+
+HOUSE = {"_rejects": REJECTS, "_tombstones": TOMBSTONES}
+"""Tables of the lake's own."""
+
+
+class Pinned:
+    """The tables of one snapshot; later loads do not change it."""
+
+    def __init__(self, root: Path, snapshot: Snapshot) -> None:
+        self.root = root
+        self.snapshot = snapshot
+
+    def described(self, name: str) -> tuple[pa.Schema, tuple[DataFile, ...]]:
+        """Return schema and files of a table; a corridor table that is not there yet has no files.
+
+        Raises:
+            LakeError: There is no such table.
+        """
+        if name in HOUSE:
+            return HOUSE[name], self.snapshot.rejects if name == "_rejects" else self.snapshot.tombstones
+        state = self.snapshot.tables.get(name)
+        if state is not None and state.kind == "fhir":
+            return stored_schema(state), state.files
+        if name in TABLES:
+            return TABLES[name].schema, state.files if state else ()
+        if state is not None:
+            return pq.read_schema(self.root / state.files[0].path), state.files
+        raise self.unknown(name)
+
+    def fhir(self, name: str) -> TableState:
+        """Return the state of a table of FHIR resources.
+
+        Raises:
+            LakeError: There is no such table.
+        """
+        state = self.snapshot.tables.get(name)
+        if state is None or state.kind != "fhir":
+            raise self.unknown(name)
+        return state
+
+    def unknown(self, name: str) -> LakeError:
+        """Return the error that names what the lake does hold."""
+        names = ", ".join(sorted(self.snapshot.tables)) or "nothing yet"
+        return LakeError(f"the lake has no table {name!r}", where=str(self.root), hint=f"it holds {names}")
+
+    def table(self, name: str) -> LakeTable:
+        """Return a lazy table; see ``Lake.table``."""
+        schema, files = self.described(name)
+        return LakeTable(name, [self.root / file.path for file in files], schema, sum(file.rows for file in files))
+
+    def lines(self, name: str, order: str, *, raw: bool) -> Iterator[bytes]:
+        """Yield JSON lines; see ``Lake.to_ndjson``."""
+        state = self.fhir(name)
+        if order not in ("stored", "source"):
+            raise ConfigError(f"order {order!r} is not known", hint="use 'stored' or 'source'")
+        table = self.table(name)
+        batches = table.to_batches()
+        if order == "source":
+            sorted_rows = table.to_arrow().sort_by([("__hx_file", "ascending"), ("__hx_line", "ascending")])
+            batches = iter(sorted_rows.combine_chunks().to_batches(max_chunksize=10_000))
+        for batch in batches:
+            came = batch[RAW].to_pylist() if raw and RAW in batch.schema.names else [None] * batch.num_rows
+            for line, text in zip(restore.lines(batch, state.resource, state.version), came, strict=True):
+                yield (line if text is None else text.encode()) + b"\n"
+
+    def sql(self, query: str, params: Any) -> pa.Table:
+        """Run a DuckDB query; see ``Lake.sql``."""
+        con = quiet_connection()
+        con.execute("set timezone = 'UTC'")
+        words = {word.lower() for word in re.findall(r"[A-Za-z_][A-Za-z0-9_]*", query)}
+        for name in dict.fromkeys([*self.snapshot.tables, *HOUSE, *TABLES]):
+            if name.lower() in words:
+                self._create_view(con, name)
+        return con.sql(query, params=params).to_arrow_table()
+
+    def _create_view(self, con: duckdb.DuckDBPyConnection, name: str) -> None:
+        schema, files = self.described(name)
+        if files:
+            listed = ", ".join("'" + str(self.root / file.path).replace("'", "''") + "'" for file in files)
+            con.execute(f'create view "{name}" as from read_parquet([{listed}], union_by_name = true)')
+        else:
+            con.register(name, schema.empty_table())

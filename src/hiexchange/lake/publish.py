@@ -1,0 +1,95 @@
+"""From what a load wrote to the next snapshot: rows merged, deletions applied, rejects kept, watermark moved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from hiexchange.definitions import VERSIONS
+from hiexchange.lake import maintain
+from hiexchange.lake.ingest import Done, Work, check_resource, resource_of
+from hiexchange.lake.job import TOMBSTONES, Job
+from hiexchange.lake.lineage import check_extras, stored_schema
+from hiexchange.lake.merge import merge as merge_files
+from hiexchange.lake.parts import write_part
+from hiexchange.lake.report import reject_rows, touched
+from hiexchange.lake.shape import merge as merge_shapes
+from hiexchange.lake.store import DataFile, Load, Snapshot, TableState
+
+
+def table_name(resource: str, version: str, main: str) -> str:
+    """Return the name of a type's table: the type, with the release when it is not the lake's own."""
+    return resource if version == main else f"{resource}_{VERSIONS[version]}"
+
+
+def works(job: Job, snapshot: Snapshot, model: Work, main: str) -> Iterator[Work]:
+    """Yield what is to be done for each file, made from ``model``; ``main`` is the lake's FHIR version.
+
+    Raises:
+        ConfigError: A file's resource type is unknown in its FHIR version.
+    """
+    for path, name in job.files:
+        resource = resource_of(path)
+        if resource is None:
+            continue
+        check_resource(resource, model.version, name)
+        table = table_name(resource, model.version, main)
+        state = snapshot.tables.get(table)
+        yield replace(model, path=path, file=name, resource=resource, table=table, shape=state.shape if state else {})
+
+
+def published(root: Path, snapshot: Snapshot, finished: list[Done], job: Job, load: Load) -> Snapshot:
+    """Return the snapshot that follows ``snapshot``; its files are written, it is not committed yet."""
+    fresh = job.tombstones(load.id)
+    known = _buried(root, snapshot, fresh)
+    tables = dict(snapshot.tables)
+    names = touched(finished)
+    deleted_types = set(fresh["type"].to_pylist())
+    names |= dict.fromkeys(name for name, state in tables.items() if state.resource in deleted_types)
+    for table in names:
+        mine = [done for done in finished if done.work.table == table]
+        state = tables.get(table) or TableState("fhir", (), mine[0].work.resource, mine[0].work.version)
+        graves = known.filter(pc.equal(known["type"], state.resource))
+        tables[table] = _merged(root, table, state, mine, graves, load.id)
+    rejected = reject_rows(finished, load.id)
+    return snapshot.next(
+        tables=tables,
+        rejects=(*snapshot.rejects, *_part(root, "_rejects", rejected, load.id)),
+        tombstones=(*snapshot.tombstones, *_part(root, "_tombstones", fresh, load.id)),
+        loads=(
+            *snapshot.loads,
+            replace(load, rows=sum(done.rows for done in finished), rejected=rejected.num_rows, deleted=fresh.num_rows),
+        ),
+        watermarks={**snapshot.watermarks, **dict([job.watermark] if job.watermark else [])},
+    )
+
+
+def _merged(root: Path, table: str, state: TableState, mine: list[Done], graves: pa.Table, load: str) -> TableState:
+    """Return the state of a table after an upsert and deletions."""
+    new = [part for done in mine for part in done.parts]
+    shape, extras = state.shape, set(state.extras)
+    for done in mine:
+        shape = merge_shapes(shape, done.shape)
+        extras.update(done.work.extras)
+    files = merge_files(root, table, state.files, new, graves)
+    wider = replace(state, shape=shape, extras=check_extras(extras))
+    return replace(wider, files=maintain.tidied(root, table, files, stored_schema(wider), load))
+
+
+def _part(root: Path, name: str, data: pa.Table, load: str) -> tuple[DataFile, ...]:
+    part = write_part(root, name, data, load) if data.num_rows else None
+    return (part,) if part else ()
+
+
+def _buried(root: Path, snapshot: Snapshot, fresh: pa.Table) -> pa.Table:
+    """Return all tombstones, those of this load marked."""
+    parts = [pq.read_table(root / file.path).cast(TOMBSTONES) for file in snapshot.tombstones]
+    flags = [pa.repeat(False, part.num_rows) for part in parts] + [pa.repeat(True, fresh.num_rows)]
+    return pa.concat_tables(
+        [part.append_column("fresh", flag) for part, flag in zip([*parts, fresh], flags, strict=True)]
+    )
