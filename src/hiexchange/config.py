@@ -103,6 +103,35 @@ class RosterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """The day the file speaks of; absent = as the file declares it."""
     release: str | None = None
     """Name of the person who releases a file that the acceptance gate held."""
+    crosswalk: str | None = None
+    """CCLF9 file of changed MBIs: the roster is brought to current ids before it is attributed."""
+
+
+class MatchingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[matching]``: how members are found. People's decisions are taken from the lake."""
+
+    weights: str | None = None
+    """Weights file of ``hiexchange match train``; absent = the shipped ones."""
+
+
+class EventSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[events]``: what happens to patients, beside the encounters of the lake."""
+
+    adt: str | None = None
+    """Folder or file of HL7 v2 ADT messages, such as the inbox of ``hiexchange listen``; absent = none."""
+    zone: str | None = None
+    """IANA zone of times that carry no offset; absent = they are taken as UTC, and flagged."""
+
+
+class RoutingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[routing]``: the exchange's own rules, beside each subscriber's."""
+
+    consents: str | None = None
+    """CSV or NDJSON file of consent decisions, read again at every run; absent = none recorded."""
+    consent_default: str = "permit"
+    """What holds for a person without a decision: permit (opt-out exchange) or deny (opt-in exchange)."""
+    stale_after_days: int | None = None
+    """Hold what a roster older than this says; absent = rosters do not age."""
 
 
 class MeasureSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -155,6 +184,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """What to pull."""
     rosters: tuple[RosterSettings, ...] = ()
     """Payers' files, oldest first."""
+    matching: MatchingSettings = msgspec.field(default_factory=MatchingSettings)
+    """How members are found."""
+    events: EventSettings = msgspec.field(default_factory=EventSettings)
+    """What happens to patients, beside the encounters of the lake."""
+    routing: RoutingSettings = msgspec.field(default_factory=RoutingSettings)
+    """The exchange's own rules."""
     subscriptions: tuple[dict[str, Any], ...] = ()
     """Checked by ``routing.load_subscriptions``."""
     measures: tuple[MeasureSettings, ...] = ()
@@ -256,6 +291,9 @@ def _keys_at(place: str) -> list[str]:
     sections: dict[str, type[msgspec.Struct]] = {
         "export": ExportSettings,
         "rosters": RosterSettings,
+        "matching": MatchingSettings,
+        "events": EventSettings,
+        "routing": RoutingSettings,
         "measures": MeasureSettings,
         "feedback": FeedbackSettings,
     }

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from hiexchange import tables
 from hiexchange.lake import Lake
+from hiexchange.matching import DISCLOSURE
 from hiexchange.measures import MeasureRun
 from hiexchange.routing import Routing
 
@@ -42,9 +47,19 @@ class RunResult:
     routing: Routing | None = None
     deliveries: pa.Table = field(default_factory=tables.DELIVERY.empty)
     receipts: pa.Table = field(default_factory=tables.RECEIPT.empty)
+    misdirected: pa.Table = field(default_factory=DISCLOSURE.empty)
+    """What went out under a link that this run took back: disclosures to report."""
     measures: list[MeasureRun] = field(default_factory=list)
     identity: dict[str, int] = field(default_factory=dict)
     """Events by disposition: ``events`` and the parts that sum to it."""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[list[str]]:
+        """Time a stage; the block appends its facts."""
+        facts: list[str] = []
+        start = time.perf_counter()
+        yield facts
+        self.stages.append(Stage(name, time.perf_counter() - start, "  ".join(facts)))
 
     @property
     def identity_holds(self) -> bool:
@@ -56,11 +71,15 @@ class RunResult:
         """Time of all stages together."""
         return sum(stage.seconds for stage in self.stages)
 
+    def lake_rows(self) -> dict[str, int]:
+        """Return the rows of each FHIR type in the lake."""
+        return {name: count for name, count in self.lake.tables().items() if name[0].isupper()}
+
     def as_dict(self) -> dict[str, Any]:
         """Return the counts of the run as plain values: what ``run.json`` and the page show."""
         bands = Counter(self.links["band"].to_pylist())
         sent = Counter(self.deliveries["state"].to_pylist())
-        rows = sum(count for name, count in self.lake.tables().items() if name not in tables.TABLES)
+        rows = sum(self.lake_rows().values())
         attributed = self.identity.get("events", 0) - sum(
             self.identity.get(name, 0) for name in ("swallowed", "unmatched", "unattributed")
         )
@@ -84,11 +103,19 @@ class RunResult:
                 ("permitted", attributed - self.identity.get("held", 0)),
                 ("delivered", self.identity.get("delivered", 0)),
             ],
+            "misdirected": self.misdirected.num_rows,
             "deliveries": _delivery_rows(self.deliveries, self.receipts),
             "measures": [_measure_row(done) for done in self.measures],
             "issues": _issue_rows(self.issues),
             "truth": [],
         }
+
+
+def stored(lake: Lake, table: tables.Table, *, where: pc.Expression | None = None) -> pa.Table:
+    """Return the rows of a corridor table that ``where`` admits, none where the lake has no such table yet."""
+    if table.name not in lake.tables():
+        return table.empty()
+    return tables.check(lake.table(table.name).to_arrow(where=where), table)
 
 
 def _delivery_rows(deliveries: pa.Table, receipts: pa.Table) -> list[dict[str, Any]]:

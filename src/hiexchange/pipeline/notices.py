@@ -1,0 +1,191 @@
+"""From members and encounters to notices in inboxes: match, events, route, deliver."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hiexchange import tables
+from hiexchange.attribution import DISPUTE, as_known, overlay
+from hiexchange.config import Settings
+from hiexchange.delivery import Outbox
+from hiexchange.encounters import Intake, lookups, read_adt, read_view
+from hiexchange.events import Reporter, Warned
+from hiexchange.matching import DECISION, DISCLOSURE, current, load_weights, match, misdirected, relink
+from hiexchange.pipeline.result import RunResult, stored
+from hiexchange.routing import Policy, Recheck, Routing, Subscriptions, load_consents, route
+from hiexchange.views import view
+
+AT_HOME = ("pending", "held", "cancelled", "superseded")
+"""States of a notice that nobody outside has seen."""
+TAKEN_BACK = "taken_back"
+"""Reason of a notice that waited when what it rested on (link, attribution, agreement) ceased to hold."""
+
+
+def find_people(result: RunResult, settings: Settings, on_event: Reporter) -> None:
+    """Match every member, obeying people's decisions in the lake; keep the links that changed.
+
+    What went out under a link that is now taken back can't be recalled: it is listed in
+    ``result.misdirected`` and in the lake, for the breach report.
+    """
+    wanted = settings.matching
+    with result.stage("match") as facts:
+        if "Patient" in result.lake.tables():
+            result.persons = tables.check(view("patient_demographics", result.lake), tables.PERSON)
+        result.links = match(
+            result.members,
+            result.persons,
+            known_at=result.known_at,
+            run_id=f"{result.known_at:%Y-%m-%dT%H:%M:%SZ}",
+            decisions=stored(result.lake, DECISION),
+            weights=load_weights(settings.path(wanted.weights)) if wanted.weights else None,
+        )
+        history = stored(result.lake, tables.PERSON_LINK)
+        news = relink(history, result.links, known_at=result.known_at)
+        if news.num_rows:
+            result.misdirected = _disclosed(result, current(history, known_at=result.known_at))
+            result.lake.append_all({"person_link": news, DISCLOSURE.name: result.misdirected})
+        bands = Counter(result.links["band"].to_pylist())
+        facts += [
+            f"{result.links.num_rows:,} members",
+            f"{bands['auto']:,} matched",
+            f"{bands['review']:,} to review",
+            f"{bands['none']:,} unmatched",
+        ]
+        if result.misdirected.num_rows:
+            facts.append(f"{result.misdirected.num_rows:,} notices had gone out under a link now taken back")
+            on_event(Warned("notices had gone out under links now taken back: see misdirected_disclosure in the lake"))
+
+
+def _disclosed(result: RunResult, before: pa.Table) -> pa.Table:
+    """Return the notices that left the house under a link of ``before`` that no longer holds."""
+    if not _outbox(result).exists():
+        return DISCLOSURE.empty()
+    with Outbox(_outbox(result)) as outbox:
+        deliveries = outbox.deliveries()
+    gone = deliveries.filter(pc.invert(pc.is_in(deliveries["state"], value_set=pa.array(AT_HOME))))
+    return misdirected(before, result.links, stored(result.lake, tables.ROUTING_DECISION), gone)
+
+
+def take_events(result: RunResult, settings: Settings) -> pa.Table:
+    """Return ENCOUNTER_EVENT rows: those known, and those that the lake's encounters and the inbox add."""
+    with result.stage("events") as facts:
+        known = stored(result.lake, tables.ENCOUNTER_EVENT)
+        intakes = _intakes(result, known, settings)
+        fresh = pa.concat_tables([tables.ENCOUNTER_EVENT.empty(), *(intake.events for intake in intakes)])
+        result.lake.append("encounter_event", fresh)
+        result.issues = pa.concat_tables([result.issues, *(intake.issues for intake in intakes)])
+        events = pa.concat_tables([known, fresh])
+        material = pc.sum(events["material"]).as_py() or 0
+        facts += [
+            f"{events.num_rows:,} in",
+            f"{material:,} material",
+            f"{events.num_rows - material:,} swallowed",
+            f"{sum(intake.quarantined for intake in intakes):,} refused",
+        ]
+    return events
+
+
+def _intakes(result: RunResult, known: pa.Table, settings: Settings) -> list[Intake]:
+    wanted = settings.events
+    zones = {"*": wanted.zone} if wanted.zone else None
+    found = []
+    if "Encounter" in result.lake.tables():
+        found.append(
+            read_view(
+                view("encounter", result.lake),
+                **lookups(result.lake),
+                received_at=result.known_at,
+                zones=zones,
+                history=known,
+            )
+        )
+    if wanted.adt:
+        messages = settings.path(wanted.adt)
+        found.append(
+            read_adt(messages, received_at=result.known_at, persons=result.persons, zones=zones, history=known)
+        )
+    return found
+
+
+def route_events(result: RunResult, events: pa.Table, subscriptions: Subscriptions, settings: Settings) -> Routing:
+    """Decide who gets which event, as known now; keep the decisions that let something out."""
+    with result.stage("route") as facts:
+        attribution = as_known(result.attribution, result.known_at)
+        disputes = stored(result.lake, DISPUTE)
+        routing = route(
+            events,
+            overlay(attribution, disputes) if disputes.num_rows else attribution,
+            result.links,
+            subscriptions,
+            known_at=result.known_at,
+            consent=_consents(settings),
+            persons=result.persons,
+            policy=_policy(settings),
+        )
+        result.lake.append("routing_decision", _new_decisions(result, routing))
+        counts = routing.identity()
+        facts.append(f"{counts.pop('events'):,} events = " + " + ".join(f"{n:,} {name}" for name, n in counts.items()))
+    result.routing = routing
+    return routing
+
+
+def _new_decisions(result: RunResult, routing: Routing) -> pa.Table:
+    """Return the decisions to deliver that the lake does not hold yet: what a later correction is traced by."""
+    said = ("event_key", "subscriber_id", "channel_id", "person_id", "member_keys")
+
+    def marks(table: pa.Table) -> list[tuple[Any, ...]]:
+        rows = zip(*(table[name].to_pylist() for name in said), strict=True)
+        return [(*values, tuple(members or ())) for *values, members in rows]
+
+    known = set(marks(stored(result.lake, tables.ROUTING_DECISION)))
+    return routing.deliverable.filter(pa.array([mark not in known for mark in marks(routing.deliverable)], pa.bool_()))
+
+
+def deliver(result: RunResult, routing: Routing, settings: Settings, on_event: Reporter) -> None:
+    """Put what was decided into the ledger and send what is due, unless it may not go out any more."""
+    with result.stage("deliver") as facts, Outbox(_outbox(result)) as outbox:
+        gate = Recheck(routing.subscriptions, _consents(settings), now=result.known_at, policy=_policy(settings))
+        outbox.enqueue(routing, now=result.known_at, persons=result.persons)
+        outbox.run(result.known_at, on_event=on_event, recheck=Standing(routing, gate))
+        result.deliveries, result.receipts = outbox.deliveries(), outbox.receipts()
+        result.identity = routing.identity(result.deliveries)
+        states = Counter(result.deliveries["state"].to_pylist())
+        subscribers = len(result.deliveries["subscriber_id"].unique())
+        facts.append(f"{result.deliveries.num_rows:,} notices to {subscribers} subscribers")
+        facts += [f"{count:,} {state}" for state, count in sorted(states.items())]
+
+
+class Standing:
+    """Does a notice that waits still rest on something? Asked before it is sealed and before it is sent.
+
+    A link that a reviewer took back, or an attribution that the payer did, stops what was decided by it.
+    """
+
+    def __init__(self, routing: Routing, gate: Recheck) -> None:
+        """Index what is decided now; ``gate`` is asked about consent and agreements."""
+        rows = routing.deliverable
+        names = ("subscriber_id", "channel_id", "event_key", "person_id")
+        self._decided = set(zip(*(rows[name].to_pylist() for name in names), strict=True))
+        self._gate = gate
+
+    def __call__(self, candidate: Any) -> str | None:
+        """Return the reason why it may not go out, or None."""
+        mark = (candidate.subscriber_id, candidate.channel_id, candidate.event_key, candidate.person_id)
+        return self._gate(candidate) or (None if mark in self._decided else TAKEN_BACK)
+
+
+def _consents(settings: Settings) -> pa.Table | None:
+    return load_consents(settings.path(settings.routing.consents)) if settings.routing.consents else None
+
+
+def _policy(settings: Settings) -> Policy:
+    return Policy(consent_default=settings.routing.consent_default, stale_after_days=settings.routing.stale_after_days)
+
+
+def _outbox(result: RunResult) -> Path:
+    return result.output / "outbox.sqlite"
