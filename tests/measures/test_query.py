@@ -132,3 +132,20 @@ def test_an_aggregate_sees_each_row_of_the_product_that_is_kept():
 def test_a_sort_by_expression_without_other_sources_finds_its_row():
     by = {"type": "ByExpression", "direction": "desc", "expression": {"type": "IdentifierRef", "name": "$this"}}
     assert evaluate({"type": "Sort", "source": numbers([1, 3, 2]), "by": [by]}) == [3, 2, 1]
+
+
+@given(st.lists(st.integers(0, 5), max_size=5), st.lists(st.integers(0, 8), max_size=5))
+def test_what_an_inner_query_asks_of_the_outer_row_follows_that_row(outer, inner):
+    # Interval[a, a + 2] is the same for every row of the inner query, and another for each of the outer.
+    span = {"type": "Interval", "low": alias("a"), "high": call("Add", alias("a"), number(2))}
+    within = {
+        "type": "Query",
+        "source": [{"alias": "b", "expression": numbers(inner)}],
+        "where": call("In", alias("b"), span),
+    }
+    node = {
+        "type": "Query",
+        "source": [{"alias": "a", "expression": numbers(outer)}],
+        "return": {"expression": {"type": "Count", "source": within}, "distinct": False},
+    }
+    assert evaluate(node) == [sum(a <= b <= a + 2 for b in inner) for a in outer]

@@ -59,22 +59,42 @@ class Frame:
 class Scope:
     """Names visible to an expression, by slot; a child scope shadows its parent."""
 
-    __slots__ = ("element", "frame", "names", "rows")
+    __slots__ = ("element", "frame", "names", "rows", "varying")
 
-    def __init__(self, frame: Frame, names: dict[str, int], *, rows: bool = False, element: int | None = None) -> None:
-        """Keep names; ``rows`` tells that evaluation repeats per row, ``element`` is the slot of a sort key's row."""
+    def __init__(
+        self,
+        frame: Frame,
+        names: dict[str, int],
+        *,
+        rows: bool = False,
+        element: int | None = None,
+        varying: frozenset[int] = frozenset(),
+    ) -> None:
+        """Keep names; ``rows`` tells that evaluation repeats per row, ``element`` is the slot of a sort key's row.
+
+        ``varying`` are the slots that change with every evaluation: what reads none of them is worth keeping.
+        """
         self.frame = frame
         self.names = names
         self.rows = rows
         self.element = element
+        self.varying = varying
 
-    def child(self, names: dict[str, int], *, rows: bool = True, element: int | None = None) -> Scope:
-        """Return a scope with more names."""
+    def child(
+        self,
+        names: dict[str, int],
+        *,
+        rows: bool = True,
+        element: int | None = None,
+        varying: frozenset[int] | None = None,
+    ) -> Scope:
+        """Return a scope with more names; unless ``varying`` says otherwise, those are what varies."""
         return Scope(
             self.frame,
             {**self.names, **names},
             rows=self.rows or rows,
             element=self.element if element is None else element,
+            varying=frozenset(names.values()) if varying is None else varying,
         )
 
 
@@ -274,7 +294,17 @@ class Compiler:
                 return self.constant(fn(None, []))
             except FAULTS:
                 return fn  # it fails at run time, for those who reach it
-        if max(reads) >= 0 or node.get("type") not in _WORTH_A_MEMO:
+        if max(reads) >= 0:
+            slots = [slot for slot in reads if slot >= 0]
+            if (
+                len(slots) > 1
+                or not scope.varying
+                or slots[0] in scope.varying
+                or node.get("type") not in _WORTH_A_SLOT
+            ):
+                return fn
+            return once_a_row(fn, slots[0], scope.frame.slot())
+        if node.get("type") not in _WORTH_A_MEMO:
             return fn
         if reads == {PARAMETER}:
             return once_a_run(fn, self.program.memo())
@@ -335,6 +365,33 @@ _WORTH_A_MEMO = {
     "Intersect", "Except", "Flatten", "First", "Last", "Collapse", "Count", "Max", "Min", "Sum", "ToDateTime", "If", "Case",
     "Property", "Exists",
 }  # fmt: skip
+
+
+_WORTH_A_SLOT = {
+    "Query",
+    "Interval",
+    "Add",
+    "Subtract",
+    "CalculateAgeAt",
+    "Union",
+    "Case",
+    "Count",
+    "Max",
+    "Min",
+    "Sum",
+}
+
+
+def once_a_row(fn: Fn, slot: int, place: int) -> Fn:
+    """Return ``fn`` computed again only when the one slot it reads holds another value."""
+
+    def once(s: Any, e: list[Any]) -> Any:
+        held, value = e[place], e[slot]
+        if held is None or held[0] is not value:
+            held = e[place] = value, fn(s, e)
+        return held[1]
+
+    return once
 
 
 def once_a_run(fn: Fn, place: int) -> Fn:

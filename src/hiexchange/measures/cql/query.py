@@ -39,6 +39,7 @@ def _query(c: Compiler, n: Node, sc: Scope) -> Fn:
         lets.append(Step(slot, fn, reads))
         inner = sc.child(names)
     own = set(names.values())
+    inner = sc.child(names, varying=_innermost(sources[-1][0], lets))
     tests = [_relationship(c, item, inner, own) for item in n.get("relationship") or []]
     tests += [Step(None, *c.reading(part, inner)) for part in conjuncts(n.get("where"))]
     aliases = [(item["alias"], names[item["alias"]]) for item in n["source"]]
@@ -66,6 +67,13 @@ class Step(NamedTuple):
     slot: int | None
     fn: Fn
     reads: frozenset[int]
+
+
+def _innermost(source: int, lets: list[Step]) -> frozenset[int]:
+    """Return what changes with every row of a product: its last source, and the lets that read it."""
+    varying = {source}
+    varying.update(let.slot for let in lets if let.slot is not None and varying & let.reads)
+    return frozenset(varying)
 
 
 def conjuncts(node: Node | None) -> list[Node]:
