@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+import httpcore
 import httpx
 import tenacity
 from httpx import Auth, Client, Headers, Request, Response
@@ -31,6 +32,9 @@ from hiexchange.errors import ConfigError, PolicyViolation, ServerError, ServerU
 __all__ = ["Auth", "Client", "Headers", "NoAnswer", "Policy", "Request", "Response", "Session"]
 
 USER_AGENT = "hiexchange/0.1"
+STRAIGHT_FROM = 1 << 20
+"""Bodies at least this long are read past the HTTP parser."""
+STRAIGHT_READ = 1 << 18
 DECIMAL = re.compile(r"[+-]?\d+(\.\d+)?$")
 # Hosts that serve capability URLs for every cloud; visited only without a token.
 PUBLIC_STORAGE = (".amazonaws.com", ".blob.core.windows.net", ".storage.googleapis.com", "storage.googleapis.com")
@@ -281,7 +285,44 @@ def raw_body(response: Response) -> Iterator[bytes]:
     """
     with transport_errors(str(response.request.url)):
         # No chunk_size: it halves the speed and doubles the CPU time (bulk-data.md section 9).
-        yield from response.iter_raw()
+        pieces = response.iter_raw()
+        length = _known_length(response)
+        if length < STRAIGHT_FROM:
+            yield from pieces
+            return
+        # The first piece is all that the HTTP parser has buffered; the rest is read past it.
+        first = next(pieces, b"")
+        yield first
+        yield from _straight(response, len(first), length)
+
+
+def _known_length(response: Response) -> int:
+    """Return the length of a body that is not chunked, or 0."""
+    length = response.headers.get("content-length", "")
+    if response.status_code != 200 or "transfer-encoding" in response.headers or not length.isdigit():
+        return 0
+    return int(length)
+
+
+def _straight(response: Response, got: int, length: int) -> Iterator[bytes]:
+    """Yield the rest of a body of known length from the connection itself.
+
+    httpcore's parser copies every byte three times: 0.9 CPU-s/GB of 1.4 (httpcore 1.0.9, 2026-11). The connection
+    cannot be used again afterwards; httpcore sees that by its own state and closes it with the response.
+    """
+    stream = response.extensions["network_stream"]
+    timeout = response.request.extensions.get("timeout", {}).get("read")
+    while got < length:
+        try:
+            piece = stream.read(min(STRAIGHT_READ, length - got), timeout=timeout)
+        except httpcore.TimeoutException as error:
+            raise httpx.ReadTimeout(str(error)) from error
+        except httpcore.NetworkError as error:
+            raise httpx.ReadError(str(error)) from error
+        if not piece:
+            raise httpx.RemoteProtocolError(f"the connection ended after {got:,} of {length:,} bytes")
+        got += len(piece)
+        yield piece
 
 
 def shut_down(response: Response) -> None:

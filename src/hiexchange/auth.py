@@ -16,12 +16,10 @@ import uuid
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import tenacity
-from joserfc import jwt
-from joserfc.jwk import ECKey, RSAKey
 
 from hiexchange._http import (
     Auth,
@@ -38,10 +36,12 @@ from hiexchange._http import (
     retrying,
     unavailable,
 )
-from hiexchange._keys import ALGORITHMS, algorithm_of, read_key
 from hiexchange.config import Secret
 from hiexchange.errors import AuthError, ConfigError, PolicyViolation, ProtocolViolation, ServerUnavailable
 from hiexchange.events import Reporter, TokenRefreshed, Warned, ignore
+
+if TYPE_CHECKING:
+    from joserfc.jwk import ECKey, RSAKey
 
 ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 DEFAULT_LIFETIME_S = 300.0
@@ -295,6 +295,9 @@ class SmartBackendServices(TokenAuth):
             ConfigError: It cannot be read, is public, or fits neither RS384 nor ES384.
         """
         if self._key is None:
+            # Cryptography takes a quarter of the time the client takes to start; servers without SMART need none.
+            from hiexchange._keys import read_key
+
             self._key = read_key(self._key_source, kid=self._kid)
         return self._key
 
@@ -358,6 +361,10 @@ class SmartBackendServices(TokenAuth):
         return " ".join(f"system/{name}.{self._read_suffix}" for name in self._types or ("*",))
 
     def _assertion(self, url: str, key: RSAKey | ECKey) -> str:
+        from joserfc import jwt
+
+        from hiexchange._keys import ALGORITHMS, algorithm_of
+
         client = _reveal(self._client_id)
         header = {"alg": algorithm_of(key), "typ": "JWT"}
         kid = self.key_id

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 MAGIC = b"\x1f\x8b"
-STEP = 1 << 20
+STEP = 1 << 18
+"""Bytes decoded at a time: what the check of the lines takes at a time."""
 MAX_LAYERS = 2
 GZIP_WINDOW = 31
 

