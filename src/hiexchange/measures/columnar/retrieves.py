@@ -1,0 +1,169 @@
+"""Retrieve on columns: the rows of a type that fit a profile and hold one of the codes, for all subjects at once.
+
+Both tests are stage 1's own functions, asked once for each distinct concept, and once for each distinct
+combination of what a profile is inferred from.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from hiexchange.measures.columnar.cells import Col, Ints, Lists, Mixed, Nulls, Things, Unsupported, Words, spread
+from hiexchange.measures.columnar.evaluate import Evaluator, step
+from hiexchange.measures.columnar.nodes import Node as Data
+from hiexchange.measures.columnar.nodes import Table
+from hiexchange.measures.columnar.state import Ctx, Selection, State
+from hiexchange.measures.cql import types
+from hiexchange.measures.cql.compiler import Unit
+from hiexchange.measures.cql.library import Node
+from hiexchange.measures.cql.model import Element
+from hiexchange.measures.cql.retrieve import PRIMARY, Spec
+from hiexchange.measures.sources import SHARED
+
+_JUDGED = ("meta", "status", "doNotPerform", "category", "code", "encounter")
+"""What profiles are inferred from."""
+
+
+@step("Retrieve")
+def _retrieve(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
+    kind = types.split_name(node["dataType"])[1]
+    template = (node.get("templateId") or "").rpartition("/")[2].partition("|")[0]
+    codes, path = None, None
+    if node.get("codes") is not None:
+        if not ev.names.of(node["codes"])[1]:
+            raise Unsupported("Retrieve by codes that are computed")
+        path = node.get("codeProperty") or PRIMARY.get(kind, "code")
+        codes = _codes(ev, node["codes"], unit)
+    state = ev.state
+    key = (kind, template, path, id(node) if codes is not None else None)
+    found = state.selections.get(key)
+    if found is None:
+        found = state.selections[key] = _select(state, Spec(kind, template, path, codes, -1))
+    found.reached[ctx.owner] = True
+    doubtful = np.flatnonzero(found.doubtful[ctx.owner])
+    if len(doubtful):
+        state.fail(ctx, doubtful)
+    every = np.ones(ctx.n, np.bool_)
+    if found.table is None:
+        return Lists(np.zeros(0, np.int64), Nulls(0), every)
+    index, owner = spread(found.starts[ctx.owner], found.counts[ctx.owner])
+    return Lists(owner, Things(found.table, found.rows[index]), every)
+
+
+def _codes(ev: Evaluator, node: Node, unit: Unit) -> Any:
+    from hiexchange.measures.cql.compiler import Frame, Scope
+    from hiexchange.measures.cql.retrieve import _pairs
+    from hiexchange.measures.cql.values import ValueSet
+
+    value = unit.compiler.expression(node, Scope(Frame(), {}))(ev.state, [])
+    return value if isinstance(value, ValueSet) else frozenset(_pairs(value))
+
+
+def _select(state: State, spec: Spec) -> Selection:
+    n = state.n
+    table = state.batch.tables.get(spec.kind)
+    nothing = np.zeros(0, np.int64)
+    if spec.kind in SHARED:
+        # Found by reference, outside a patient's own rows: whoever asks for them is left to stage 1.
+        return Selection(None, nothing, nothing, np.ones(n, np.bool_), n)
+    if table is None or not table.n:
+        return Selection(None, nothing, nothing, np.zeros(n, np.bool_), n)
+    accepted, inferred = _fitting(state, table, spec)
+    doubtful = np.zeros(n, np.bool_)
+    if spec.codes is not None and spec.path is not None:
+        held, unsure = _coded(state, table, spec)
+        doubtful[table.owner[accepted & unsure]] = True
+        accepted = accepted & held
+    return Selection(table, np.flatnonzero(accepted), np.flatnonzero(inferred), doubtful, n)
+
+
+def _fitting(state: State, table: Table, spec: Spec) -> tuple[Any, Any]:
+    """Return which rows a profile takes, and which it judges by their structure."""
+    every = np.ones(table.n, np.bool_)
+    if spec.profile is None or state.context.profiles == "ignore":
+        return every, ~every
+    places, elements = _judged(state, table)
+    taken, judged = [], []
+    for element in elements:
+        stub = SimpleNamespace(context=state.context, inferred=0)
+        element.cache.pop("#inferred", None)
+        taken.append(bool(spec.profile(stub, [element])))
+        judged.append(stub.inferred > 0)
+    return np.array(taken, np.bool_)[places], np.array(judged, np.bool_)[places]
+
+
+def _judged(state: State, table: Table) -> tuple[Ints, list[Element]]:
+    found = table.memo.get("#judged")
+    if found is None:
+        fields: dict[str, Any] = {}
+        for name in _JUDGED:
+            array = table.fields.get(name)
+            if array is None:
+                continue
+            if name == "encounter":  # all that matters is that there is one
+                array = pa.StructArray.from_arrays(
+                    [pa.repeat("x", table.n)],
+                    names=["display"],
+                    mask=array.is_null().combine_chunks()
+                    if isinstance(array.is_null(), pa.ChunkedArray)
+                    else array.is_null(),
+                )
+            elif name == "meta":
+                if array.type.get_field_index("profile") < 0:
+                    continue
+                profile = pa.compute.struct_field(array, "profile")
+                array = pa.StructArray.from_arrays([profile], names=["profile"])
+            fields[name] = array
+        node = Data(state.batch.model, table.kind, fields, table.n)
+        found = table.memo["#judged"] = node.signatures(np.arange(table.n))
+    judged: tuple[Ints, list[Element]] = found
+    return judged
+
+
+def _coded(state: State, table: Table, spec: Spec) -> tuple[Any, Any]:
+    """Return which rows hold a code, and for which it cannot be told here."""
+    assert spec.path is not None
+    held, unsure = np.zeros(table.n, np.bool_), np.zeros(table.n, np.bool_)
+    _hold(spec, table.child(spec.path), np.arange(table.n), held, unsure)
+    return held, unsure
+
+
+def _hold(spec: Spec, col: Col, rows: Ints, held: Any, unsure: Any) -> None:
+    if isinstance(col, Mixed):
+        for some, part in col.split():
+            _hold(spec, part, rows[some], held, unsure)
+    elif isinstance(col, Lists):
+        _hold(spec, col.child, rows[col.owner], held, unsure)
+    elif isinstance(col, Things):
+        if col.node.kind == "Reference":
+            unsure[rows[col.known()]] = True
+            return
+        codes, elements = col.node.signatures(col.rows)
+        passed = np.array([*(_holds(spec, element) for element in elements), False], np.bool_)
+        held[rows[passed[codes]]] = True
+    elif isinstance(col, Words):
+        raise Unsupported("Retrieve by a plain code")
+
+
+def _holds(spec: Spec, element: Element) -> bool:
+    from hiexchange.measures.cql.retrieve import matches
+
+    row = element.cache.get("#row")
+    if row is None:
+        # A row of nothing but this one concept, as the matching of stage 1 wants it.
+        row = element.cache["#row"] = Element(element.type, {})
+        row.cache["x"] = element
+    codes = spec.codes
+    pairs, url = (resolved(codes), codes.id) if hasattr(codes, "pairs") else (codes, None)
+    return matches(None, row, "x", pairs, url)
+
+
+def resolved(value_set: Any) -> Any:
+    """Return a value set's codes."""
+    from hiexchange.measures.cql.retrieve import resolved as codes_of
+
+    return codes_of(value_set)
