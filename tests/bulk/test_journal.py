@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hiexchange.bulk.journal import Entry, Journal, decode_entries, encode_entry
+from hiexchange.bulk.journal import Entry, Journal, encode_entry, read_entries
+from hiexchange.bulk.result import FileReceipt
 from hiexchange.errors import JournalCorrupt
 
 VALUES = st.dictionaries(st.text(max_size=8), st.integers() | st.text(max_size=20), max_size=3)
+RECEIPT = FileReceipt(
+    "output/Patient.00001.ndjson", "output", "Patient", "0" * 64, wire_bytes=9, plain_bytes=9, stored_bytes=9, lines=3,
+    resources=3, sha256="1" * 64, verified=("parse", "count"), types={"Patient": 3},
+)  # fmt: skip
 PAGE = {"page": 1, "url": "https://fhir.example/1", "next": []}
+
+
+def decode_entries(data: bytes) -> tuple[list[Entry], int]:
+    """Return all entries of a journal, and how many bytes they fill."""
+    found = list(read_entries(io.BytesIO(data)))
+    return [entry for entry, _ in found], found[-1][1] if found else 0
 
 
 def written(path: Path) -> bytes:
@@ -22,7 +34,7 @@ def written(path: Path) -> bytes:
     journal.write("accepted", status_url="https://fhir.example/jobs/1", separate_status=False)
     journal.write("page", **PAGE)
     journal.write("complete")
-    journal.write("verified", file="output/Patient.00001.ndjson", resources=3)
+    journal.write("verified", **RECEIPT.to_data())
     journal.close()
     return path.read_bytes()
 
@@ -87,3 +99,4 @@ def test_state_adds_up(tmp_path: Path) -> None:
     assert (state.phase, state.status_url) == ("complete", "https://fhir.example/jobs/1")
     assert list(state.files) == ["output/Patient.00001.ndjson"] and state.pages == {1: "https://fhir.example/1"}
     assert not state.interrupted
+    assert state.files[RECEIPT.file] == RECEIPT

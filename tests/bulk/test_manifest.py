@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hiexchange.bulk.manifest import Manifest, join_pages, parse_expires, parse_instant, parse_manifest
-from hiexchange.bulk.plan import plan_files
+from hiexchange.bulk.plan import make_plan
 from hiexchange.errors import ProtocolViolation
 
 URL = "https://fhir.example/jobs/1"
@@ -32,7 +32,7 @@ def test_any_object_is_a_manifest_or_a_violation(body: dict[str, object]) -> Non
         assert "output" not in body and "transactionTime" not in body
         return
     assert isinstance(manifest, Manifest)
-    planned, _ = plan_files([manifest])
+    planned = make_plan([manifest]).files
     names = [file.file for file in planned]
     assert len(names) == len(set(names)) and not any(".." in name for name in names)
 
@@ -50,7 +50,7 @@ def test_names_depend_on_order_and_type_only(types: list[str | None]) -> None:
     output = [{"type": name, "url": f"https://fhir.example/{number}"} for number, name in enumerate(types)]
     pages = [parse_manifest({"output": output}, url=URL)]
     again = [parse_manifest({"output": [{**entry, "count": 9} for entry in output]}, url=URL)]
-    assert [file.file for file in plan_files(pages)[0]] == [file.file for file in plan_files(again)[0]]
+    assert [file.file for file in make_plan(pages).files] == [file.file for file in make_plan(again).files]
 
 
 def test_all_versions_read_alike() -> None:

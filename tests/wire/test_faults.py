@@ -27,7 +27,7 @@ from hiexchange.auth import SmartBackendServices
 from hiexchange.bulk import ExportJob, ExportRequest
 from hiexchange.bulk.deletions import Deletion, Odd
 from hiexchange.bulk.manifest import parse_expires, parse_manifest
-from hiexchange.bulk.plan import plan_files
+from hiexchange.bulk.plan import make_plan
 from hiexchange.errors import (
     AttributionUnavailable,
     AuthError,
@@ -384,7 +384,7 @@ def test_f37_fifty_thousand_entries(wire: Any) -> None:
     bulk = wire.serve(37)
     job = wire.start(bulk, read_timeout_s=30)
     manifest = job.wait()
-    assert len(manifest.output) == 50_000 and len(plan_files([manifest])[0]) == 50_000
+    assert len(manifest.output) == 50_000 and len(make_plan([manifest]).files) == 50_000
     wire.when(FileDone, 20, job.stop)
     with pytest.raises(JobInterrupted):
         job.download()
@@ -847,8 +847,8 @@ def test_f86_continues_in_a_bare_name(wire: Any) -> None:
     result = wire.export(wire.serve(86))
     assert not [text for text in result.warnings if "goes on" in text]
     page = {"output": [{"url": "https://x.example/1.ndjson", "continuesInFile": "9.ndjson"}], "transactionTime": "x"}
-    warnings = plan_files([parse_manifest(page, url="https://x.example/")])[1]
-    assert warnings == ["a block goes on in a file that is not listed: 9.ndjson"]
+    warnings = make_plan([parse_manifest(page, url="https://x.example/")]).warnings
+    assert list(warnings) == ["a block goes on in a file that is not listed: 9.ndjson"]
 
 
 def test_f87_invalid_scope(wire: Any) -> None:

@@ -61,9 +61,10 @@ def test_a_job_started_elsewhere_is_adopted(wire: Any, complete: Any, tmp_path: 
     status = wire.start(bulk).journal.refresh().status_url
     job = ExportJob.adopt(wire.server(bulk), status, tmp_path / "found", request=ExportRequest(group="all"))
     complete(job.download())
+    complete(ExportJob.adopt(wire.server(bulk), status, tmp_path / "found").download())
     assert len(bulk.requests("kickoff")) == 1
     with pytest.raises(JobMismatch):
-        ExportJob.adopt(wire.server(bulk), status, tmp_path / "found")
+        ExportJob.adopt(wire.server(bulk), f"{status}0", tmp_path / "found")
     with pytest.raises(PolicyViolation):
         ExportJob.adopt(wire.server(bulk), "https://elsewhere.example/jobs/1", tmp_path / "other")
 

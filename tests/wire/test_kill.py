@@ -83,7 +83,7 @@ def export_under_fire(server: BulkServer, folder: Path, moments: random.Random, 
         counts = fetched(server)
         state = Journal(folder / "journal.ndjson").state if (folder / "journal.ndjson").exists() else None
         for receipt in state.files.values() if state else ():
-            committed.setdefault(receipt["url_sha256"], counts[receipt["url_sha256"]])
+            committed.setdefault(receipt.url_sha256, counts[receipt.url_sha256])
     final = fetched(server)
     assert all(final[name] == count for name, count in committed.items()), "a committed file was fetched again"
     return killed

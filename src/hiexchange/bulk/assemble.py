@@ -7,12 +7,14 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
+
 from hiexchange import ndjson
-from hiexchange._files import write_json
+from hiexchange._files import atomic_file
 from hiexchange.bulk.answers import read_object
 from hiexchange.bulk.journal import JobState
-from hiexchange.bulk.manifest import Manifest, join_pages, parse_manifest
-from hiexchange.bulk.plan import plan_files
+from hiexchange.bulk.manifest import Manifest, parse_manifest
+from hiexchange.bulk.plan import Plan
 from hiexchange.bulk.request import ExportRequest
 from hiexchange.bulk.result import ExportResult, FileReceipt
 from hiexchange.bulk.watermark import reason_to_hold, watermark_key, watermark_value
@@ -22,23 +24,25 @@ from hiexchange.servers import Server
 SERIOUS = ("fatal/", "error/")
 
 
-def read_pages(folder: Path, pages: Mapping[int, str], integrity: Mapping[str, str]) -> list[Manifest]:
+def read_pages(folder: Path, state: JobState, integrity: Mapping[str, str]) -> list[Manifest]:
     """Return the manifest pages kept in a job folder, in order."""
     return [
         parse_manifest(
-            read_object((folder / f"manifest-{number:03}.json").read_bytes()), url=pages[number], integrity=integrity
+            read_object((folder / f"manifest-{number:03}.json").read_bytes()),
+            url=state.pages[number],
+            integrity=integrity,
+            expires=state.expires.get(number),
         )
-        for number in sorted(pages)
+        for number in sorted(state.pages)
     ]
 
 
 def result(
-    folder: Path, state: JobState, pages: list[Manifest], server: Server, request: ExportRequest, *, now: datetime
+    folder: Path, state: JobState, plan: Plan, server: Server, request: ExportRequest, *, now: datetime
 ) -> ExportResult:
     """Return what the export gave, from what is committed."""
-    manifest = join_pages(pages)
-    planned, doubles = plan_files(pages)
-    receipts = tuple(FileReceipt.from_data(state.files[file.file]) for file in planned if file.file in state.files)
+    manifest = plan.manifest
+    receipts = tuple(state.files[file.file] for file in plan.files if file.file in state.files)
     failed = {name: reason for name, reason in state.failed.items() if name not in state.files}
     outcomes = count_outcomes(folder, receipts)
     serious = [name for name in outcomes if name.startswith(SERIOUS)]
@@ -61,7 +65,7 @@ def result(
         outcomes=outcomes,
         deleted=sum(item.lines for item in receipts if item.kind == "deleted"),
         failed=failed,
-        warnings=tuple(dict.fromkeys((*manifest.warnings, *doubles, *state.warnings, *notes))),
+        warnings=tuple(dict.fromkeys((*manifest.warnings, *plan.warnings, *state.warnings, *notes))),
         ignored_parameters=tuple(dict.fromkeys(ignored)),
         partial=partial,
         watermark=(watermark_key(server.url, server.version, request), value) if value else None,
@@ -122,18 +126,20 @@ def count_outcomes(folder: Path, receipts: Iterable[FileReceipt]) -> dict[str, i
 
 
 def write_receipt(folder: Path, done: ExportResult) -> None:
-    """Write ``receipt.json``: what a lake needs to take the folder over."""
-    write_json(
-        folder / "receipt.json",
-        {
-            "transactionTime": done.manifest.transaction_time,
-            "watermark": list(done.watermark) if done.watermark else None,
-            "held": done.held,
-            "partial": done.partial,
-            "failed": dict(done.failed),
-            "outcomes": dict(done.outcomes),
-            "ignored_parameters": list(done.ignored_parameters),
-            "warnings": list(done.warnings),
-            "files": [receipt.to_data() for receipt in done.receipts],
-        },
-    )
+    """Write ``receipt.json``: what a lake needs to take the folder over. One line a file, written one by one."""
+    head = {
+        "transactionTime": done.manifest.transaction_time,
+        "watermark": list(done.watermark) if done.watermark else None,
+        "held": done.held,
+        "partial": done.partial,
+        "failed": dict(done.failed),
+        "outcomes": dict(done.outcomes),
+        "ignored_parameters": list(done.ignored_parameters),
+        "warnings": list(done.warnings),
+    }
+    text = msgspec.json.format(msgspec.json.encode(head), indent=2)
+    with atomic_file(folder / "receipt.json") as out:
+        out.write(text.removesuffix(b"\n}") + b',\n  "files": [')
+        for number, receipt in enumerate(done.receipts):
+            out.write((b",\n    " if number else b"\n    ") + msgspec.json.encode(receipt.to_data()))
+        out.write(b"\n  ]\n}\n")

@@ -10,8 +10,7 @@ from hiexchange._files import read_json, sha256_file
 from hiexchange._http import Auth, Policy, redact
 from hiexchange.bulk import assemble
 from hiexchange.bulk.journal import Journal
-from hiexchange.bulk.manifest import join_pages
-from hiexchange.bulk.plan import plan_files
+from hiexchange.bulk.plan import make_plan
 from hiexchange.bulk.result import ExportResult, FileReceipt, JobStatus
 from hiexchange.errors import (
     ConfigError,
@@ -34,15 +33,14 @@ def repair(folder: Path, journal: Journal, *, full: bool, report: Reporter) -> N
         full: Hash every file again, instead of comparing sizes.
         report: Hears of files that will be fetched again.
     """
-    for name, data in list(journal.state.files.items()):
+    for name, receipt in list(journal.state.files.items()):
         final, part = folder / name, folder / f"{name}.part"
-        receipt = FileReceipt.from_data(data)
         if not final.exists() and part.exists() and part.stat().st_size == receipt.stored_bytes:
             part.replace(final)
         if not intact(final, receipt, full=full):
             report(Warned(f"{name} is not as it was committed; it is fetched again"))
             journal.write("forgotten", file=name)
-    for stray in folder.glob("*/*.part"):
+    for stray in (*folder.glob("*/*.part"), *folder.glob(".*.part")):
         stray.unlink()
 
 
@@ -63,19 +61,18 @@ def read_status(folder: str | Path) -> JobStatus:
     stored = read_request(place)
     state = Journal(place / "journal.ndjson").state
     server = server_from(stored, None, None)
-    pages = assemble.read_pages(place, state.pages, server.preset.integrity)
-    planned = plan_files(pages)[0] if pages else None
-    receipts = [FileReceipt.from_data(data) for data in state.files.values()]
+    pages = assemble.read_pages(place, state, server.preset.integrity)
+    plan = make_plan(pages) if pages else None
     return JobStatus(
         phase=state.phase,
         folder=place,
         status_url=redact(state.status_url) if state.status_url else None,
-        files_total=None if planned is None else len(planned),
-        files_done=len(receipts),
-        resources=sum(receipt.resources for receipt in receipts if receipt.kind == "output"),
+        files_total=None if plan is None else len(plan.files),
+        files_done=len(state.files),
+        resources=sum(receipt.resources for receipt in state.files.values() if receipt.kind == "output"),
         failed=dict(state.failed),
         interrupted=state.interrupted,
-        transaction_time=join_pages(pages).transaction_time if pages else None,
+        transaction_time=None if plan is None else plan.manifest.transaction_time,
     )
 
 

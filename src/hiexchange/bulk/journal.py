@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,8 @@ from typing import Any
 
 import msgspec
 
-from hiexchange._files import storage_errors
+from hiexchange._files import storage_errors, sync_folder
+from hiexchange.bulk.result import FileReceipt
 from hiexchange.errors import JournalCorrupt
 
 CRC = b',"crc":"'
@@ -40,28 +41,30 @@ def encode_entry(entry: Entry) -> bytes:
     return body[:-1] + CRC + b'%08x"}\n' % zlib.crc32(body)
 
 
-def decode_entries(data: bytes, *, name: str = "journal.ndjson") -> tuple[list[Entry], int]:
-    """Return the entries, and how many bytes of ``data`` they fill (less when the last line is torn).
+def read_entries(lines: Iterable[bytes], *, name: str = "journal.ndjson") -> Iterator[tuple[Entry, int]]:
+    """Yield the entries, each with the number of bytes up to its end; a torn last line is left out.
+
+    Args:
+        lines: The journal's lines with their ends, such as an open file: a long journal is never in memory.
+        name: For the error.
 
     Raises:
         JournalCorrupt: A line before the last is damaged, or one is missing.
     """
-    entries: list[Entry] = []
     good = 0
-    *lines, unended = data.split(b"\n")
-    for number, line in enumerate(lines, 1):
-        entry = _decode(line)
-        if entry is None and good + len(line) + 1 + len(unended) == len(data) and not unended:
-            break  # the last line, torn in a way that kept its line end
+    remaining = iter(lines)
+    for number, line in enumerate(remaining, 1):
+        entry = _decode(line[:-1]) if line.endswith(b"\n") else None
+        if entry is None and next(remaining, None) is None:
+            return
         if entry is None or entry.seq != number:
             raise JournalCorrupt(
                 "the journal is damaged",
                 where=f"{name} line {number:,} (byte {good:,})",
                 hint="start the export anew in another folder; committed files in this one are whole",
             )
-        entries.append(entry)
-        good += len(line) + 1
-    return entries, good
+        good += len(line)
+        yield entry, good
 
 
 def _decode(line: bytes) -> Entry | None:
@@ -89,9 +92,11 @@ class JobState:
     method: str = "auto"
     pages: dict[int, str] = field(default_factory=dict)
     """Page number to its URL."""
+    expires: dict[int, str] = field(default_factory=dict)
+    """Page number to the ``Expires`` it came with."""
     more: list[str] = field(default_factory=list)
     """Next links that are known and not yet fetched."""
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    files: dict[str, FileReceipt] = field(default_factory=dict)
     """Receipt of every verified file, by its path in the folder."""
     failed: dict[str, str] = field(default_factory=dict)
     failure_kinds: dict[str, str] = field(default_factory=dict)
@@ -132,6 +137,8 @@ def _accepted(state: JobState, entry: Entry) -> None:
 
 def _page(state: JobState, entry: Entry) -> None:
     state.pages[entry.data["page"]] = entry.data["url"]
+    if entry.data.get("expires"):
+        state.expires[entry.data["page"]] = entry.data["expires"]
     fetched = set(state.pages.values())
     state.more = [url for url in (*state.more, *entry.data.get("next", ())) if url not in fetched]
 
@@ -145,8 +152,10 @@ def _downloaded_once(state: JobState, entry: Entry) -> None:
 
 
 def _verified(state: JobState, entry: Entry) -> None:
-    state.files[entry.data["file"]] = dict(entry.data)
-    state.failed.pop(entry.data["file"], None)
+    receipt = FileReceipt.from_data(entry.data)
+    state.files[receipt.file] = receipt
+    state.attempts.pop(receipt.file, None)
+    state.failed.pop(receipt.file, None)
 
 
 def _file_failed(state: JobState, entry: Entry) -> None:
@@ -218,7 +227,7 @@ class Journal:
         """Replay what is there; a torn last line is cut off on the next write.
 
         Raises:
-            JournalCorrupt: See :func:`decode_entries`.
+            JournalCorrupt: See :func:`read_entries`.
         """
         self.path = Path(path)
         self._lock = threading.Lock()
@@ -227,12 +236,13 @@ class Journal:
 
     def refresh(self) -> JobState:
         """Read the file again (another process may have gone on with the job) and return the state."""
-        data = self.path.read_bytes() if self.path.exists() else b""
-        entries, self._good = decode_entries(data, name=self.path.name)
-        self._seq = len(entries)
+        self._seq = self._good = 0
         self.state = JobState()
-        for entry in entries:
-            self.state.apply(entry)
+        if self.path.exists():
+            with self.path.open("rb") as lines:
+                for entry, end in read_entries(lines, name=self.path.name):
+                    self._seq, self._good = entry.seq, end
+                    self.state.apply(entry)
         return self.state
 
     def write(self, event: str, *, sync: bool = True, **data: Any) -> None:
@@ -251,6 +261,8 @@ class Journal:
     def _open(self) -> int:
         if self._handle is None:
             self._handle = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600)
+            if self._good == 0:
+                sync_folder(self.path.parent)
         # After a torn line or a failed write the next entry starts where the good ones end.
         if os.fstat(self._handle).st_size != self._good:
             os.ftruncate(self._handle, self._good)

@@ -18,6 +18,7 @@ from urllib.parse import urljoin, urlsplit
 from hiexchange.errors import ProtocolViolation
 
 KINDS = ("output", "deleted", "outcome")
+LISTS = (*KINDS, "error")
 GO_TIME = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d)(\.\d+)? ([+-]\d{4})")
 TYPE = re.compile(r"[A-Za-z]{1,64}$")
 
@@ -67,6 +68,7 @@ class Manifest:
     warnings: tuple[str, ...] = ()
     version_hint: str = "2.0.0"
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """As received, without the lists of files (50,000 entries kept twice would be too many)."""
 
     def files(self) -> Iterator[OutputFile]:
         """Yield every file in the manifest's order: output, deleted, outcome."""
@@ -115,7 +117,7 @@ def parse_manifest(
         extensions=tuple(extension) if isinstance(extension, list) else (extension,) if extension else (),
         warnings=tuple(warnings),
         version_hint=_version(body),
-        raw=body,
+        raw={name: value for name, value in body.items() if name not in LISTS},
         **found,
     )
 

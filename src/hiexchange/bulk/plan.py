@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from hiexchange.bulk.manifest import Manifest, OutputFile
+from hiexchange.bulk.manifest import Manifest, OutputFile, join_pages
 
 UNTYPED = {"output": "organized", "outcome": "OperationOutcome", "deleted": "Bundle"}
 """Names of files without a type: organized output, and all of STU4's deleted and outcome."""
@@ -25,8 +25,22 @@ class PlannedFile:
     requires_token: bool | None
 
 
-def plan_files(pages: Iterable[Manifest]) -> tuple[list[PlannedFile], list[str]]:
-    """Return the files to fetch in order, and warnings; a URL listed twice is fetched once."""
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All pages of a job's manifest, and the files they ask for."""
+
+    manifest: Manifest
+    files: tuple[PlannedFile, ...]
+    warnings: tuple[str, ...]
+
+
+def make_plan(pages: Iterable[Manifest]) -> Plan:
+    """Return what the pages ask for; a URL listed twice is fetched once.
+
+    Raises:
+        ValueError: There is no page.
+    """
+    pages = list(pages)
     counters: Counter[tuple[str, str]] = Counter()
     seen: dict[str, PlannedFile] = {}
     planned: list[PlannedFile] = []
@@ -49,7 +63,7 @@ def plan_files(pages: Iterable[Manifest]) -> tuple[list[PlannedFile], list[str]]
             seen[item.url] = PlannedFile(file, item, page.requires_access_token)
             planned.append(seen[item.url])
     warnings += [f"a block goes on in a file that is not listed: {name[:80]}" for name in sorted(continued - names)]
-    return planned, list(dict.fromkeys(warnings))
+    return Plan(join_pages(pages), tuple(planned), tuple(dict.fromkeys(warnings)))
 
 
 def renewed_urls(planned: Iterable[PlannedFile], fresh: Iterable[Manifest]) -> Mapping[str, OutputFile]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +46,26 @@ class FileReceipt:
     def from_data(cls, data: Mapping[str, Any]) -> FileReceipt:
         """Rebuild a receipt from a journal entry or ``receipt.json``."""
         known = {item.name for item in fields(cls)}
-        values: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in data.items() if key in known
-        }
+        values: dict[str, Any] = {key: value for key, value in data.items() if key in known}
+        # A job may keep twenty thousand receipts: what most of them have alike is kept once.
+        values["verified"] = _shared(tuple(data.get("verified", ())))
+        values["notes"] = _shared(tuple(data.get("notes", ())))
+        values["types"] = _shared_types(tuple(data.get("types", {}).items()))
         return cls(**values)
 
     def to_data(self) -> dict[str, Any]:
         """Return plain data."""
         return {item.name: getattr(self, item.name) for item in fields(self)}
+
+
+@lru_cache(maxsize=1024)
+def _shared(texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sys.intern(text) for text in texts)
+
+
+@lru_cache(maxsize=1024)
+def _shared_types(types: tuple[tuple[str, int], ...]) -> Mapping[str, int]:
+    return {sys.intern(name): count for name, count in types}
 
 
 @dataclass(frozen=True, slots=True)
