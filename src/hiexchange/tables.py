@@ -208,6 +208,20 @@ ROSTER = Table(
     ),
 )
 
+ATTRIBUTION_BASES = (
+    "patient_choice",
+    "provider_attested",
+    "payer_assigned",
+    "claims_plurality",
+    "claims_other",
+    "geographic",
+    "settlement_entity",
+)
+"""Grounds of an attribution, strongest first. HCP-LAN (2016): patient choice and attestation first, claims only
+when they are missing."""
+ATTRIBUTION_LEVELS = ("clinician", "practice", "org", "aco")
+"""What is attributed, closest to the patient first."""
+
 ATTRIBUTION = Table(
     "attribution",
     "Who cares for whom, bitemporal and append-only. Stored rows are assertions, never edited.",

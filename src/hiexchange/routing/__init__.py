@@ -7,6 +7,7 @@ from hiexchange.routing.index import RoutingIndex
 from hiexchange.routing.policy import CONSENT, PROVIDER_ORG, Policy, Recheck
 from hiexchange.routing.registry import load_consents
 from hiexchange.routing.route import Routing, route
+from hiexchange.routing.router import Router
 from hiexchange.routing.subscriptions import Channel, Subscription, Subscriptions, load_subscriptions
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Explanation",
     "Policy",
     "Recheck",
+    "Router",
     "Routing",
     "RoutingIndex",
     "Subscription",

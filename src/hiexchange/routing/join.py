@@ -125,8 +125,11 @@ SELECT c.*, p.sub,
             WHEN c.catch_up AND c.age_days > s.back_fill_days THEN 'beyond_back_fill'
        END AS row_reason
 FROM placed p JOIN candidate c USING (cid) JOIN sub s USING (sub) JOIN told e USING (event_key)
-LEFT JOIN (SELECT DISTINCT person_id, party FROM consent_now WHERE scope = 'payer' AND decision = 'deny') d
-  ON d.person_id = e.person_id AND (d.party IS NULL OR d.party = c.payer_id)
+LEFT JOIN (
+  SELECT DISTINCT n.person_id, y.payer_id
+  FROM consent_now n JOIN (SELECT DISTINCT payer_id FROM candidate) y ON n.party IS NULL OR n.party = y.payer_id
+  WHERE n.scope = 'payer' AND n.decision = 'deny'
+) d ON d.person_id = e.person_id AND d.payer_id = c.payer_id
 WHERE c.at_event OR s.late <> 'event_time'
 """
 
@@ -206,7 +209,7 @@ WITH best AS (
                          hash := attribution_id)) AS first
   FROM (
     SELECT o.*, coalesce(list_position($bases, basis), 99) AS basis_order,
-           coalesce(list_position(['clinician', 'practice', 'org', 'aco'], attribution_level), 99) AS level_order
+           coalesce(list_position($levels, attribution_level), 99) AS level_order
     FROM offered o
   )
   GROUP BY event_key, sub, provider_npi, org_id

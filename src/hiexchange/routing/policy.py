@@ -6,9 +6,9 @@ that is not known here holds the event: nobody guesses what it meant.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -44,6 +44,8 @@ PROVIDER_ORG = pa.schema(
 )
 """Where a clinician works, and when: settles an NPI that several organisations name."""
 
+MESSAGES = ("fhir", "hl7v2")
+"""Formats that are messages: they have a place of their own for the statement of a Part 2 consent."""
 SCOPES = ("exchange", "payer", "provider", "part2")
 PERMIT, DENY = "permit", "deny"
 
@@ -172,6 +174,56 @@ def minimum_necessary(subscription: Subscription, columns: tuple[str, ...]) -> l
     return [name for name in columns if name in subscription.columns]
 
 
+def carries_notice(form: str, columns: Iterable[str] | None) -> bool:
+    """Say whether a channel can carry the statement of a Part 2 consent.
+
+    Messages always do (:data:`MESSAGES`); a file of rows does when ``notice`` is among its columns.
+    """
+    return form in MESSAGES or "notice" in (columns or ())
+
+
+class Consents:
+    """CONSENT rows by person: what somebody decided that holds at an instant."""
+
+    def __init__(self, consent: Any) -> None:
+        """Index a table or dictionaries (:func:`consent_table`)."""
+        self._rows: dict[str, list[dict[str, Any]]] = {}
+        for row in consent_table(consent).to_pylist():
+            self._rows.setdefault(row["person_id"], []).append(row)
+
+    def of(self, person_id: str | None, now: datetime) -> list[dict[str, Any]]:
+        """Return the decisions of a person that are in force and known at ``now`` (aware, UTC)."""
+        on = now.date()
+        return [
+            row
+            for row in self._rows.get(person_id or "", ())
+            if row["valid_from"] <= on < row["valid_to"] and (row["known_from"] is None or row["known_from"] <= now)
+        ]
+
+
+def consent_reason(rows: Iterable[Mapping[str, Any]], names: Container[str], policy: Policy) -> str | None:
+    """Return the rule by which a person's decisions keep everything from a recipient, or None.
+
+    Args:
+        rows: The person's decisions in force.
+        names: What the recipient goes by: subscriber id, NPIs, organisations.
+        policy: The exchange's rules.
+    """
+    exchange = {row["decision"] for row in rows if row["scope"] == "exchange"}
+    if DENY in exchange:
+        return "opted_out"
+    if policy.consent_default == DENY and PERMIT not in exchange:
+        return "no_opt_in"
+    if any(row["scope"] == "provider" and row["decision"] == DENY and concerns(row, names) for row in rows):
+        return "opted_out_of_provider"
+    return None
+
+
+def concerns(row: Mapping[str, Any], names: Container[str]) -> bool:
+    """Say whether a consent decision is about one of these parties; one without a party is about all."""
+    return row["party"] is None or row["party"] in names
+
+
 class Recheck:
     """May this recipient still have it? Asked for every delivery again when it is sealed and when it is sent.
 
@@ -190,16 +242,10 @@ class Recheck:
             now: The clock of both.
             policy: The exchange's rules.
         """
-        self._on = now.date()
+        self._now = now.astimezone(UTC)
         self._policy = policy or Policy()
-        self._spans: dict[str, list[Subscription]] = {}
-        for item in subscriptions:
-            self._spans.setdefault(item.id, []).append(item)
-        self._consent: dict[str, list[dict[str, Any]]] = {}
-        for row in consent_table(consent).to_pylist():
-            known = row["known_from"] is None or row["known_from"] <= now
-            if known and row["valid_from"] <= self._on < row["valid_to"]:
-                self._consent.setdefault(row["person_id"], []).append(row)
+        self._active = {item.id: item for item in subscriptions if item.active(self._now.date())}
+        self._consents = Consents(consent)
 
     def __call__(self, candidate: Any) -> str | None:
         """Return the rule that now forbids a delivery already decided, or None.
@@ -207,22 +253,14 @@ class Recheck:
         Args:
             candidate: Anything with ``subscriber_id``, ``person_id`` and ``payer_ids``.
         """
-        subscription = next(
-            (item for item in self._spans.get(candidate.subscriber_id, ()) if item.active(self._on)), None
-        )
+        subscription = self._active.get(candidate.subscriber_id)
         if subscription is None:
             return "subscription_inactive"
-        rows = self._consent.get(candidate.person_id or "", [])
-        denied = [row for row in rows if row["decision"] == DENY]
-        if any(row["scope"] == "exchange" for row in denied):
-            return "opted_out"
-        permitted = any(row["scope"] == "exchange" and row["decision"] == PERMIT for row in rows)
-        if self._policy.consent_default == DENY and not permitted:
-            return "no_opt_in"
-        names = {subscription.id, *subscription.npi, *subscription.org}
-        if any(row["scope"] == "provider" and (row["party"] is None or row["party"] in names) for row in denied):
-            return "opted_out_of_provider"
-        refused = {row["party"] for row in denied if row["scope"] == "payer"}
+        rows = self._consents.of(candidate.person_id, self._now)
+        reason = consent_reason(rows, (subscription.id, *subscription.npi, *subscription.org), self._policy)
+        if reason is not None:
+            return reason
+        refused = {row["party"] for row in rows if row["scope"] == "payer" and row["decision"] == DENY}
         payers = list(candidate.payer_ids)
         if payers and (None in refused or refused.issuperset(payers)):
             return "opted_out_of_payer"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import cached_property
 from typing import Any
 
@@ -14,22 +14,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hiexchange.routing import inputs, join
-from hiexchange.routing.policy import PROVIDER_ORG, Policy, consent_table, judge, minimum_necessary
-from hiexchange.routing.reasons import REASONS
-from hiexchange.routing.subscriptions import Subscription, Subscriptions, load_subscriptions
-from hiexchange.tables import ENCOUNTER_EVENT, ROUTING_DECISION, check
-
-BASES = (
-    "patient_choice",
-    "provider_attested",
-    "payer_assigned",
-    "claims_plurality",
-    "claims_other",
-    "geographic",
-    "settlement_entity",
+from hiexchange.routing.policy import (
+    PROVIDER_ORG,
+    Policy,
+    carries_notice,
+    consent_table,
+    judge,
+    minimum_necessary,
 )
-"""Order in which a provider is named first (primary); all of them are told."""
-TABULAR = ("csv", "tsv", "pipe", "xlsx", "parquet", "ndjson")
+from hiexchange.routing.reasons import REASONS
+from hiexchange.routing.subscriptions import Channel, Subscription, Subscriptions, load_subscriptions
+from hiexchange.tables import ATTRIBUTION_BASES, ATTRIBUTION_LEVELS, ENCOUNTER_EVENT, ROUTING_DECISION, check
+
 SENSITIVE = (
     "unknown_label",
     "refrain",
@@ -181,11 +177,12 @@ def route(  # every argument is a table or a clock of its own: bundling them wou
         "last_at": last_known_at,
         "stale_days": policy.stale_after_days,
         "opt_in": policy.consent_default == "deny",
-        "bases": list(BASES),
+        "bases": list(ATTRIBUTION_BASES),
+        "levels": list(ATTRIBUTION_LEVELS),
     }
     with inputs.connect() as connection:
         labels = _register_events(connection, event_table)
-        _register_subscriptions(connection, wanted, known_at, labels)
+        _register_subscriptions(connection, wishes(wanted, known_at.date()), labels)
         for name in ("link_first", "link_again"):
             inputs.register(connection, name, links, "link")
         inputs.register(connection, "attribution_in", attribution, "attribution")
@@ -240,46 +237,79 @@ def _register_events(connection: duckdb.DuckDBPyConnection, events: pa.Table) ->
     return list(numbers)
 
 
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A channel as the gate sees it."""
+
+    channel: Channel
+    columns: list[str] | None
+    """Minimum necessary; None = delivery's default set."""
+    carries_notice: bool
+    """Whether the statement of a Part 2 consent can travel with what goes through it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A subscription as the gate sees it on one day."""
+
+    number: int
+    item: Subscription
+    in_force: bool
+    names: tuple[str, ...]
+    """What consent decisions may call the subscriber: id, NPIs, organisations."""
+    ports: tuple[Port, ...]
+
+
+def wishes(wanted: Iterable[Subscription], on: date) -> list[Wish]:
+    """Return one wish a subscriber: of the subscription in force on a day, else of its last (events are then held)."""
+    chosen: dict[str, Subscription] = {}
+    for item in wanted:
+        held = chosen.get(item.id)
+        if held is None or (item.active(on), item.active_from) > (held.active(on), held.active_from):
+            chosen[item.id] = item
+    return [
+        Wish(
+            number,
+            item,
+            item.active(on),
+            tuple(dict.fromkeys((item.id, *item.npi, *item.org))),
+            tuple(
+                Port(channel, columns, carries_notice(channel.format, columns))
+                for channel in item.channels
+                for columns in [minimum_necessary(item, channel.columns)]
+            ),
+        )
+        for number, item in enumerate(chosen.values())
+    ]
+
+
 def _register_subscriptions(
-    connection: duckdb.DuckDBPyConnection, wanted: Subscriptions, known_at: datetime, labels: list[tuple[str, ...]]
+    connection: duckdb.DuckDBPyConnection, chosen: list[Wish], labels: list[tuple[str, ...]]
 ) -> None:
-    chosen = _spans(wanted, known_at)
-    profiles = {(item.sensitivity_ceiling, tuple(sorted(item.sensitivities))): 0 for item in chosen}
-    profiles = {profile: index for index, profile in enumerate(profiles)}
-    subs = [
-        {
-            **{name: getattr(item, name) for name in _SUB.names if hasattr(item, name)},
-            "sub": index,
-            "subscriber_id": item.id,
-            "in_force": item.active(known_at.date()),
-            "profile": profiles[(item.sensitivity_ceiling, tuple(sorted(item.sensitivities)))],
-        }
-        for index, item in enumerate(chosen)
-    ]
-    keys = [
-        {"sub": index, "kind": kind, "value": value}
-        for index, item in enumerate(chosen)
-        for kind in ("npi", "tin", "org")
-        for value in dict.fromkeys(getattr(item, kind))
-    ]
-    parties = [
-        {"sub": index, "kind": "party", "value": value}
-        for index, item in enumerate(chosen)
-        for value in dict.fromkeys((item.id, *item.npi, *item.org))
-    ]
-    channels = [
-        {
-            "sub": index,
-            "channel_id": channel.id,
-            "classes": channel.classes,
-            "triggers": channel.triggers,
-            "columns": columns,
-            "carries_notice": channel.format in TABULAR and "notice" in (columns or ()),
-        }
-        for index, item in enumerate(chosen)
-        for channel in item.channels
-        for columns in [minimum_necessary(item, channel.columns)]
-    ]
+    profiles: dict[tuple[str, tuple[str, ...]], int] = {}
+    subs, keys, parties, channels = [], [], [], []
+    for wish in chosen:
+        item, sub = wish.item, wish.number
+        profile = profiles.setdefault((item.sensitivity_ceiling, tuple(sorted(item.sensitivities))), len(profiles))
+        given = {name: getattr(item, name) for name in _SUB.names if hasattr(item, name)}
+        subs.append(given | {"sub": sub, "subscriber_id": item.id, "in_force": wish.in_force, "profile": profile})
+        keys += [
+            {"sub": sub, "kind": kind, "value": value}
+            for kind in ("npi", "tin", "org")
+            for value in dict.fromkeys(getattr(item, kind))
+        ]
+        parties += [{"sub": sub, "kind": "party", "value": name} for name in wish.names]
+        channels += [
+            {
+                "sub": sub,
+                "channel_id": port.channel.id,
+                "classes": port.channel.classes,
+                "triggers": port.channel.triggers,
+                "columns": port.columns,
+                "carries_notice": port.carries_notice,
+            }
+            for port in wish.ports
+        ]
     verdicts = []
     for (ceiling, admitted), profile in profiles.items():
         for number, names in enumerate(labels):
@@ -294,17 +324,6 @@ def _register_subscriptions(
         ("verdict", verdicts, _VERDICT),
     ):
         connection.register(name, pa.Table.from_pylist(rows, schema=schema))
-
-
-def _spans(wanted: Subscriptions, known_at: datetime) -> list[Subscription]:
-    """Return one subscription a subscriber: the one in force, else its last (its events are then held)."""
-    on = known_at.date()
-    chosen: dict[str, Subscription] = {}
-    for item in wanted:
-        held = chosen.get(item.id)
-        if held is None or (item.active(on), item.active_from) > (held.active(on), held.active_from):
-            chosen[item.id] = item
-    return list(chosen.values())
 
 
 _TEXTS = pa.list_(pa.string())
