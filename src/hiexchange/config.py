@@ -90,6 +90,15 @@ class ExportSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Lines that may be quarantined before the run fails with exit code 7; the others are stored."""
 
 
+class CrosswalkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``crosswalk = { path = ..., layout = ... }``: previous and current ids, such as CCLF9."""
+
+    path: str
+    """The file as received."""
+    layout: str = "cclf9"
+    """Name of a shipped layout or path of a TOML file."""
+
+
 class RosterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One ``[[rosters]]``: a payer's file."""
 
@@ -103,8 +112,8 @@ class RosterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """The day the file speaks of; absent = as the file declares it."""
     release: str | None = None
     """Name of the person who releases a file that the acceptance gate held."""
-    crosswalk: str | None = None
-    """CCLF9 file of changed MBIs: the roster is brought to current ids before it is attributed."""
+    crosswalk: CrosswalkSettings | None = None
+    """Changed MBIs: the roster is brought to current ids before it is attributed."""
 
 
 class MatchingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

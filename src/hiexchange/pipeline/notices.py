@@ -14,6 +14,7 @@ from hiexchange.attribution import DISPUTE, as_known, overlay
 from hiexchange.config import Settings
 from hiexchange.delivery import Outbox
 from hiexchange.encounters import Intake, lookups, read_adt, read_view
+from hiexchange.encounters.times import Zones
 from hiexchange.events import Reporter, Warned
 from hiexchange.matching import DECISION, DISCLOSURE, current, load_weights, match, misdirected, relink
 from hiexchange.pipeline.result import RunResult, stored
@@ -91,8 +92,7 @@ def take_events(result: RunResult, settings: Settings) -> pa.Table:
 
 
 def _intakes(result: RunResult, known: pa.Table, settings: Settings) -> list[Intake]:
-    wanted = settings.events
-    zones = {"*": wanted.zone} if wanted.zone else None
+    zones = zones_of(settings)
     found = []
     if "Encounter" in result.lake.tables():
         found.append(
@@ -104,8 +104,8 @@ def _intakes(result: RunResult, known: pa.Table, settings: Settings) -> list[Int
                 history=known,
             )
         )
-    if wanted.adt:
-        messages = settings.path(wanted.adt)
+    if settings.events.adt:
+        messages = settings.path(settings.events.adt)
         found.append(
             read_adt(messages, received_at=result.known_at, persons=result.persons, zones=zones, history=known)
         )
@@ -125,7 +125,7 @@ def route_events(result: RunResult, events: pa.Table, subscriptions: Subscriptio
             known_at=result.known_at,
             consent=_consents(settings),
             persons=result.persons,
-            policy=_policy(settings),
+            policy=policy_of(settings),
         )
         result.lake.append("routing_decision", _new_decisions(result, routing))
         counts = routing.identity()
@@ -149,7 +149,7 @@ def _new_decisions(result: RunResult, routing: Routing) -> pa.Table:
 def deliver(result: RunResult, routing: Routing, settings: Settings, on_event: Reporter) -> None:
     """Put what was decided into the ledger and send what is due, unless it may not go out any more."""
     with result.stage("deliver") as facts, Outbox(_outbox(result)) as outbox:
-        gate = Recheck(routing.subscriptions, _consents(settings), now=result.known_at, policy=_policy(settings))
+        gate = Recheck(routing.subscriptions, _consents(settings), now=result.known_at, policy=policy_of(settings))
         outbox.enqueue(routing, now=result.known_at, persons=result.persons)
         outbox.run(result.known_at, on_event=on_event, recheck=Standing(routing, gate))
         result.deliveries, result.receipts = outbox.deliveries(), outbox.receipts()
@@ -183,8 +183,24 @@ def _consents(settings: Settings) -> pa.Table | None:
     return load_consents(settings.path(settings.routing.consents)) if settings.routing.consents else None
 
 
-def _policy(settings: Settings) -> Policy:
+def policy_of(settings: Settings) -> Policy:
+    """Return the exchange's rules.
+
+    Raises:
+        ConfigError: A rule is not one of those there are.
+    """
     return Policy(consent_default=settings.routing.consent_default, stale_after_days=settings.routing.stale_after_days)
+
+
+def zones_of(settings: Settings) -> dict[str, str] | None:
+    """Return the zone of times without an offset, by facility.
+
+    Raises:
+        ConfigError: It is not in the IANA database.
+    """
+    zones = {"*": settings.events.zone} if settings.events.zone else None
+    Zones(zones)
+    return zones
 
 
 def _outbox(result: RunResult) -> Path:

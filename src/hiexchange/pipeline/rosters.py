@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from hiexchange import _files, tables
 from hiexchange import events as progress
 from hiexchange.attribution import attribute, chase, current_ids
-from hiexchange.config import RosterSettings, Settings
+from hiexchange.config import CrosswalkSettings, RosterSettings, Settings
 from hiexchange.errors import RosterError
 from hiexchange.events import Reporter
 from hiexchange.lake import Lake
@@ -39,8 +39,8 @@ def take_rosters(result: RunResult, settings: Settings, on_event: Reporter) -> N
         ]
 
 
-def layout_of(entry: RosterSettings, settings: Settings) -> Layout:
-    """Return the layout of a roster: the operator's own file, or a shipped one by name."""
+def layout_of(entry: RosterSettings | CrosswalkSettings, settings: Settings) -> Layout:
+    """Return the layout of a file: the operator's own file, or a shipped one by name."""
     own = settings.path(entry.layout)
     return load_layout(own if own.is_file() else entry.layout)
 
@@ -75,7 +75,8 @@ def _accept(result: RunResult, entry: RosterSettings, settings: Settings, on_eve
     rows: dict[str, pa.Table] = {"roster": tables.ROSTER.from_rows([_roster_row(roster)]), "issue": roster.issues}
     if roster.state == "accepted":
         if entry.crosswalk:
-            chains, doubts = chase(read_crosswalk(settings.path(entry.crosswalk)))
+            pairs = read_crosswalk(settings.path(entry.crosswalk.path), layout_of(entry.crosswalk, settings))
+            chains, doubts = chase(pairs)
             roster = replace(roster, members=current_ids(roster.members, chains))
             rows["issue"] = pa.concat_tables([roster.issues, doubts])
         # Rosters are compared with what earlier ones said: each sees the history up to now.

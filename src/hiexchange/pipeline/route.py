@@ -19,7 +19,7 @@ from hiexchange.feedback import payer_feedback
 from hiexchange.feedback import write as write_feedback
 from hiexchange.lake import Lake
 from hiexchange.pipeline.export import PullResult, complete, pull, unfinished
-from hiexchange.pipeline.notices import deliver, find_people, route_events, take_events
+from hiexchange.pipeline.notices import deliver, find_people, policy_of, route_events, take_events, zones_of
 from hiexchange.pipeline.result import RunResult, stored
 from hiexchange.pipeline.rosters import layout_of, take_rosters
 from hiexchange.report import write_run
@@ -77,11 +77,14 @@ def _check(settings: Settings) -> None:
     """Refuse at once what would otherwise fail after an hour of export."""
     for entry in settings.rosters:
         _present(settings, entry.path, "roster file", "[[rosters]] path")
-        _present(settings, entry.crosswalk, "crosswalk", "[[rosters]] crosswalk")
+        if entry.crosswalk:
+            _present(settings, entry.crosswalk.path, "crosswalk", "[[rosters]] crosswalk")
         layout_of(entry, settings)
     _present(settings, settings.matching.weights, "weights file", "[matching] weights")
     _present(settings, settings.events.adt, "inbox", "[events] adt")
     _present(settings, settings.routing.consents, "consent file", "[routing] consents")
+    zones_of(settings)
+    policy_of(settings)
     native = measures.measures()
     for measure in settings.measures:
         if measure.id not in native and not settings.path(measure.id).exists():

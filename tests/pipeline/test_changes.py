@@ -1,0 +1,173 @@
+"""What may change between two runs, and what it must do to notices that wait and to those that went out."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from hiexchange import config, pipeline
+from hiexchange.attribution import DISPUTE, raise_dispute
+from hiexchange.errors import ConfigError
+from hiexchange.events import Warned
+from hiexchange.matching import DECISION
+from hiexchange.pipeline import RunResult
+from hiexchange.tables import MEMBER
+
+NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
+
+
+def again(site: Any, **more: Any) -> RunResult:
+    """Run a week later, when everything that waited is due."""
+    site.edit("2026-01-05", "2026-01-12")
+    return pipeline.run(config.load(site.configuration), **more)
+
+
+def person_of(result: RunResult, *states: str) -> str:
+    """Return a person about whom there are notices in every one of these states."""
+    people = dict(
+        zip(
+            result.routing.events["event_key"].to_pylist(),
+            result.routing.events["person_id"].to_pylist(),
+            strict=True,
+        )
+    )
+    found: dict[str, set[str]] = {}
+    for row in result.deliveries.to_pylist():
+        found.setdefault(people[row["event_key"]], set()).add(row["state"])
+    return next(person for person, seen in sorted(found.items()) if set(states) <= seen)
+
+
+def notices(result: RunResult, person: str) -> dict[str, tuple[str, str | None]]:
+    """Return state and reason of each notice about a person."""
+    events = result.routing.events
+    keys = set(events.filter(pc.equal(events["person_id"], person))["event_key"].to_pylist())
+    return {
+        row["delivery_id"]: (row["state"], row["reason"])
+        for row in result.deliveries.to_pylist()
+        if row["event_key"] in keys
+    }
+
+
+def test_a_link_that_a_person_takes_back_stops_what_waits_and_lists_what_went_out(site: Any) -> None:
+    first = pipeline.run(config.load(site.configuration))
+    people = {person_of(first, "pending"), person_of(first, "acked")}
+    before = {key: state for person in people for key, state in notices(first, person).items()}
+    wrong = [row for row in first.links.to_pylist() if row["person_id"] in people and row["band"] == "auto"]
+    said = {"verdict": "different", "decided_at": NOON, "decided_by": "reviewer"}
+    first.lake.append(
+        "match_decision",
+        DECISION.from_rows({"member_key": row["member_key"], "person_id": row["person_id"], **said} for row in wrong),
+    )
+    heard: list[Any] = []
+    second = again(site, on_event=heard.append)
+    after = {key: state for person in people for key, state in notices(second, person).items()}
+    out = {key for key, (state, _) in before.items() if state == "acked"}
+    assert out and out != set(before)
+    assert {after[key] for key in before if key not in out} == {("held", "taken_back")}
+    assert set(second.misdirected["delivery_id"].to_pylist()) == out
+    assert any(isinstance(event, Warned) and "taken back" in event.message for event in heard)
+    assert second.as_dict()["misdirected"] == second.misdirected.num_rows
+    assert second.lake.tables()["misdirected_disclosure"] == second.misdirected.num_rows
+    third = pipeline.run(config.load(site.configuration))
+    assert third.misdirected.num_rows == 0, "listed once"
+    assert third.lake.tables() == second.lake.tables()
+    assert second.identity_holds and third.identity == second.identity
+
+
+def test_an_opt_out_stops_what_waits(site: Any) -> None:
+    first = pipeline.run(config.load(site.configuration))
+    person = person_of(first, "pending")
+    folder = Path(site.configuration).parent
+    (folder / "consents.csv").write_text(f"person_id,scope,decision\n{person},exchange,deny\n")
+    site.edit("[export]", '[routing]\nconsents = "consents.csv"\n\n[export]')
+    before, after = notices(first, person), notices(again(site), person)
+    assert {after[key] for key, (state, _) in before.items() if state == "pending"} == {("held", "opted_out")}
+
+
+def test_an_opt_in_exchange_sends_nothing_without_consent(site: Any) -> None:
+    site.edit("[export]", '[routing]\nconsent_default = "deny"\n\n[export]')
+    result = pipeline.run(config.load(site.configuration))
+    assert result.deliveries.num_rows == 0
+    assert result.identity["held"] and result.identity_holds
+
+
+def test_not_my_patient_stops_what_waits(site: Any) -> None:
+    first = pipeline.run(config.load(site.configuration))
+    person = person_of(first, "pending")
+    members = {row["member_key"] for row in first.links.to_pylist() if row["person_id"] == person}
+    rows = first.attribution.filter(pc.is_in(first.attribution["member_key"], value_set=pa.array(sorted(members))))
+    disputed = raise_dispute(rows, "not_my_patient", raised_by="clinic", raised_on=NOON.date())
+    first.lake.append(
+        DISPUTE.name, DISPUTE.from_rows({row["dispute_id"]: row for row in disputed.to_pylist()}.values())
+    )
+    before, after = notices(first, person), notices(again(site), person)
+    assert {after[key][0] for key, (state, _) in before.items() if state == "pending"} == {"held"}
+
+
+def test_messages_of_an_inbox_become_notices_once(site: Any) -> None:
+    first = pipeline.run(config.load(site.configuration))
+    inbox = Path(site.configuration).parent / "inbox"
+    inbox.mkdir()
+    person = next(
+        row for row in first.persons.to_pylist() if row["mrn"] and row["person_id"] == person_of(first, "acked")
+    )
+    mrn = person["mrn"].rpartition("|")[2]
+    at = NOON + timedelta(days=6)
+    (inbox / "a01.hl7").write_text(
+        f"MSH|^~\\&|ADT|HOSP|HX|HX|{at:%Y%m%d%H%M%S}+0000||ADT^A01|C1|P|2.5.1\r"
+        f"PID|1||{mrn}^^^HOSP^MR||X^Y||{(person['birth_date'] or '').replace('-', '')}|F\r"
+        f"PV1|1|I|W^1^1^HOSP||||||||||||||||V77|||||||||||||||||||||||||{at:%Y%m%d%H%M%S}+0000\r"
+    )
+    (inbox / "broken.hl7").write_text("PID|1||\r")
+    site.edit("[export]", '[events]\nadt = "inbox"\n\n[export]')
+    second = again(site)
+    fresh = second.routing.events.filter(pc.equal(second.routing.events["source"], "hl7v2"))
+    assert fresh["person_id"].to_pylist() == [person["person_id"]]
+    assert "encounters" in second.issues["stage"].to_pylist()
+    assert second.identity["events"] == first.identity["events"] + 1 and second.identity_holds
+    third = pipeline.run(config.load(site.configuration))
+    assert third.lake.tables()["encounter_event"] == second.lake.tables()["encounter_event"]
+    assert third.deliveries.num_rows == second.deliveries.num_rows
+
+
+def test_changed_medicare_ids_are_followed_before_attribution(site: Any) -> None:
+    folder = Path(site.configuration).parent
+    (folder / "mbi.toml").write_text(
+        'name = "mbi"\nversion = "1"\n[list]\npayer_id = "medicare"\nmode = "full"\n[columns]\n'
+        'member_id = { source = "MBI", required = true }\n'
+        'member_id_system = { constant = "http://hl7.org/fhir/sid/us-mbi" }\nmbi = "MBI"\n'
+        'birth_on = { source = "DOB", format = "%Y-%m-%d" }\nprovider_npi = "NPI"\n'
+    )
+    (folder / "mbi.csv").write_text("MBI,DOB,NPI\n1SG4TE5MK73,1950-01-01,1003000126\n")
+    (folder / "cclf9.toml").write_text('extends = "cclf9"\nverified = true\n')
+    (folder / "cclf9.txt").write_text("M1SG4TE5MK741SG4TE5MK732026-01-01          \n")
+    entry = '[[rosters]]\npath = "mbi.csv"\nlayout = "mbi.toml"\nas_of = 2026-01-01\n'
+    entry += 'crosswalk = { path = "cclf9.txt", layout = "cclf9.toml" }\n\n'
+    site.edit("[export]", entry + "[export]")
+    result = pipeline.run(config.load(site.configuration))
+    medicare = result.members.filter(pc.equal(result.members["payer_id"], "medicare"))
+    assert medicare["mbi"].to_pylist() == medicare["member_id"].to_pylist() == ["1SG4TE5MK74"]
+    assert medicare.schema == MEMBER.schema
+    assert set(medicare["member_key"].to_pylist()) <= set(result.attribution["member_key"].to_pylist())
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ('[routing]\nconsents = "none.csv"', "no consent file none.csv"),
+        ('[events]\nadt = "none"', "no inbox none"),
+        ('[matching]\nweights = "none.json"', "no weights file none.json"),
+        ('[routing]\nconsent_default = "maybe"', "permit or deny"),
+        ('[events]\nzone = "Middle/Earth"', "Middle/Earth"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused_before_anything_is_written(site: Any, section: str, words: str) -> None:
+    site.edit("[export]", f"{section}\n\n[export]")
+    with pytest.raises(ConfigError, match=words):
+        pipeline.run(config.load(site.configuration))
+    assert not (Path(site.configuration).parent / "out").exists()
