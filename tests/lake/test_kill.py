@@ -24,7 +24,7 @@ for number in range(start, start + 1000):
     at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=number)
     lake.ingest(sys.argv[2], transaction_time=at, watermark_key="k")
     if number % 3 == 2:
-        lake.compact()
+        lake.compact(rows_a_file=100)
 """
 
 

@@ -198,7 +198,7 @@ class Lake:
             load = uuid.uuid4().hex[:12]
             for name in names or [name for name, state in tables.items() if state.kind == "fhir"]:
                 state = Pinned(self.path, snapshot).fhir(name)
-                if all(file.sorted for file in state.files) and len(state.files) <= 1 + state.rows // rows_a_file:
+                if maintain.is_compact(state.files):
                     continue
                 schema = stored_schema(state)
                 files = maintain.compacted(self.path, name, state.files, schema, load, rows=rows_a_file)
