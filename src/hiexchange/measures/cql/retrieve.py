@@ -124,21 +124,20 @@ def _retrieve(c: Compiler, n: Node, sc: Scope) -> Fn:
     path = n.get("codeProperty") or (PRIMARY.get(kind, "code") if n.get("codes") is not None else None)
     c.note(SUBJECT)
     if n.get("codes") is None:
-        return _fixed(c, kind, template, None, None, None)
+        return _fixed(c, spec_index(c.program, kind, template, None, None))
     codes = c.expression(n["codes"], sc)
     if codes in c.constants:
-        value = c.constants[codes]
-        if isinstance(value, ValueSet):
-            return _fixed(c, kind, template, path, value, ("valueset", value.id, value.pairs))
-        pairs = frozenset(_pairs(value))
-        return _fixed(c, kind, template, path, pairs, pairs)
+        return _fixed(c, spec_index(c.program, kind, template, path, given_codes(c.constants[codes])))
 
     def dynamic(s: Any, e: list[Any]) -> Any:
-        value = codes(s, e)
-        given = value if isinstance(value, ValueSet) else frozenset(_pairs(value))
-        return Spec(kind, template, path, given, -1).select(s)
+        return Spec(kind, template, path, given_codes(codes(s, e)), -1).select(s)
 
     return dynamic
+
+
+def given_codes(value: Any) -> Any:
+    """Return the codes a retrieve is given: a value set, or the (system, code) pairs of codes and concepts."""
+    return value if isinstance(value, ValueSet) else frozenset(_pairs(value))
 
 
 def _pairs(value: Any) -> Iterable[tuple[str | None, str | None]]:
@@ -149,15 +148,19 @@ def _pairs(value: Any) -> Iterable[tuple[str | None, str | None]]:
             yield from item.pairs
 
 
-def _fixed(c: Compiler, kind: str, template: str, path: str | None, codes: Any, identity: Any) -> Fn:
-    program = c.program
+def spec_index(program: Any, kind: str, template: str, path: str | None, codes: Any) -> int:
+    """Return the place of a retrieve among the program's; equal ones have one place."""
+    identity = ("valueset", codes.id, codes.pairs) if isinstance(codes, ValueSet) else codes
     key = (kind, template, path, identity)
-    index = program.retrieves.get(key)
+    index: int | None = program.retrieves.get(key)
     if index is None:
         index = program.retrieves[key] = len(program.retrieve_specs)
         program.retrieve_specs.append(Spec(kind, template, path, codes, index))
-    spec: Spec = program.retrieve_specs[index]
-    place = index
+    return index
+
+
+def _fixed(c: Compiler, place: int) -> Fn:
+    spec: Spec = c.program.retrieve_specs[place]
 
     def retrieve(s: Any, e: list[Any]) -> Any:
         found = s.retrieved
