@@ -10,7 +10,6 @@ are used.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -20,8 +19,8 @@ from hiexchange.measures.bundle import Group
 from hiexchange.measures.cql.compiler import Unit
 from hiexchange.measures.cql.library import Node
 from hiexchange.measures.cql.retrieve import PRIMARY
+from hiexchange.measures.lakes import focus_patients, scan
 from hiexchange.measures.measure import Compiled
-from hiexchange.measures.sources import quoted
 
 Need = tuple[str, Any]
 """("codes", (type, path, pairs)) | ("all", needs) | ("any", needs)."""
@@ -33,11 +32,11 @@ def candidates(lake: Any, compiled: Iterable[Compiled]) -> set[str] | None:
     needs = [need for item in compiled for group in item.measure.groups for need in [_group(item.unit, group)]]
     if not needs or any(need is None for need in needs):
         return None
-    held = lake.tables()
     with quiet_connection() as con:
+        reader = _Reader(con, lake)
         found: set[str] = set()
         for need in needs:
-            some = _patients(con, lake, held, need)
+            some = reader.patients(need)
             if some is None:
                 return None
             found |= some
@@ -148,34 +147,45 @@ def _retrieve(node: Node, unit: Unit) -> Need | None:
 # Against the lake -----------------------------------------------------------------------------
 
 
-def _patients(con: duckdb.DuckDBPyConnection, lake: Any, held: dict[str, int], need: Need | None) -> set[str] | None:
-    if need is None:
-        return None
-    kind, body = need
-    if kind == "codes":
-        return _with_codes(con, lake.files(body[0]) if held.get(body[0]) else [], *body[1:])
-    found = [_patients(con, lake, held, part) for part in body]
-    known = [some for some in found if some is not None]
-    if kind == "any":
-        return set().union(*known) if len(known) == len(found) else None
-    return set.intersection(*known) if known else None
+class _Reader:
+    """Finds the patients who have what is needed; the same need of several measures is looked up once."""
 
+    def __init__(self, con: duckdb.DuckDBPyConnection, lake: Any) -> None:
+        self._con = con
+        self._lake = lake
+        self._held = lake.tables()
+        self._focus = focus_patients(con, lake)
+        self._known: dict[Any, set[str] | None] = {}
 
-def _with_codes(con: duckdb.DuckDBPyConnection, files: list[Path], path: str, pairs: frozenset[Any]) -> set[str] | None:
-    if not files:
-        return set()
-    source = "read_parquet([" + ", ".join(quoted(str(file)) for file in files) + "], union_by_name = true)"
-    types = {name: str(kind) for name, kind, *_ in con.execute(f"describe select * from {source}").fetchall()}
-    if any(name.startswith(path) and name != path for name in types):
-        return None  # a choice (medicationReference): the code may stand elsewhere
-    kind = types.get(path)
-    if kind is None:
-        return set()
-    if not kind.startswith("STRUCT(") or "coding STRUCT(" not in kind.replace('"', "") or "extension" in kind:
-        return None  # a value-set-level negation may match without any code
-    concepts = f'"{path}"' if kind.endswith("[]") else f'["{path}"]'
-    joined = "lambda d: coalesce(d.system, '') || '|' || coalesce(d.code, '')"
-    codes = f"flatten(list_transform({concepts}, lambda c: coalesce(list_transform(c.coding, {joined}), [])))"
-    wanted = [f"{system or ''}|{code or ''}" for system, code in pairs] or ["-"]
-    query = f"select distinct __hx_patient from {source} where list_has_any({codes}, $wanted)"
-    return {row[0] for row in con.execute(query, {"wanted": wanted}).fetchall()}
+    def patients(self, need: Need | None) -> set[str] | None:
+        """Return the patients who meet a need, None when that cannot be told."""
+        if need is None:
+            return None
+        kind, body = need
+        if kind == "codes":
+            if body not in self._known:
+                self._known[body] = self._with_codes(*body) if self._held.get(body[0]) else set()
+            return self._known[body]
+        found = [self.patients(part) for part in body]
+        known = [some for some in found if some is not None]
+        if kind == "any":
+            return set().union(*known) if len(known) == len(found) else None
+        return set.intersection(*known) if known else None
+
+    def _with_codes(self, name: str, path: str, pairs: frozenset[Any]) -> set[str] | None:
+        source, _, patient, _ = scan(self._con, self._lake.files(name), frozenset(), focus=self._focus)
+        described = self._con.execute(f"describe select * from {source}").fetchall()
+        types = {column: str(kind) for column, kind, *_ in described}
+        if any(column.startswith(path) and column != path for column in types):
+            return None  # a choice (medicationReference): the code may stand elsewhere
+        kind = types.get(path)
+        if kind is None:
+            return set()
+        if not kind.startswith("STRUCT(") or "coding STRUCT(" not in kind.replace('"', "") or "extension" in kind:
+            return None  # a value-set-level negation may match without any code
+        concepts = f'"{path}"' if kind.endswith("[]") else f'["{path}"]'
+        joined = "lambda d: coalesce(d.system, '') || '|' || coalesce(d.code, '')"
+        codes = f"flatten(list_transform({concepts}, lambda c: coalesce(list_transform(c.coding, {joined}), [])))"
+        wanted = [f"{system or ''}|{code or ''}" for system, code in pairs] or ["-"]
+        query = f"select distinct {patient} from {source} where list_has_any({codes}, $wanted)"
+        return {row[0] for row in self._con.execute(query, {"wanted": wanted}).fetchall()}

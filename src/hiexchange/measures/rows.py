@@ -22,7 +22,7 @@ from hiexchange.measures.populations import PATIENT, Criteria, Member, number
 from hiexchange.measures.result import POPULATIONS
 from hiexchange.tables import MEASURE_RESULT
 
-SPILL = 20_000
+SPILL = 2_000
 """Rows kept in memory before they go to a temporary file."""
 CLAIMS = {"Claim", "ExplanationOfBenefit", "Coverage"}
 VARYING = (

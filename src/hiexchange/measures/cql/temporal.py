@@ -131,7 +131,7 @@ def _valid(parts: list[int], kind: type[Temporal]) -> bool:
     return all(0 <= part < limit for part, limit in zip(parts[3:], limits, strict=False))
 
 
-@lru_cache(maxsize=200_000)
+@lru_cache(maxsize=20_000)
 def parse_datetime(text: str, evaluation: int = 0) -> DateTime | None:
     """Return the DateTime written in ISO 8601, to its precision; None when it is not one."""
     match = _TEXT.match(text)
@@ -143,7 +143,7 @@ def parse_datetime(text: str, evaluation: int = 0) -> DateTime | None:
     return value
 
 
-@lru_cache(maxsize=50_000)
+@lru_cache(maxsize=20_000)
 def parse_date(text: str) -> Date | None:
     """Return the Date written in ISO 8601; a time part is cut off; None when it is not one."""
     match = _TEXT.match(text)
