@@ -16,7 +16,7 @@ from hiexchange.errors import ConfigError, LakeError
 from hiexchange.lake import restore
 from hiexchange.lake.job import TOMBSTONES
 from hiexchange.lake.lineage import RAW, stored_schema
-from hiexchange.lake.read import LakeTable
+from hiexchange.lake.read import LakeTable, vacuumed
 from hiexchange.lake.report import REJECTS
 from hiexchange.lake.store import DataFile, Snapshot, TableState
 from hiexchange.tables import TABLES
@@ -87,13 +87,14 @@ class Pinned:
 
     def sql(self, query: str, params: Any) -> pa.Table:
         """Run a DuckDB query; see ``Lake.sql``."""
-        con = quiet_connection()
-        con.execute("set timezone = 'UTC'")
         words = {word.lower() for word in re.findall(r"[A-Za-z_][A-Za-z0-9_]*", query)}
-        for name in dict.fromkeys([*self.snapshot.tables, *HOUSE, *TABLES]):
-            if name.lower() in words:
+        names = [name for name in dict.fromkeys([*self.snapshot.tables, *HOUSE, *TABLES]) if name.lower() in words]
+        needed = [self.root / file.path for name in names for file in self.described(name)[1]]
+        with quiet_connection() as con, vacuumed(needed):
+            con.execute("set timezone = 'UTC'")
+            for name in names:
                 self._create_view(con, name)
-        return con.sql(query, params=params).to_arrow_table()
+            return con.sql(query, params=params).to_arrow_table()
 
     def _create_view(self, con: duckdb.DuckDBPyConnection, name: str) -> None:
         schema, files = self.described(name)

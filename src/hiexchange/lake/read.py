@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from hiexchange._duck import quiet_connection
 from hiexchange.errors import LakeError
+
+
+@contextlib.contextmanager
+def vacuumed(paths: Sequence[Path]) -> Iterator[None]:
+    """Say so when files are gone that a snapshot needs: it was read too long after its vacuum.
+
+    Raises:
+        LakeError: A file is gone.
+    """
+    try:
+        yield
+    except (OSError, duckdb.IOException):
+        gone = [path for path in paths if not path.exists()]
+        if not gone:
+            raise
+        raise LakeError(
+            f"{len(gone)} files of this snapshot were vacuumed",
+            where=str(gone[0].parent),
+            hint="ask the lake for the table again, or keep more snapshots",
+        ) from None
 
 
 class LakeTable:
@@ -85,11 +108,33 @@ class LakeTable:
         wanted = None
         if self._columns is not None:
             wanted = {name: ds.field(*name.split(".")) for name in self._columns}
+        with vacuumed(self._paths):
+            scanner = self._dataset().scanner(columns=wanted, batch_readahead=4, fragment_readahead=1)
+            for batch in scanner.to_batches():
+                if batch.num_rows:
+                    yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+
+    def _dataset(self) -> ds.Dataset:
+        """Return the chosen rows as a dataset of all columns."""
         data = ds.dataset([str(path) for path in self._paths], schema=self._full, format="parquet")
-        scanner = data.scanner(columns=wanted, filter=self._where, batch_readahead=4, fragment_readahead=1)
-        for batch in scanner.to_batches():
-            if batch.num_rows:
-                yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+        return data if self._where is None else data.filter(self._where)
+
+    def sql(self, query: str, params: Any = None) -> pa.Table:
+        """Run a DuckDB query over the rows and columns of this table, which the query calls ``self``.
+
+        Args:
+            query: One SELECT; a column of a dotted path is named by it: ``"period.start"``.
+            params: Values for ``?`` or ``$name``.
+        """
+        with quiet_connection() as con, vacuumed(self._paths):
+            con.execute("set timezone = 'UTC'")
+            con.register("stored", self._dataset() if self._paths else self._full.empty_table())
+            # stored."period"."start" as "period.start"
+            chosen = ", ".join(
+                f"""stored.{_quoted(*name.split("."))} as {_quoted(name)}""" for name in self.schema.names
+            )
+            con.execute(f'create view "self" as select {chosen} from stored')
+            return con.sql(query, params=params).to_arrow_table()
 
     def to_arrow(self, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
         """Return the rows as a ``pyarrow.Table``; see :meth:`select` for the arguments."""
@@ -141,6 +186,10 @@ class LakeTable:
         )
         head = f"<b>{html.escape(self.name)}</b>: {self._rows:,} rows, {len(self._paths)} files"
         return f"{head}<table><tr><th>column</th><th>type</th></tr>{rows}</table>"
+
+
+def _quoted(*names: str) -> str:
+    return ".".join('"' + name.replace('"', '""') + '"' for name in names)
 
 
 def _short(kind: pa.DataType) -> str:

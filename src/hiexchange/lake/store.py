@@ -118,12 +118,25 @@ class Store:
         Raises:
             LakeError: The folder holds a lake of another layout, or its manifest is damaged.
         """
+        number = self._number()
+        while True:
+            try:
+                return self.snapshot(number)
+            except LakeError:
+                # Two commits and a vacuum may come between the reading of the manifest and of the snapshot.
+                newer = self._number()
+                if newer == number:
+                    raise
+                number = newer
+
+    def _number(self) -> int:
+        """Read the manifest."""
         if not self._manifest.exists():
-            return Snapshot(0)
+            return 0
         try:
             manifest = read_json(self._manifest)
-            layout, number = manifest["layout"], manifest["snapshot"]
-        except (msgspec.DecodeError, KeyError, TypeError):
+            layout, number = manifest["layout"], int(manifest["snapshot"])
+        except (msgspec.DecodeError, KeyError, TypeError, ValueError):
             raise LakeError("the lake's manifest is damaged", where=str(self._manifest)) from None
         if layout != LAYOUT:
             raise LakeError(
@@ -131,7 +144,7 @@ class Store:
                 where=str(self.root),
                 hint="use the version of hiexchange that wrote it",
             )
-        return self.snapshot(number)
+        return number
 
     def snapshot(self, number: int) -> Snapshot:
         """Return a snapshot by number.
