@@ -94,6 +94,8 @@ def test_demo_exits_7_when_a_stage_differs_from_the_truth(tmp_path: Path, monkey
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 7, done.stderr
     assert "routing DIFFERS in 1 (missing x/admit/practice-1)" in done.stdout
+    page = (tmp_path / "hiexchange-demo" / "out" / "report.html").read_text()
+    assert '<td class="differs">DIFFERS in 1 (missing x/admit/practice-1)</td>' in page
 
 
 def test_synth_writes_what_it_says(tmp_path: Path) -> None:

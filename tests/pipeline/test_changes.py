@@ -73,6 +73,8 @@ def test_a_link_that_a_person_takes_back_stops_what_waits_and_lists_what_went_ou
     assert any(isinstance(event, Warned) and "taken back" in event.message for event in heard)
     assert second.as_dict()["misdirected"] == second.misdirected.num_rows
     assert second.lake.tables()["misdirected_disclosure"] == second.misdirected.num_rows
+    page = (second.output / "report.html").read_text()
+    assert f"{second.misdirected.num_rows} notices had gone out under a link that this run took back" in page
     third = pipeline.run(config.load(site.configuration))
     assert third.misdirected.num_rows == 0, "listed once"
     assert third.lake.tables() == second.lake.tables()

@@ -50,11 +50,12 @@ def register(app: typer.Typer) -> None:
             summary(result)
             settings = config.load(write_settings(population, server, known_at + WEEK))
             again = pipeline.run(settings, on_event=reporter())
-        verdicts = compare(population, again)
+        again.truth = compare(population, again)
+        pipeline.write_report(again, "hiexchange demo")
         render.out(f" {'week on':<8}  {_later(result, again)}")
-        render.out(" truth     " + " · ".join(f"{name} {text}" for name, text, _ in verdicts))
+        render.out(" truth     " + " · ".join(f"{name} {text}" for name, text, _ in again.truth))
         render.out(f" total     {time.perf_counter() - begin:.1f} s")
-        if not all(right for _, _, right in verdicts) or not again.identity_holds:
+        if not all(right for _, _, right in again.truth) or not again.identity_holds:
             raise typer.Exit(DIFFERS)
 
 

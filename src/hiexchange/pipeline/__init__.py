@@ -9,6 +9,6 @@ from __future__ import annotations
 
 from hiexchange.pipeline.export import PullResult, pull
 from hiexchange.pipeline.result import RunResult, Stage
-from hiexchange.pipeline.route import run
+from hiexchange.pipeline.route import run, write_report
 
-__all__ = ["PullResult", "RunResult", "Stage", "pull", "run"]
+__all__ = ["PullResult", "RunResult", "Stage", "pull", "run", "write_report"]

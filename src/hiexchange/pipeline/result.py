@@ -52,6 +52,8 @@ class RunResult:
     measures: list[MeasureRun] = field(default_factory=list)
     identity: dict[str, int] = field(default_factory=dict)
     """Events by disposition: ``events`` and the parts that sum to it."""
+    truth: list[tuple[str, str, bool]] = field(default_factory=list)
+    """Where the truth is known: check, verdict in words, whether it is right."""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[list[str]]:
@@ -107,7 +109,7 @@ class RunResult:
             "deliveries": _delivery_rows(self.deliveries, self.receipts),
             "measures": [_measure_row(done) for done in self.measures],
             "issues": _issue_rows(self.issues),
-            "truth": [],
+            "truth": [{"check": check, "verdict": verdict, "ok": right} for check, verdict, right in self.truth],
         }
 
 

@@ -69,7 +69,7 @@ def run(settings: Settings, *, on_event: Reporter = progress.ignore) -> RunResul
         _measure(result, measure, settings)
     if settings.feedback:
         _feedback(result, settings.feedback)
-    _report(result, settings)
+    write_report(result, f"hiexchange run of {settings.path('.').resolve().name}")
     return result
 
 
@@ -212,6 +212,6 @@ def _feedback(result: RunResult, wanted: FeedbackSettings) -> None:
         facts += [f"{len(payers)} payers", f"{files} files"]
 
 
-def _report(result: RunResult, settings: Settings) -> None:
-    title = f"hiexchange run of {settings.path('.').resolve().name}"
-    write_run({"title": title, "version": __version__, **result.as_dict()}, result.output)
+def write_report(result: RunResult, title: str) -> Path:
+    """Write ``report.html`` and ``run.json`` into the output folder; return the page's path."""
+    return write_run({"title": title, "version": __version__, **result.as_dict()}, result.output)

@@ -19,7 +19,7 @@ def render_run(run: Mapping[str, Any]) -> str:
         run: Plain values as in ``run.json``: ``title``, ``known_at``, ``seconds``, ``stages`` (name,
             seconds, facts), ``identity`` (counts of events by disposition), ``steps`` (label, count),
             ``measures`` (id, title, numerator, denominator, rate, low, high), ``issues`` (stage, code,
-            rows) and ``truth`` (check, verdict). Counts only: no patient data.
+            rows), ``misdirected`` (a count) and ``truth`` (check, verdict, ok). Counts only: no patient data.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("hiexchange.report"), autoescape=True, undefined=jinja2.StrictUndefined
