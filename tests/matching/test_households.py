@@ -32,6 +32,15 @@ def test_the_hard_profile_plants_over_fifty_classes_and_twins_are_never_mixed_up
     assert result.recall >= 0.95
 
 
+def test_names_of_many_languages_are_linked_without_mixing_up_relatives() -> None:
+    world = households(4000, 8000, seed=2042, profile="world")
+    result = score(match(world.members, world.persons, known_at=NOW), world)
+    assert len(result.recall_by_class) > 60
+    assert not [name for name in result.wrong_by_class if name.startswith(("twins", "triplets", "jr_sr", "cousin"))]
+    assert result.precision >= 0.999
+    assert result.recall >= 0.96
+
+
 def test_the_order_of_rows_has_no_effect(hard: Households) -> None:
     rng = np.random.default_rng(5)
     links = match(hard.members, hard.persons, known_at=NOW, run_id="r")

@@ -14,13 +14,13 @@ BLOCKS: dict[str, str] = {
     "birth date and first name": "a.b = b.b AND a.f0 = b.f0",
     "birth date and ssn4": "a.b = b.b AND a.s4 = b.s4",
     "birth date and ZIP": "a.b = b.b AND a.z = b.z",
-    "birth date and swapped names": "a.b = b.b AND a.f = b.l",
-    "birth date and swapped names, other way": "a.b = b.b AND a.l = b.f",
+    "birth date and swapped names": "a.b = b.b AND a.f0 = b.l",
+    "birth date and swapped names, other way": "a.b = b.b AND a.l = b.f0",
     "ssn4 and last name": "a.s4 = b.s4 AND a.l = b.l",
     "ssn4 and first name": "a.s4 = b.s4 AND a.f0 = b.f0",
     "phone": "a.ph = b.ph",
     "email": "a.em = b.em",
-    "address": "a.num = b.num AND a.core = b.core AND a.z = b.z",
+    "address": "a.num = b.num AND a.core = b.core AND a.z = b.z AND NOT a.crowd",
     "house number, ZIP and last name": "a.num = b.num AND a.z = b.z AND a.l = b.l",
     "names and birth year": "a.f0 = b.f0 AND a.l = b.l AND a.by = b.by",
     "names and birthday": "a.f0 = b.f0 AND a.l = b.l AND a.bm = b.bm AND a.bd = b.bd",
@@ -40,13 +40,23 @@ WIDE_BLOCKS: dict[str, str] = {
 WIDE_LIMIT = 8
 """Candidates a member that a wide block may add on average."""
 
-ALIKE = "d >= 0 OR f >= 3 OR sw"
-"""What pairs of one household must be to be kept: a first name or a birth date that does not disagree."""
+GENERATION = 12
+"""Years between birth dates from which two people of one name are parent and child, whatever ids say."""
+
+RIVAL = 0.05
+"""How common, beside the candidate's, a name must be to rival it as the meaning of a pet form or slip."""
+
+ALIKE = "(f >= 3 OR sw) AND d >= 0 OR (f >= 3 OR sw OR d >= 0) AND close"
+"""What pairs must be to be worth comparing in full: alike in first name and birth date, or in one of them and close by home or id."""
+
+_CLOSE = """(a.num = b.num OR a.core = b.core OR a.ph = b.ph OR a.em = b.em OR a.s4 = b.s4 OR a.mbi = b.mbi
+    OR ids.ln IS NOT NULL) IS TRUE"""
 
 _FIRST = """CASE
     WHEN a.f IS NULL OR b.f IS NULL THEN 0
     WHEN a.f = b.f THEN 5
-    WHEN a.f0 = b.f0 AND length(a.f0) > 1 THEN CASE WHEN a.fr IS NOT NULL AND b.fr IS NOT NULL AND a.fr[1:1] <> b.fr[1:1] THEN 2 ELSE 5 END
+    WHEN a.f0 = b.f0 AND length(a.f0) > 1 THEN CASE WHEN a.fr IS NULL OR b.fr IS NULL OR a.fr = b.fr
+        OR (least(length(a.fr), length(b.fr)) = 1 AND a.fr[1:1] = b.fr[1:1]) THEN 5 ELSE 2 END
     WHEN nick.a IS NOT NULL THEN 4
     WHEN (length(a.f0) = 1 OR length(b.f0) = 1) AND a.f[1:1] = b.f[1:1] THEN 1
     WHEN length(a.f) > 2 AND length(b.f) > 2 AND (a.f = b.g OR a.g = b.f) THEN 3
@@ -57,6 +67,10 @@ _FIRST = """CASE
     ELSE -1 END""".replace("{odd}", "least(a.cf, b.cf) <= 1 + 0.001 * greatest(a.cf, b.cf)")
 # Two strings that are both names many people bear are two names (jayden, kayden); a string hardly
 # anyone bears, close to a name, is that name mistyped. The index itself is the dictionary.
+
+_EDGE = """CASE WHEN a.f[1:1] <> b.f[1:1] THEN 1 WHEN starts_with(a.f, b.f) OR starts_with(b.f, a.f) THEN 3
+    WHEN a.f[-1:] <> b.f[-1:] THEN 2 WHEN damerau_levenshtein(a.f, b.f) <= 1 THEN 0 ELSE 4 END"""
+# Where two first names part: twins' names rhyme (1), or end differently (2); 3 is a name cut short, 4 more than one slip.
 
 _LAST = """CASE
     WHEN a.l IS NULL OR b.l IS NULL THEN 0
@@ -73,16 +87,21 @@ _BIRTH = """CASE
     WHEN a.b = b.b THEN 5
     WHEN a.b IS NULL OR b.b IS NULL THEN CASE WHEN a.by = b.by AND coalesce(a.bm = b.bm, true) THEN 3 ELSE -1 END
     WHEN a.by = b.by AND a.bm = b.bd AND a.bd = b.bm THEN 4
-    WHEN a.by = b.by AND (a.bm = b.bm OR a.bd = b.bd) THEN 4
-    WHEN a.bm = b.bm AND a.bd = b.bd AND (abs(a.by - b.by) <= 10 OR abs(a.by - b.by) = 100) THEN 4
+    WHEN a.by = b.by AND a.bm = b.bm AND (a.bd = 1 OR b.bd = 1) THEN 4
+    WHEN a.bm = b.bm AND a.bd = b.bd AND abs(a.by - b.by) IN (1, 10, 100) THEN 4
+    WHEN abs(a.by - b.by) <= 10 AND damerau_levenshtein(a.b::VARCHAR, b.b::VARCHAR) <= 1 THEN 4
+    WHEN a.by = b.by AND (a.bm = b.bm OR a.bd = b.bd) THEN 3
+    WHEN a.bm = b.bm AND a.bd = b.bd AND abs(a.by - b.by) <= 10 THEN 3
     WHEN a.by = b.by AND ((a.bm = 1 AND a.bd = 1) OR (b.bm = 1 AND b.bd = 1)) THEN 3
     ELSE -1 END"""
-# A father and son of one name may share the day and month, but not with ten years or less between them.
+# A father and son of one name may share the day and month, but not with ten years or less between them. Level 4 is what one
+# slip explains (exchanged day and month, one digit, a first of the month); 3 is as likely a relative's own date.
 
 _ADDRESS = """CASE
     WHEN (a.core IS NULL AND a.z IS NULL) OR (b.core IS NULL AND b.z IS NULL) THEN 0
     WHEN a.num = b.num AND a.core = b.core
-         AND (a.z = b.z OR a.city = b.city OR (a.z IS NULL AND a.city IS NULL) OR (b.z IS NULL AND b.city IS NULL)) THEN 3
+         AND (a.z = b.z OR a.city = b.city OR (a.z IS NULL AND a.city IS NULL) OR (b.z IS NULL AND b.city IS NULL))
+         THEN CASE WHEN (a.crowd OR b.crowd) AND (a.unit = b.unit) IS NOT TRUE THEN 1 ELSE 3 END
     WHEN a.core IS NULL OR b.core IS NULL THEN CASE WHEN a.z = b.z THEN 1 WHEN a.z <> b.z THEN -1 ELSE 0 END
     WHEN (a.z = b.z OR a.city = b.city) AND a.num = b.num AND jaro_winkler_similarity(a.core, b.core) >= 0.85 THEN 2
     WHEN (a.z = b.z OR a.city = b.city) AND a.core = b.core
@@ -143,38 +162,71 @@ def compare_pairs(
     right: str = "p",
     pairs: str = "pairs",
     out: str = "levels",
-    keep: str = ALIKE,
+    everything: bool = False,
 ) -> None:
     """Create table ``out``: one row a pair with the level of each field and the counts of its names in the index.
 
-    By default pairs of another first name and another birth date, most of any household, are left out: they can
-    neither be linked nor stand in the way.
+    Unless ``everything`` is asked for, pairs that can neither be linked nor stand in the way are left out, most of any
+    household among them: names and birth dates are compared first, the rest for those that are :data:`ALIKE`.
     """
+    sides = f"JOIN {left} a ON a.n = q.ln JOIN {right} b ON b.n = q.rn LEFT JOIN same_ids ids ON ids.ln = q.ln AND ids.rn = q.rn"
     con.execute(
         f"""
-        CREATE OR REPLACE TABLE {out} AS SELECT * FROM (
-        SELECT q.ln, q.rn, b.k AS rk,
-            (a.f = b.l AND a.l = b.f AND a.f <> a.l) IS TRUE AS sw,
-            ({_FIRST})::TINYINT AS f, ({_LAST})::TINYINT AS l, ({_BIRTH})::TINYINT AS d,
+        CREATE OR REPLACE TEMP TABLE near AS SELECT * EXCLUDE close FROM (SELECT q.ln, q.rn,
+            (b.l IN (a.f, a.f0) AND a.l IN (b.f, b.f0) AND a.f0 <> a.l) IS TRUE AS sw, ({_FIRST})::TINYINT AS f,
+            ({_BIRTH})::TINYINT AS d, {_CLOSE} AS close
+            FROM {pairs} q {sides} LEFT JOIN nick ON nick.a = a.f0 AND nick.b = b.f0)
+        WHERE {"true" if everything else ALIKE}
+        """
+    )
+    con.execute(
+        f"""
+        CREATE OR REPLACE TABLE {out} AS
+        SELECT q.ln, q.rn, b.k AS rk, q.sw, q.f, ({_LAST})::TINYINT AS l, q.d,
             (CASE WHEN a.s4 IS NULL OR b.s4 IS NULL THEN 0 WHEN a.s4 = b.s4 THEN 2
                  WHEN damerau_levenshtein(a.s4, b.s4) <= 1 THEN 1 ELSE -1 END)::TINYINT AS s,
             (CASE WHEN ids.shared THEN 1 WHEN NOT ids.shared THEN 2
                  WHEN list_has_any(a.systems, b.systems) THEN -1 ELSE 0 END)::TINYINT AS i,
-            (CASE WHEN a.mbi IS NULL OR b.mbi IS NULL THEN 0 WHEN a.mbi = b.mbi THEN 2 ELSE -1 END)::TINYINT AS mb,
+            (CASE WHEN a.mbi IS NULL OR b.mbi IS NULL OR b.mbi_shared THEN 0 WHEN a.mbi = b.mbi THEN 2 ELSE -1 END)::TINYINT AS mb,
             ({_ADDRESS})::TINYINT AS a, {_same("ph")} AS ph, {_same("em")} AS em, {_same("x")} AS x,
-            (CASE WHEN a.g IS NULL OR b.g IS NULL THEN 0 WHEN a.g = b.g THEN 2
+            (CASE WHEN a.g IS NULL OR b.g IS NULL OR (a.g = a.fr AND b.g = b.fr) THEN 0 WHEN a.g = b.g THEN 2
                  WHEN a.g[1:1] = b.g[1:1] AND (length(a.g) = 1 OR length(b.g) = 1 OR jaro_winkler_similarity(a.g, b.g) >= 0.85) THEN 1
                  ELSE -1 END)::TINYINT AS g,
             {_same("su")} AS su,
-            (CASE WHEN a.f[1:1] <> b.f[1:1] THEN 1 WHEN starts_with(a.f, b.f) OR starts_with(b.f, a.f) THEN 3
-                 WHEN a.f[-1:] <> b.f[-1:] THEN 2 ELSE 0 END)::TINYINT AS edge,
+            ({_EDGE})::TINYINT AS edge, coalesce(abs(a.by - b.by) >= {GENERATION}, false) AS elder, false AS vague,
             coalesce(b.dead < a.since, false) AS dead, a.core IS NULL OR b.core IS NULL AS streetless,
-            greatest(b.cf, 1) AS cf, greatest(b.cl, 1) AS cl
-        FROM {pairs} q JOIN {left} a ON a.n = q.ln JOIN {right} b ON b.n = q.rn
-        LEFT JOIN nick ON nick.a = a.f0 AND nick.b = b.f0
-        LEFT JOIN same_ids ids ON ids.ln = q.ln AND ids.rn = q.rn)
-        WHERE {keep}
+            greatest(a.cf, b.cf, 1) AS cf, greatest(a.cl, b.cl, 1) AS cl
+        FROM near q {sides}
         """
+    )
+    con.execute("DROP TABLE near")
+    _mark_vague(con, left=left, right=right, out=out)
+
+
+def _mark_vague(con: duckdb.DuckDBPyConnection, *, left: str, right: str, out: str) -> None:
+    """Set ``vague`` where a pet form or a slip may as well stand for another name people here bear: a twin's.
+
+    ``Kay`` stands for Kayla and for Kaylee, ``ayden`` for Jayden and for Kayden. Names that are one person's anyhow
+    (Katherine, Kathryn) do not rival each other, nor does a name hardly borne beside the candidate's, nor one of the other sex.
+    """
+    rivals = f"""
+        SELECT DISTINCT q.ln, q.rn FROM {out} q JOIN {left} a ON a.n = q.ln JOIN {right} b ON b.n = q.rn
+        JOIN meanings t ON t.form = {{form}} AND t.name <> {{other}}
+        LEFT JOIN given_counts o ON o.f = {{other}}
+        LEFT JOIN nick same ON same.a = t.name AND same.b = {{other}}
+        WHERE q.f IN (3, 4) AND NOT q.sw AND {{if_form}} AND same.a IS NULL AND t.name <> t.form
+          AND CASE coalesce(a.x, b.x) WHEN 'm' THEN t.males >= {RIVAL} * coalesce(o.males, 0) AND t.males > 0
+              WHEN 'f' THEN t.females >= {RIVAL} * coalesce(o.females, 0) AND t.females > 0
+              ELSE t.males + t.females >= {RIVAL} * coalesce(o.males + o.females, 0) END"""
+    sides = [
+        rivals.format(form="a.f", other="b.f", if_form="(q.f = 4 OR a.cf <= b.cf)"),
+        rivals.format(form="b.f", other="a.f", if_form="(q.f = 4 OR b.cf <= a.cf)"),
+        # Two strings of which neither is known as a name may be two names.
+        f"""SELECT q.ln, q.rn FROM {out} q JOIN {left} a ON a.n = q.ln JOIN {right} b ON b.n = q.rn WHERE q.f = 3
+            AND a.f NOT IN (SELECT f FROM given_counts WHERE borne) AND b.f NOT IN (SELECT f FROM given_counts WHERE borne)""",
+    ]
+    con.execute(
+        f"""UPDATE {out} SET vague = true FROM ({" UNION ".join(sides)}) v WHERE v.ln = {out}.ln AND v.rn = {out}.rn"""
     )
 
 

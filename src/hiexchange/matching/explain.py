@@ -80,7 +80,7 @@ def explain(
         prepare.finish(con)
         con.execute("CREATE TABLE pairs AS SELECT m.n AS ln, p.n AS rn FROM m, p WHERE p.key = $1", [person_id])
         compare.id_pairs(con)
-        compare.compare_pairs(con, keep="true")
+        compare.compare_pairs(con, everything=True)
         scoring = Scoring.of(con, weights, policy or Policy())
         steps = ", ".join(
             f"({FIELD_SQL[name]})::INTEGER, {field_bits_sql(weights, name, scoring.people)}" for name in LEVELS

@@ -87,7 +87,7 @@ def _score_candidates(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> None:
     wide = compare.selective_blocks(con, "m", "p")
     for start in range(0, max(members, 1), BATCH):
         compare.candidate_pairs(con, wide=wide, where=f"a.n >= {start} AND a.n < {start + BATCH}")
-        compare.compare_pairs(con, keep=compare.ALIKE if scoring.policy.households else "true")
+        compare.compare_pairs(con, everything=not scoring.policy.households)
         con.execute("CREATE TABLE all_levels AS FROM levels" if start == 0 else "INSERT INTO all_levels FROM levels")
     con.execute("DROP TABLE pairs")
     con.execute("DROP TABLE levels")

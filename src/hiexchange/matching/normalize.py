@@ -196,6 +196,12 @@ def nicknames() -> dict[str, tuple[str, ...]]:
 
 
 @cache
+def full_names() -> frozenset[str]:
+    """Return the given names that have pet forms of their own."""
+    return frozenset(fold(line.split()[0]) for line in _data("nicknames.txt") if not line.startswith("="))
+
+
+@cache
 def same_name_pairs() -> frozenset[tuple[str, str]]:
     """Return every ordered pair of different given names that may be one person's.
 
@@ -209,7 +215,7 @@ def same_name_pairs() -> frozenset[tuple[str, str]]:
             pairs |= {(one, other) for one in words[1:] for other in words[1:] if one != other}
         else:
             pairs |= {pair for form in words[1:] for pair in ((words[0], form), (form, words[0]))}
-    given = {line.split()[0] for line in _data("nicknames.txt")}
+    given = full_names()
     spelled = {pair for pair in pairs if pair[0] in given and pair[1] in given}
     groups = [set(line.split()[1:]) for line in _data("nicknames.txt") if line.startswith("=")]
     return frozenset(pair for pair in pairs if pair not in spelled or any(set(pair) <= group for group in groups))

@@ -18,8 +18,13 @@ from hiexchange.matching import normalize
 
 MAX_SHARING_PHONE = 20
 MAX_SHARING_EMAIL = 8
+MAX_SHARING_HOME = 20
 
 _TEXT = pa.string()
+
+_ROAD = """CASE WHEN regexp_matches(address_line, '^[0-9]+ ') AND NOT contains(lower(address_line), 'box')
+    THEN '0' || regexp_replace(address_line, '^[0-9]+', '') ELSE address_line END"""
+# Streets repeat and house numbers do not: the plain ones are taken off, so that each street is read once.
 
 _MEMBER_SOURCE = """
     SELECT member_key AS key, payer_id AS payer, first_name, middle_name, last_name, suffix, birth_on::VARCHAR AS born,
@@ -39,6 +44,9 @@ def connect() -> duckdb.DuckDBPyConnection:
     con.register("nick_in", pa.table({"a": [a for a, _ in pairs], "b": [b for _, b in pairs]}))
     con.execute("CREATE TABLE nick AS FROM nick_in")
     con.unregister("nick_in")
+    con.register("given_in", pa.table({"a": sorted(normalize.full_names())}))
+    con.execute("CREATE TABLE given_names AS FROM given_in")
+    con.unregister("given_in")
     return con
 
 
@@ -124,7 +132,8 @@ def _normalise(con: duckdb.DuckDBPyConnection, name: str) -> None:
     _lookup(con, "middle", "middle_name", normalize.given_name, ["whole"])
     _lookup(con, "family", "last_name", normalize.family_name, ["whole", "parts", "suffix"])
     _lookup(con, "generation", "suffix", normalize.suffix_code, ["code"])
-    _lookup(con, "street", "address_line", normalize.street_address, ["number", "street", "core", "unit"])
+    con.execute(f"ALTER TABLE source ADD COLUMN road VARCHAR; UPDATE source SET road = {_ROAD}")
+    _lookup(con, "street", "road", normalize.street_address, ["number", "street", "core", "unit"])
     con.execute(
         f"""
         CREATE TABLE {name} AS
@@ -140,7 +149,8 @@ def _normalise(con: duckdb.DuckDBPyConnection, name: str) -> None:
             CASE WHEN lower(s.sex[1:1]) IN ('m', 'f') THEN lower(s.sex[1:1]) ELSE f.sex END AS x,
             CASE WHEN regexp_full_match(s.ssn4, '[0-9]{{4}}') AND s.ssn4 NOT IN ('0000', '9999') THEN s.ssn4 END AS s4,
             coalesce(mi.whole, f.rest) AS g,
-            a.number AS num, a.street AS st, a.core, a.unit,
+            CASE WHEN road[1:2] = '0 ' THEN regexp_extract(s.address_line, '^[0-9]+') ELSE a.number END AS num,
+            a.street AS st, a.core, a.unit,
             CASE WHEN regexp_matches(s.zip, '^[0-9]{{5}}') AND s.zip[1:5] NOT IN ('00000', '99999') THEN s.zip[1:5]
                  ELSE nullif(upper(trim(s.zip)), '') END AS z,
             nullif(regexp_replace(lower(strip_accents(s.city)), '[^a-z]', '', 'g'), '') AS city,
@@ -162,7 +172,7 @@ def _normalise(con: duckdb.DuckDBPyConnection, name: str) -> None:
         LEFT JOIN middle mi ON mi.raw = s.middle_name
         LEFT JOIN family l ON l.raw = s.last_name
         LEFT JOIN generation g ON g.raw = s.suffix
-        LEFT JOIN street a ON a.raw = s.address_line
+        LEFT JOIN street a ON a.raw = s.road
         """.replace("anonymous", "coalesce(l.whole = 'doe' AND f.whole IN ('john', 'jane', 'jon', 'baby'), false)")
     )
     for table in ("given", "middle", "family", "generation", "street"):
@@ -180,6 +190,7 @@ def finish(con: duckdb.DuckDBPyConnection) -> None:
             for side in ("m", "p"):
                 con.execute(f"UPDATE {side} SET {column} = NULL WHERE {column} IN (SELECT v FROM crowded)")
         con.execute("DROP TABLE crowded")
+    _mark_crowds(con)
     # 1 January is what a system writes that knows the year at most, where far more people bear it than other days.
     con.execute(
         """CREATE TABLE placeholder_days AS SELECT b FROM p WHERE month(b) = 1 AND day(b) = 1 GROUP BY b
@@ -198,3 +209,52 @@ def finish(con: duckdb.DuckDBPyConnection) -> None:
         )
         con.execute(f"DROP TABLE {side}")
         con.execute(f"ALTER TABLE {side}_done RENAME TO {side}")
+    _find_meanings(con, people)
+
+
+def _mark_crowds(con: duckdb.DuckDBPyConnection) -> None:
+    """Add ``crowd`` to both tables, a home too many people share (a nursing home, a shelter), and ``mbi_shared``."""
+    con.execute(
+        f"""CREATE TEMP TABLE crowds AS SELECT num, core, z, true AS crowd FROM p WHERE core IS NOT NULL AND z IS NOT NULL
+            GROUP BY num, core, z HAVING count(DISTINCT k) > {MAX_SHARING_HOME} OR count(DISTINCT l) > {MAX_SHARING_HOME // 2}"""
+    )
+    con.execute(
+        """CREATE TEMP TABLE shared_mbis AS SELECT mbi, true AS mbi_shared FROM p WHERE mbi IS NOT NULL
+           GROUP BY mbi HAVING count(*) > 1 AND count(DISTINCT (f, b)) > 1"""
+    )
+    for side in ("m", "p"):
+        con.execute(
+            f"""CREATE OR REPLACE TABLE {side} AS
+                SELECT {side}.*, coalesce(crowd, false) AS crowd, coalesce(mbi_shared, false) AS mbi_shared
+                FROM {side} LEFT JOIN crowds USING (num, core, z) LEFT JOIN shared_mbis USING (mbi)"""
+        )
+    con.execute("DROP TABLE crowds; DROP TABLE shared_mbis")
+
+
+def _find_meanings(con: duckdb.DuckDBPyConnection, people: int) -> None:
+    """Create table ``meanings``: for each pet form, cut or mistyped first name, the names of the index it may stand for.
+
+    The index is the dictionary: a name several people bear is a name. Mistyped means one letter deleted, inserted,
+    substituted or exchanged; such strings share a form with at most one letter left out.
+    """
+    con.execute(
+        f"""CREATE TABLE given_counts AS SELECT f, count(*) FILTER (x IS DISTINCT FROM 'f') AS males,
+                count(*) FILTER (x IS DISTINCT FROM 'm') AS females, count(*) >= {3 + people // 50_000} AS borne
+            FROM p WHERE f IS NOT NULL GROUP BY f"""
+    )
+    con.execute(
+        """CREATE TEMP TABLE forms AS SELECT f AS form FROM (SELECT DISTINCT f FROM m UNION SELECT f FROM given_counts)
+           WHERE length(f) > 1 AND f NOT IN (SELECT f FROM given_counts WHERE borne)"""
+    )
+    drop = "SELECT {0} AS text, {0}[1:i] || {0}[i + 2:] AS trace FROM {1}, range(0, length({0})) t(i) UNION ALL SELECT {0}, {0} FROM {1}"
+    con.execute(
+        f"""CREATE TABLE meanings AS SELECT form, name, males, females FROM (
+                SELECT x.text AS form, y.text AS name FROM ({drop.format("form", "forms")}) x
+                JOIN ({drop.format("f", "(SELECT f FROM given_counts WHERE borne)")}) y USING (trace)
+                WHERE damerau_levenshtein(x.text, y.text) <= 1
+                UNION SELECT x.f, y.f FROM (SELECT form AS f FROM forms UNION SELECT b FROM nick) x
+                JOIN given_counts y ON x.f[1:3] = y.f[1:3] AND starts_with(y.f, x.f) WHERE length(x.f) > 2 AND y.borne
+                UNION SELECT nick.b, nick.a FROM nick JOIN given_counts ON f = nick.a WHERE borne AND nick.a IN (SELECT a FROM given_names))
+            JOIN given_counts ON f = name"""
+    )
+    con.execute("DROP TABLE forms")

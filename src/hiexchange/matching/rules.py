@@ -13,7 +13,7 @@ from dataclasses import dataclass
 RELATIVES = 2e-5
 """Tolerance of rules that could take a relative for the person."""
 
-NAMESAKES = 7e-5
+NAMESAKES = 4e-5
 """Tolerance of rules that could take a stranger of the same name and birth date for the person."""
 
 ID = "(i = 2 OR mb = 2)"
@@ -21,8 +21,10 @@ PROOF = "(i = 2 OR mb = 2 OR s = 2)"
 HOME = "(a >= 2 OR ph = 1 OR em = 1)"
 SAME_FIRST = "(f >= 4 OR sw)"
 SAME_LAST = "(l >= 3 OR sw)"
-TYPO_HOME = "f = 3 AND l >= 3 AND d = 5 AND (a >= 2 OR ph = 1 OR em = 1) AND x >= 0 AND su >= 0 AND s >= 0 AND i >= 0 AND g >= 0"
-PLAIN = "(i >= 0 AND x >= 0 AND su >= 0 AND s >= 0 AND g >= 0)"
+SURE_FIRST = "(f = 5 OR sw OR (f = 4 AND NOT vague))"
+PLAIN = "(i >= 0 AND mb >= 0 AND x >= 0 AND su >= 0 AND s >= 0 AND g >= 0)"
+LIKE_HOME = f"f IN (3, 4) AND l >= 3 AND d = 5 AND {HOME} AND {PLAIN}"
+TYPO_HOME = f"f = 3 AND NOT vague AND l >= 3 AND d = 5 AND {HOME} AND {PLAIN}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,10 @@ class Rule:
     """Wrong links the rule may be expected to make here, as a share of all links, before :mod:`.audit` withdraws it;
     0: it rests on ids or on name, birth date and home together, and is not audited."""
 
+    lookalike: str | None = None
+    """``twin`` or ``parent``: whose record the rule would take for an absent member's own. :mod:`.audit` counts such
+    members, and withdraws the rule where there are enough of them."""
+
     @property
     def audited(self) -> bool:
         """Whether the data may withdraw the rule."""
@@ -44,13 +50,13 @@ class Rule:
 
 
 GUARDS: dict[str, str] = {
-    "birth_date_conflict": f"d = -1 AND NOT (s = 2 AND {ID} AND f >= 4 AND l >= 3)",
+    "birth_date_conflict": f"d = -1 AND NOT (s = 2 AND {ID} AND f >= 4 AND l >= 3 AND NOT elder)",
     "suffix_conflict": "su = -1",
     "deceased_before": "dead",
     "sex_conflict": f"x = -1 AND NOT (f = 5 AND d = 5 AND ({PROOF} OR {HOME}))",
     "ssn4_conflict": f"s = -1 AND NOT (d >= 4 AND {SAME_FIRST} AND {SAME_LAST} AND ({ID} OR (a >= 2 AND ph = 1)))",
     "middle_name_conflict": f"g = -1 AND NOT (d = 5 AND ({PROOF} OR ({SAME_FIRST} AND {HOME})))",
-    "first_name_conflict": f"f IN (-1, 2) AND NOT sw AND NOT (d >= 4 AND s = 2 AND {ID}) AND NOT (f = 2 AND d = 5 AND {PROOF})",
+    "first_name_conflict": f"f IN (-1, 2) AND NOT sw AND NOT ({ID} AND (d >= 4 AND s = 2 OR d = 5 AND f = 2 AND edge = 3))",
     "no_birth_date": f"d = 0 AND NOT ({PROOF} AND {SAME_FIRST})",
 }
 """Why a pair may not be linked unseen, in order; the first that holds is the reason given."""
@@ -61,7 +67,10 @@ RULES: tuple[Rule, ...] = (
     Rule("name_birth_home", f"(f = 5 OR sw) AND {SAME_LAST} AND d = 5 AND {HOME}"),
     Rule("id_first_birth", f"{ID} AND {SAME_FIRST} AND d = 5"),
     Rule("id_name_near_birth", f"{ID} AND {SAME_FIRST} AND d >= 3 AND {SAME_LAST}"),
-    Rule("name_birth_middle", f"{SAME_FIRST} AND {SAME_LAST} AND d = 5 AND g = 2 AND expected < 0.1"),
+    Rule(
+        "name_birth_middle",
+        f"{SURE_FIRST} AND {SAME_LAST} AND d = 5 AND g = 2 AND expected < 0.1 AND {PLAIN} AND NOT (a = -1 AND ph = -1)",
+    ),
     Rule("id_ssn4_name", f"{ID} AND s = 2 AND f >= 3 AND l >= 3"),
     Rule("id_typo_first_birth", f"{ID} AND f = 3 AND d = 5 AND (l >= 3 OR {HOME})"),
     Rule(
@@ -71,50 +80,66 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("id_similar_first_birth", f"{ID} AND f = 2 AND d = 5 AND l >= 3 AND s = 2"),
     Rule("id_ssn4_birth", f"{ID} AND s = 2 AND d = 5"),
+    Rule("ssn4_birth_unnamed", f"s = 2 AND f = 0 AND d = 5 AND l >= 3 AND {HOME} AND {PLAIN}"),
     Rule("id_birth_unnamed", f"{ID} AND f = 0 AND d = 5 AND l >= 3 AND {HOME}"),
     Rule("id_initial_birth", f"{ID} AND f = 1 AND d = 5 AND l >= 3"),
     Rule("ssn4_typo_first_birth", f"s = 2 AND f >= 3 AND d = 5 AND (l >= 3 OR {HOME})"),
-    Rule("ssn4_similar_first_birth", f"s = 2 AND f IN (1, 2) AND d = 5 AND l >= 3 AND {HOME}"),
+    Rule("ssn4_initial_birth", f"s = 2 AND f = 1 AND d = 5 AND l >= 3 AND {HOME}"),
     Rule("ssn4_name_near_birth", f"s = 2 AND {SAME_FIRST} AND d >= 3 AND {SAME_LAST}"),
     Rule("id_ssn4_no_birth", f"{ID} AND s = 2 AND {SAME_FIRST} AND {SAME_LAST}"),
     Rule("ssn4_name_home_no_birth", f"s = 2 AND f >= 4 AND l >= 4 AND d = 0 AND {HOME}"),
     Rule(
         "first_birth_home",
-        f"{SAME_FIRST} AND d = 5 AND (a = 3 OR ph = 1 OR em = 1) AND expected_first < 0.05 AND (f = 5 OR {PLAIN})",
+        f"{SURE_FIRST} AND d = 5 AND (a = 3 OR ph = 1 OR em = 1) AND expected_first < 0.05 AND (f = 5 OR {PLAIN})",
         tolerance=RELATIVES,
     ),
     Rule(
         "name_near_birth_home",
-        f"{SAME_FIRST} AND l >= 3 AND d IN (3, 4) AND {HOME} AND (f = 5 OR {PLAIN})",
+        f"{SURE_FIRST} AND l >= 3 AND d = 4 AND {HOME} AND {PLAIN}",
         tolerance=RELATIVES,
     ),
-    Rule("nickname_birth_home", f"f = 4 AND {SAME_LAST} AND d = 5 AND {HOME} AND {PLAIN}", tolerance=RELATIVES),
-    Rule("typo_first_birth_home_middle", f"{TYPO_HOME} AND g >= 1", tolerance=RELATIVES),
+    Rule(
+        "name_part_birth_home",
+        f"{SURE_FIRST} AND l >= 3 AND d = 3 AND {HOME} AND {PLAIN}",
+        tolerance=RELATIVES,
+        lookalike="parent",
+    ),
+    Rule(
+        "nickname_birth_home",
+        f"f = 4 AND NOT vague AND {SAME_LAST} AND d = 5 AND {HOME} AND {PLAIN}",
+        tolerance=RELATIVES,
+    ),
+    Rule("typo_first_birth_home_middle", f"{LIKE_HOME} AND g >= 1", tolerance=RELATIVES),
     Rule("typo_inside_first_birth_home", f"{TYPO_HOME} AND edge = 0", tolerance=RELATIVES),
-    Rule("typo_end_first_birth_home", f"{TYPO_HOME} AND edge = 2", tolerance=RELATIVES),
-    Rule("typo_start_first_birth_home", f"{TYPO_HOME} AND edge = 1", tolerance=RELATIVES),
-    Rule("cut_first_birth_home", f"{TYPO_HOME} AND edge = 3", tolerance=RELATIVES),
+    Rule("typo_end_first_birth_home", f"{TYPO_HOME} AND edge = 2", tolerance=RELATIVES, lookalike="twin"),
+    Rule("typo_start_first_birth_home", f"{TYPO_HOME} AND edge = 1", tolerance=RELATIVES, lookalike="twin"),
+    Rule("cut_first_birth_home", f"{TYPO_HOME} AND edge = 3", tolerance=RELATIVES, lookalike="twin"),
+    Rule("vague_first_birth_home", LIKE_HOME, tolerance=RELATIVES, lookalike="twin"),
     Rule(
         "name_birth_initial",
-        f"{SAME_FIRST} AND {SAME_LAST} AND d = 5 AND g = 1 AND expected < 0.01 AND {PLAIN}",
+        f"{SURE_FIRST} AND {SAME_LAST} AND d = 5 AND g = 1 AND expected < 0.01 AND {PLAIN}",
         tolerance=NAMESAKES,
     ),
     Rule(
         "name_birth_zip_no_street",
-        f"{SAME_FIRST} AND {SAME_LAST} AND d = 5 AND a = 1 AND streetless AND expected < 0.01 AND {PLAIN}",
+        f"{SURE_FIRST} AND {SAME_LAST} AND d = 5 AND a = 1 AND streetless AND expected < 0.01 AND {PLAIN}",
         tolerance=NAMESAKES,
     ),
     Rule(
         "name_birth_zip",
-        f"{SAME_FIRST} AND {SAME_LAST} AND d = 5 AND a = 1 AND expected < 0.01 AND {PLAIN}",
+        f"{SURE_FIRST} AND {SAME_LAST} AND d = 5 AND a = 1 AND expected < 0.01 AND {PLAIN}",
         tolerance=NAMESAKES,
     ),
     Rule(
         "rare_name_birth_moved",
-        f"f >= 4 AND l = 5 AND d = 5 AND expected < 0.003 AND {PLAIN} AND NOT (a = -1 AND ph = -1)",
+        f"f >= 4 AND NOT vague AND l = 5 AND d = 5 AND expected < 0.003 AND {PLAIN} AND NOT (a = -1 AND ph = -1)",
         tolerance=NAMESAKES,
     ),
-    Rule("rare_name_birth", f"f >= 4 AND l = 5 AND d = 5 AND expected < 0.003 AND {PLAIN}", tolerance=NAMESAKES),
+    Rule(
+        "rare_name_birth",
+        f"f >= 4 AND NOT vague AND l = 5 AND d = 5 AND expected < 0.003 AND {PLAIN}",
+        tolerance=NAMESAKES,
+    ),
     Rule(
         "id_name_no_birth",
         f"{ID} AND f >= 4 AND l >= 4 AND d = 0 AND ({HOME} OR a = 1) AND g >= 0",
@@ -122,7 +147,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "fellegi_sunter",
-        f"bits >= auto_bits AND f >= 3 AND d >= 4 AND {PLAIN} AND ({PROOF} OR ({HOME} AND ({SAME_FIRST} OR edge = 0)))",
+        f"bits >= auto_bits AND f >= 3 AND d >= 4 AND {PLAIN} AND ({PROOF} OR ({HOME} AND ({SURE_FIRST} OR (edge = 0 AND NOT vague))))",
         tolerance=RELATIVES,
     ),
 )

@@ -86,7 +86,7 @@ def train(
 
 
 def _patterns(con: duckdb.DuckDBPyConnection, *, left: str = "m") -> pa.Table:
-    compare.compare_pairs(con, left=left, keep="true")
+    compare.compare_pairs(con, left=left, everything=True)
     columns = ", ".join(f"{sql} AS {name}_level" for name, sql in FIELD_SQL.items())
     return con.sql(f"SELECT {columns}, count(*) AS pairs FROM levels GROUP BY ALL ORDER BY ALL").to_arrow_table()
 

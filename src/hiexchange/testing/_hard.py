@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hiexchange.testing.households import Town
 
 Trouble = Callable[[Plan, np.ndarray], None]
+Double = Callable[[str, np.random.Generator, Any, Columns, Columns, np.ndarray, np.ndarray], None]
 
 LOOKALIKES: dict[str, float] = {
     "twins": 0.010,
@@ -48,8 +49,17 @@ def _kept(mask: Any, values: Any) -> Any:
     return np.where(mask, values, np.array(None, dtype=object))
 
 
-def plan_hard(rng: np.random.Generator, town: Town, people: Columns, roster: int) -> Plan:
-    """Spoil both sides with every class of trouble."""
+def plan_hard(
+    rng: np.random.Generator,
+    town: Town,
+    people: Columns,
+    roster: int,
+    *,
+    lookalikes: dict[str, float] | None = None,
+    double: Double | None = None,
+    troubles: dict[str, tuple[float, Trouble]] | None = None,
+) -> Plan:
+    """Spoil both sides with every class of trouble; the classes of this profile, or those given."""
     count = len(people["human"])
     people["middle"] = _kept(rng.random(count) < 0.7, town.first_names(count))
     each(people["first"], np.flatnonzero(rng.random(count) < 0.004), lambda text: f"{text} {town.first_names(1)[0]}")
@@ -57,7 +67,7 @@ def plan_hard(rng: np.random.Generator, town: Town, people: Columns, roster: int
         [f"{n:x}@mail.example" for n in rng.integers(1 << 40, size=count).tolist()], dtype=object
     )
     with_ids(people, "M")
-    doubles, anchors = _lookalikes(rng, town, people, roster)
+    doubles, anchors = _lookalikes(rng, town, people, roster, lookalikes or LOOKALIKES, double or _make_double)
     absent = rng.random(len(doubles["human"])) < 0.5
     extra = take(doubles, np.flatnonzero(~absent))
     index = concat(people, extra)
@@ -73,14 +83,16 @@ def plan_hard(rng: np.random.Generator, town: Town, people: Columns, roster: int
     own["class"] = anchor_class[own["human"]]
     plan = Plan(rng, town, index, concat(own, doubles, strangers, relatives))
     _background(plan)
-    _apply_troubles(plan)
+    _apply_troubles(plan, troubles or TROUBLES)
     return plan
 
 
-def _lookalikes(rng: np.random.Generator, town: Town, people: Columns, roster: int) -> tuple[Columns, np.ndarray]:
+def _lookalikes(
+    rng: np.random.Generator, town: Town, people: Columns, roster: int, shares: dict[str, float], make: Double
+) -> tuple[Columns, np.ndarray]:
     """Return the second people of every pair of lookalikes, and the positions of the first ones."""
     count = len(people["human"])
-    sizes = {name: max(4, int(share * roster)) for name, share in LOOKALIKES.items()}
+    sizes = {name: max(4, int(share * roster)) for name, share in shares.items()}
     total = sum(sizes.values())
     anchors = rng.permutation(count)[:total]
     doubles = take(people, anchors)
@@ -93,7 +105,7 @@ def _lookalikes(rng: np.random.Generator, town: Town, people: Columns, roster: i
     for name, size in sizes.items():
         at = np.arange(start, start + size)
         doubles["class"][at] = name
-        _make_double(name, rng, town, people, doubles, at, anchors[at])
+        make(name, rng, town, people, doubles, at, anchors[at])
         start += size
     return doubles, anchors
 
@@ -196,10 +208,10 @@ def _background(plan: Plan) -> None:
         each(rows["middle"], plan.pick(0.5, len(rows["middle"])), lambda text: text[:1])
 
 
-def _apply_troubles(plan: Plan) -> None:
+def _apply_troubles(plan: Plan, troubles: dict[str, tuple[float, Trouble]]) -> None:
     rng, rows = plan.rng, plan.members
-    names = list(TROUBLES)
-    weights = np.array([TROUBLES[name][0] for name in names])
+    names = list(troubles)
+    weights = np.array([troubles[name][0] for name in names])
     weights /= weights.sum()
     for share in (0.55, 0.08):
         hit = rng.random(len(rows["human"])) < np.where(rows["class"] == "clean", share, share / 2)
@@ -207,7 +219,7 @@ def _apply_troubles(plan: Plan) -> None:
         for kind, name in enumerate(names):
             at = np.flatnonzero(kinds == kind)
             if len(at):
-                TROUBLES[name][1](plan, at)
+                troubles[name][1](plan, at)
                 rows["class"][at] = np.where(rows["class"][at] == "clean", name, rows["class"][at])
 
 

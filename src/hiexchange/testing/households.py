@@ -110,6 +110,11 @@ def households(roster: int, index: int, *, seed: int, profile: str = "baseline")
         Tables in the corridor's schemas and the truth. 1M x 2M takes under a minute and about 3 GB.
     """
     rng = np.random.default_rng(seed)
+    if profile == "world":
+        from hiexchange.testing._world import WorldTown, plan_world  # builds on Town
+
+        world = WorldTown(rng)
+        return _tables(plan_world(rng, world, world.people(index), roster))
     town = Town(rng, pool=int(seed >= 1000), hard=profile == "hard")
     people = town.people(index)
     plan = (
