@@ -7,9 +7,9 @@ removes an unsealed original, a discharge releases the visit's rows of an on-dis
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -62,37 +62,62 @@ class _Event:
     person: str | None
 
 
+class Preferences:
+    """The channels of subscriptions as the ledger wants them; the same subscriptions are read once a day."""
+
+    def __init__(self, base: Path) -> None:
+        """Resolve key files against ``base``."""
+        self._base = base
+        self._given: Iterable[SubscriptionLike] | None = None
+        self._on = date.min
+        self._specs: dict[str, tuple[ChannelSpec, str]] = {}
+
+    def of(self, subscriptions: Iterable[SubscriptionLike], on: date) -> dict[str, tuple[ChannelSpec, str]]:
+        """Return ``subscriber/channel`` -> preferences in force on a day, and their hash."""
+        # A list may have changed since; a tuple or a frozen record of subscriptions has not.
+        if subscriptions is not self._given or on != self._on or not isinstance(subscriptions, Hashable):
+            placed = [_placed(spec, self._base) for spec in current(subscriptions, on)]
+            self._specs = {spec.key: (spec, spec.sha) for spec in placed}
+            self._given, self._on = subscriptions, on
+        return self._specs
+
+
 def configure(
-    store: Store, subscriptions: Iterable[SubscriptionLike], now: datetime, base: Path
+    store: Store, subscriptions: Iterable[SubscriptionLike], now: datetime, preferences: Preferences
 ) -> dict[str, ChannelSpec]:
     """Record the present preferences of every channel; a new channel's first window opens ``now``."""
-    specs = {spec.key: _placed(spec, base) for spec in current(subscriptions, now.date())}
+    specs = preferences.of(subscriptions, now.date())
     at = microseconds(now)
     with store.transaction():
-        for spec in specs.values():
-            store.run(
-                "INSERT INTO config_version VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (spec.sha, spec.to_json(), at)
-            )
+        found = store.rows("SELECT subscriber_id, channel_id, config_sha FROM channel")
+        recorded = {(subscriber, channel): sha for subscriber, channel, sha in found}
+        for spec, sha in specs.values():
+            place = (spec.subscriber_id, spec.channel_id)
+            if recorded.get(place) == sha:
+                continue
+            store.run("INSERT INTO config_version VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (sha, spec.to_json(), at))
             store.run(
                 "INSERT INTO channel VALUES (?, ?, ?, 1, ?, 1) ON CONFLICT (subscriber_id, channel_id) "
                 "DO UPDATE SET config_sha = excluded.config_sha",
-                (spec.subscriber_id, spec.channel_id, spec.sha, at),
+                (*place, sha, at),
             )
-    return specs
+    return {key: spec for key, (spec, _) in specs.items()}
 
 
 def _placed(spec: ChannelSpec, base: Path) -> ChannelSpec:
     return replace(spec, pgp_key=str(base / spec.pgp_key)) if spec.pgp_key else spec
 
 
-def enqueue(store: Store, routing: RoutingLike, persons: pa.Table | None, *, now: datetime, base: Path) -> int:
+def enqueue(
+    store: Store, routing: RoutingLike, persons: pa.Table | None, *, now: datetime, preferences: Preferences
+) -> int:
     """Commit the deliveries of a routing result; return how many are new.
 
     Raises:
         SchemaMismatch: A table is not of its corridor schema.
         DataError: A decision names a channel or an event that the routing result does not hold.
     """
-    specs = configure(store, routing.subscriptions, now, base)
+    specs = configure(store, routing.subscriptions, now, preferences)
     decisions = check(routing.decisions, ROUTING_DECISION)
     decisions = decisions.filter(pc.equal(decisions["decision"], "deliver"))
     if not decisions.num_rows:

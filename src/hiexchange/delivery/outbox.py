@@ -62,6 +62,7 @@ class Outbox:
             raise TypeError("give either a path or a store")
         self._store: Store = store if store is not None else SQLiteStore(path or "")
         self._base = Path(base if base is not None else Path(path).parent if path is not None else "").absolute()
+        self._preferences = intake.Preferences(self._base)
         self._retry = retry or RetryPolicy()
         self._workers = workers
 
@@ -82,7 +83,7 @@ class Outbox:
 
         A new channel's first window opens ``now``; a change affects only batches sealed after it.
         """
-        intake.configure(self._store, subscriptions, now, self._base)
+        intake.configure(self._store, subscriptions, now, self._preferences)
 
     def enqueue(self, routing: RoutingLike, *, now: datetime, persons: pa.Table | None = None) -> int:
         """Commit the deliveries of a routing result, all or none; return how many are new.
@@ -97,7 +98,7 @@ class Outbox:
             SchemaMismatch: A table is not of its corridor schema.
             DataError: A decision names a channel or event that ``routing`` does not hold.
         """
-        return intake.enqueue(self._store, routing, persons, now=now, base=self._base)
+        return intake.enqueue(self._store, routing, persons, now=now, preferences=self._preferences)
 
     def run(
         self,

@@ -192,18 +192,17 @@ LEFT JOIN samhsa z ON z.event_key = q.event_key AND z.sub = q.sub
 LEFT JOIN person_in h ON h.person_id = e.person_id
 """
 
-# One row an event x subscriber x channel x provider, listing every payer that names the provider.
+# One row an event x subscriber x channel x provider, listing every payer that names the provider. Lists are
+# sorted when whole: an aggregate with an order of its own took three times as long.
 DECISIONS = """
 CREATE TEMP TABLE routed AS
 WITH best AS (
   SELECT event_key, sub, provider_npi, org_id,
          bool_or(row_reason IS NULL) AS allowed,
          min(row_reason) AS row_reason,
-         coalesce(
-           list({'payer': payer_id, 'member': member_key, 'id': attribution_id}
-                ORDER BY payer_id, member_key, attribution_id) FILTER (WHERE row_reason IS NULL),
-           list({'payer': payer_id, 'member': member_key, 'id': attribution_id}
-                ORDER BY payer_id, member_key, attribution_id)) AS rows_ok,
+         list_sort(coalesce(
+           list({'payer': payer_id, 'member': member_key, 'id': attribution_id}) FILTER (WHERE row_reason IS NULL),
+           list({'payer': payer_id, 'member': member_key, 'id': attribution_id}))) AS rows_ok,
          bool_and(catch_up) FILTER (WHERE row_reason IS NULL) AS catch_up,
          min(struct_pack(basis := basis_order, since := -epoch(valid_from), level := level_order,
                          hash := attribution_id)) AS first

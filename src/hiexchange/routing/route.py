@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -38,7 +37,6 @@ SENSITIVE = (
     "part2_no_notice",
 )
 """Reasons by which an item is withheld because of what it says."""
-SENT = ("claimed", "sent", "retry", "unknown", "pending")
 
 
 @dataclass(frozen=True)
@@ -69,26 +67,32 @@ class Routing:
             ``events`` and its parts: swallowed, unmatched, unattributed, held and either deliver, or
             delivered, pending and dead. The parts sum to ``events``.
         """
-        fates = self.fates(deliveries)
         ends = ["deliver"] if deliveries is None else ["delivered", "pending", "dead"]
         parts = ["swallowed", "unmatched", "unattributed", "held", *ends]
-        counts = Counter(fates.values())
+        counts = {row["values"]: row["counts"] for row in pc.value_counts(self._best(deliveries)["fate"]).to_pylist()}
         return {"events": self.events.num_rows, **{part: counts.get(part, 0) for part in parts}}
 
     def fates(self, deliveries: Any = None) -> dict[str, str]:
         """Return the one outcome of each event by key: delivered, then pending, held, dead, swallowed."""
-        columns = [self.decisions[name].to_pylist() for name in ("event_key", "decision")]
-        found: dict[str, set[str]] = {}
-        for key, decision in zip(*columns, strict=True):
-            found.setdefault(key, set()).add(decision)
+        best = self._best(deliveries)
+        return dict(zip(best["event_key"].to_pylist(), best["fate"].to_pylist(), strict=True))
+
+    def _best(self, deliveries: Any) -> pa.Table:
+        """Return each event's best outcome: event_key, fate."""
+        given = pa.table({"event_key": self.decisions["event_key"], "fate": self.decisions["decision"]})
         if deliveries is not None:
-            states = _states(deliveries)
-            for key, decisions in found.items():
-                if "deliver" in decisions:
-                    decisions.discard("deliver")
-                    # Decided but not yet in the ledger: it waits to be put there.
-                    decisions.update(states.get(key, {"pending"}))
-        return {key: next(fate for fate in _BEST if fate in decisions) for key, decisions in found.items()}
+            waits = pc.equal(given["fate"], "deliver")
+            decided = pc.unique(given["event_key"].filter(waits))
+            ledger = _ledger(deliveries)
+            ledger = ledger.filter(pc.is_in(ledger["event_key"], value_set=decided))
+            # Decided but not yet in the ledger: it waits to be put there.
+            new = decided.filter(pc.invert(pc.is_in(decided, value_set=pc.unique(ledger["event_key"]))))
+            fresh = pa.table({"event_key": new, "fate": pa.repeat(pa.scalar("pending"), len(new))})
+            given = pa.concat_tables([given.filter(pc.invert(waits)), ledger, fresh])
+        ranks = pc.index_in(given["fate"], value_set=pa.array(_BEST))
+        best = pa.table({"event_key": given["event_key"], "rank": ranks}).group_by("event_key")
+        found = best.aggregate([("rank", "min")])
+        return pa.table({"event_key": found["event_key"], "fate": pa.array(_BEST).take(found["rank_min"])})
 
     def reasons(self) -> dict[tuple[str, str], int]:
         """Count decisions by (decision, reason_code)."""
@@ -119,14 +123,16 @@ class Routing:
 _BEST = ("delivered", "pending", "deliver", "held", "dead", "swallowed", "unattributed", "unmatched")
 
 
-def _states(deliveries: Any) -> dict[str, set[str]]:
+_FATES = {"acked": "delivered", "held": "held", "dead": "dead", "cancelled": "swallowed", "superseded": "swallowed"}
+_FATES |= dict.fromkeys(("claimed", "sent", "retry", "unknown", "pending"), "pending")
+
+
+def _ledger(deliveries: Any) -> pa.Table:
+    """Return what became of each delivery: event_key, fate."""
     table = deliveries if isinstance(deliveries, pa.Table) else pa.table(deliveries)
-    fate = {"acked": "delivered", "held": "held", "dead": "dead", "cancelled": "swallowed", "superseded": "swallowed"}
-    fate |= dict.fromkeys(SENT, "pending")
-    result: dict[str, set[str]] = {}
-    for key, state in zip(table["event_key"].to_pylist(), table["state"].to_pylist(), strict=True):
-        result.setdefault(key, set()).add(fate[state])
-    return result
+    states = pa.array(list(_FATES))
+    fates = pa.array(list(_FATES.values())).take(pc.index_in(table["state"], value_set=states))
+    return pa.table({"event_key": table["event_key"], "fate": fates})
 
 
 def route(  # every argument is a table or a clock of its own: bundling them would only move the list
@@ -192,10 +198,15 @@ def route(  # every argument is a table or a clock of its own: bundling them wou
         for step in _STEPS:
             _run(connection, step, parameters)
         decisions = connection.sql(join.RESULT, params={"known_at": known_at}).to_arrow_table()
-    words = pa.array([REASONS.get(code, code) for code in decisions["reason_code"].to_pylist()], pa.string())
+    return Routing(check(_worded(decisions), ROUTING_DECISION), event_table, wanted, known_at)
+
+
+def _worded(decisions: pa.Table) -> pa.Table:
+    """Say every reason code in words."""
+    codes = decisions["reason_code"].combine_chunks().dictionary_encode()
+    words = pa.array([REASONS.get(code, code) for code in codes.dictionary.to_pylist()], pa.string())
     index = decisions.column_names.index("reason")
-    decisions = check(decisions.set_column(index, "reason", words), ROUTING_DECISION)
-    return Routing(decisions, event_table, wanted, known_at)
+    return decisions.set_column(index, "reason", words.take(codes.indices))
 
 
 _STEPS = (
@@ -221,8 +232,11 @@ def _run(connection: duckdb.DuckDBPyConnection, step: str, parameters: Mapping[s
 def _register_events(connection: duckdb.DuckDBPyConnection, events: pa.Table) -> list[tuple[str, ...]]:
     """Register the events; return the distinct sets of labels, which the gate judges once each."""
     numbers: dict[tuple[str, ...], int] = {(): 0}
+    # Most events carry no label: only the others are looked at one by one.
+    bare = pc.equal(pc.fill_null(pc.list_value_length(events["labels"]), 0), 0)
+    labels = iter(events["labels"].filter(pc.invert(bare)).to_pylist())
     numbered = [
-        numbers.setdefault(tuple(sorted(labels or ())), len(numbers)) for labels in events["labels"].to_pylist()
+        0 if none else numbers.setdefault(tuple(sorted(next(labels))), len(numbers)) for none in bare.to_pylist()
     ]
     connection.register("event_in", events.append_column("labels_no", pa.array(numbered, pa.int64())))
     connection.execute(
