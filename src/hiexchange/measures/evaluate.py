@@ -28,6 +28,7 @@ from hiexchange.measures.sources import SubjectRows
 CHUNK = 100
 """Patients sent to a worker at a time."""
 REPORT_EVERY = 1_000
+ENGINES = ("rows", "columns", "auto")
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,14 @@ class Engine:
             try:
                 members = populations.evaluate(criteria, s)
                 found = gaps.reasons(criteria, s, members)
-                result += rows.rows_of(name, criteria, s, members, self._reached(at), found)
+                result += rows.rows_of(name, criteria, s, members, self.reached(at), found)
             except MeasureError as error:
                 result.append(rows.error_row(name, criteria, error))
             except Exception as error:  # one patient's odd data must not end the run for all others
                 result.append(rows.error_row(name, criteria, error))
         return result
 
-    def _reached(self, at: int) -> frozenset[int]:
+    def reached(self, at: int) -> frozenset[int]:
         """Return the retrieves one measure uses; with a single measure that is all of them."""
         if self._known != len(self.program.retrieve_specs):
             self._known = len(self.program.retrieve_specs)
@@ -115,11 +116,14 @@ def evaluate_all(
     profiles: str = "infer",
     processes: int = 1,
     prefilter: bool = True,
+    engine: str = "rows",
     on_event: Reporter = ignore,
 ) -> list[MeasureRun]:
     """Evaluate several measures in one pass over a population; see :meth:`Measure.evaluate`.
 
-    ``prefilter`` leaves unread the patients of a lake who provably are in no initial population.
+    ``prefilter`` leaves unread the patients of a lake who provably are in no initial population. ``engine`` is
+    ``rows`` (stage 1: a patient at a time), ``columns`` (stage 2: many at once, the same results) or ``auto``
+    (columns for a lake).
 
     Returns:
         One run a measure, in their order.
@@ -128,16 +132,21 @@ def evaluate_all(
         raise ConfigError("the measurement period ends before it starts", hint="give (first day, last day)")
     if profiles not in POLICIES:
         raise ConfigError(f"the profile policy {profiles!r} is not known", hint=f"use one of {', '.join(POLICIES)}")
+    if engine not in ENGINES:
+        raise ConfigError(f"the engine {engine!r} is not known", hint=f"use one of {', '.join(ENGINES)}")
     job = Job(tuple(measures), period, offset, profiles)
     gatherers = [
         rows.Gatherer(rows.constants(m.id, m.version, f"elm {engine_version()}", run_id, period)) for m in measures
     ]
     types = frozenset().union(*(measure.types for measure in measures))
     elements = sources.elements_of(library for measure in measures for library in measure.libraries)
-    keep = _candidates(job, source) if prefilter and hasattr(source, "files") else None
-    people = sources.subjects(source, types, elements, keep=keep)
+    if engine == "columns" or (engine == "auto" and hasattr(source, "files")):
+        results = _on_columns(job, source, types, elements, processes)
+    else:
+        keep = _candidates(job, source) if prefilter and hasattr(source, "files") else None
+        results = _evaluated(job, sources.subjects(source, types, elements, keep=keep), processes)
     progress = _Progress(on_event, ", ".join(measure.id for measure in measures))
-    for found in _evaluated(job, people, processes):
+    for found in results:
         for gatherer, some in zip(gatherers, found, strict=True):
             gatherer.add(some)
         progress.count(found)
@@ -148,6 +157,18 @@ def evaluate_all(
         MeasureRun(gatherer.table(), measure.info, period, run_id, measure.accepted, _options(job), kept)
         for measure, gatherer in zip(measures, gatherers, strict=True)
     ]
+
+
+def _on_columns(
+    job: Job, source: Any, types: frozenset[str], elements: frozenset[str] | None, processes: int
+) -> Iterator[list[list[rows.Row]]]:
+    from hiexchange.measures.columnar.data import batches
+    from hiexchange.measures.columnar.run import Columns, interleaved
+
+    engine = Engine(job)
+    columns = Columns(engine.compiled, engine.context, engine.reached)
+    found = batches(engine.program.model, source, types, elements)
+    return interleaved(columns, found, lambda people: _evaluated(job, people, processes))
 
 
 def _candidates(job: Job, lake: Any) -> set[str] | None:
