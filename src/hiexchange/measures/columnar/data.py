@@ -5,24 +5,33 @@ JSON goes through the lake's own decoder, so that both sources give the same col
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from hiexchange._duck import quiet_connection
 from hiexchange.lake.cut import Block
 from hiexchange.lake.decode import Source, encode
-from hiexchange.measures import sources
+from hiexchange.measures import lakes, sources
 from hiexchange.measures.columnar.cells import Ints
 from hiexchange.measures.columnar.nodes import Table
 from hiexchange.measures.cql.model import Model
+from hiexchange.measures.lakes import SHARED, _Shared
 
 BATCH = 2_000
 """Subjects evaluated together: memory holds one batch, whatever the size of the population."""
+CHUNK = 50_000
+"""Rows of a lake sorted at a time."""
+PIECE = 2_000
+"""Rows of each sorted file in memory at a time."""
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 
@@ -30,14 +39,40 @@ class Batch:
     """Some subjects, and the tables of their resources by type."""
 
     def __init__(
-        self, model: Model, names: list[str], tables: dict[str, Table], *, refused: Ints | None = None
+        self,
+        model: Model,
+        names: list[str],
+        tables: dict[str, Table],
+        *,
+        refused: Ints | None = None,
+        elsewhere: frozenset[str] = frozenset(),
     ) -> None:
-        """Keep the tables; ``refused`` are subjects with a resource that no table holds."""
+        """Keep the tables.
+
+        ``refused`` are subjects with a resource that no table holds, ``elsewhere`` types that are not here though
+        the source may have them.
+        """
         self.model = model
         self.names = names
         self.tables = tables
         self.n = len(names)
         self.refused = np.zeros(0, np.int64) if refused is None else refused
+        self.elsewhere = elsewhere
+        self.attach: Callable[[list[sources.Raw]], list[sources.Raw]] = lambda rows: rows
+        """Adds to a subject's resources what they refer to, outside the tables."""
+        self.given: Sequence[sources.SubjectRows] | None = None
+        """The subjects as they came, where they came as JSON."""
+
+    def resources(self, subject: int) -> list[sources.Raw]:
+        """Return a subject's resources as JSON, by type and then as they came."""
+        if self.given is not None:
+            return self.given[subject][1]
+        found: list[sources.Raw] = []
+        for table in self.tables.values():
+            begin = int(table.starts[subject])
+            rows = np.arange(begin, begin + int(table.counts[subject]))
+            found += [_ENCODER.encode(body) for body in table.data(rows)] if len(rows) else []
+        return self.attach(found)
 
 
 def from_json(model: Model, subjects: Sequence[sources.SubjectRows]) -> Batch:
@@ -64,42 +99,107 @@ def from_json(model: Model, subjects: Sequence[sources.SubjectRows]) -> Batch:
         unmapped = data.column("__unmapped").is_valid().combine_chunks()
         refused |= set(owner[kept[np.asarray(unmapped)]].tolist())
         tables[kind] = Table(model, kind, data, owner[kept], len(subjects))
-    names = [name for name, _ in subjects]
-    return Batch(model, names, tables, refused=np.array(sorted(refused), np.int64))
+    batch = Batch(model, [name for name, _ in subjects], tables, refused=np.array(sorted(refused), np.int64))
+    batch.given = subjects
+    return batch
+
+
+def batches(
+    model: Model, source: Any, types: frozenset[str], elements: frozenset[str] | None, *, size: int = BATCH
+) -> Iterator[Batch]:
+    """Yield the patients of any source in batches; see :func:`..sources.subjects`."""
+    if hasattr(source, "files") and hasattr(source, "tables"):
+        yield from from_lake(model, source, types, elements, size=size)
+        return
+    people = sources.subjects(source, types, elements)
+    while subjects := list(islice(people, size)):
+        yield from_json(model, subjects)
 
 
 def from_lake(
     model: Model, lake: Any, types: frozenset[str], elements: frozenset[str] | None, *, size: int = BATCH
 ) -> Iterator[Batch]:
-    """Yield a lake's patients in batches, in the order of their ids."""
+    """Yield a lake's patients in batches, in the order of their ids; each type is read once, whatever its order."""
     held = lake.tables()
     if "Patient" not in held:
         return
-    with quiet_connection() as con:
+    with quiet_connection() as con, tempfile.TemporaryDirectory(prefix="hiexchange-") as folder:
         con.execute("set TimeZone = 'UTC'")
         con.execute("set threads = 2")
-        queries = {
-            kind: _query(con, lake.files(kind), elements)
-            for kind in sorted(types)
-            if held.get(kind) and kind not in sources.SHARED
+        focus = lakes.focus_patients(con, lake)
+        kinds = [kind for kind in sorted(types) if held.get(kind) and kind not in SHARED]
+        runs = {
+            kind: _Runs(con, _query(con, lake.files(kind), elements, focus=focus), Path(folder, kind)) for kind in kinds
         }
-        names = (name for name in sources.patient_ids(con, lake).to_pylist())
-        while block := list(islice(names, size)):
-            tables = {}
-            index = pa.array(block)
-            for kind, query in queries.items():
-                data = con.sql(query, params={"low": block[0], "high": block[-1]}).to_arrow_table()
-                owner = pa.compute.index_in(data.column("__hx_owner"), index).combine_chunks()
-                data = data.filter(owner.is_valid()).drop_columns(["__hx_owner"])
-                rows = np.asarray(owner.drop_null().to_numpy(zero_copy_only=False), np.int64)
-                tables[kind] = Table(model, kind, data, rows, len(block))
-            yield Batch(model, block, tables)
+        shared = _Shared(con, {k: lake.files(k) for k in SHARED if k in types and held.get(k)}, elements)
+        names = lakes.patient_ids(con, lake)
+        for at in range(0, len(names), size):
+            block = names.slice(at, size)
+            yield _batch(
+                model, block.to_pylist(), {kind: run.upto(block[-1].as_py()) for kind, run in runs.items()}, shared
+            )
 
 
-def _query(con: Any, files: Any, elements: frozenset[str] | None) -> str:
-    source, columns, patient, order = sources.scan(con, files, elements)
+def _batch(model: Model, names: list[str], found: dict[str, pa.Table], shared: _Shared) -> Batch:
+    index, tables = pa.array(names, pa.string()), {}
+    for kind, data in found.items():
+        owner = pc.index_in(data.column("__hx_owner"), index).combine_chunks()
+        if owner.null_count:
+            data, owner = data.filter(owner.is_valid()), owner.drop_null()
+        rows = np.asarray(owner.to_numpy(zero_copy_only=False), np.int64)
+        tables[kind] = Table(model, kind, data.drop_columns(["__hx_owner", "__hx_place"]), rows, len(names))
+    batch = Batch(model, names, tables, elsewhere=frozenset(SHARED))
+    batch.attach = shared.with_references
+    return batch
+
+
+def _query(con: Any, files: Any, elements: frozenset[str] | None, *, focus: bool) -> str:
+    source, columns, patient, order = lakes.scan(con, files, elements, focus=focus)
     chosen = ", ".join(f'"{name}"' for name in columns)
-    return (
-        f"select {patient} as __hx_owner, {chosen} from {source} "
-        f"where {patient} between $low and $high order by {', '.join(['__hx_owner', *order])}"
-    )
+    place = f"concat({order[0]}, '#', lpad({order[1]}::varchar, 12, '0'))" if order else "''"
+    rows = f"select {patient} as __hx_owner, {place} as __hx_place, {chosen} from {source}"
+    return f"from ({rows}) where __hx_owner is not null"
+
+
+class _Runs:
+    """The rows of one type by patient and place: read once into sorted files, given out batch by batch."""
+
+    def __init__(self, con: Any, query: str, stem: Path) -> None:
+        self.schema: pa.Schema
+        self.waiting: list[Iterator[pa.RecordBatch]] = []
+        options = pa.ipc.IpcWriteOptions(compression="lz4")
+        with closing(con.sql(query).to_arrow_reader(CHUNK)) as reader:
+            self.schema = reader.schema
+            for at, chunk in enumerate(reader):
+                path = stem.with_suffix(f".{at}")
+                order = pc.sort_indices(chunk, sort_keys=[("__hx_owner", "ascending"), ("__hx_place", "ascending")])
+                with pa.ipc.new_file(str(path), chunk.schema, options=options) as writer:
+                    for start in range(0, chunk.num_rows, PIECE):
+                        writer.write_batch(chunk.take(order.slice(start, PIECE)))
+                self.waiting.append(_pieces(path))
+        self.heads = [next(run, None) for run in self.waiting]
+
+    def upto(self, last: str) -> pa.Table:
+        """Return the rows of patients not beyond ``last``, in order."""
+        found: list[pa.RecordBatch] = []
+        for at, run in enumerate(self.waiting):
+            piece = self.heads[at]
+            while piece is not None:
+                count = pc.sum(pc.less_equal(piece.column("__hx_owner"), last)).as_py() or 0
+                found.append(piece.slice(0, count))
+                if count < piece.num_rows:
+                    piece = piece.slice(count)
+                    break
+                piece = next(run, None)
+            self.heads[at] = piece
+        table = pa.Table.from_batches(found, schema=self.schema)
+        if len(self.waiting) < 2:
+            return table
+        return table.sort_by([("__hx_owner", "ascending"), ("__hx_place", "ascending")])
+
+
+def _pieces(path: Path) -> Iterator[pa.RecordBatch]:
+    with pa.OSFile(str(path)) as file:
+        reader = pa.ipc.open_file(file)
+        for at in range(reader.num_record_batches):
+            yield reader.get_batch(at)

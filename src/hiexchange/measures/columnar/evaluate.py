@@ -8,6 +8,7 @@ for whom an expression has no value here is noted (:meth:`State.fail`) and left 
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -223,7 +224,7 @@ def property_of(ev: Evaluator, ctx: Ctx, col: Col, path: str) -> Col:
         first, _, rest = path.partition(".")
         field = col.fields.get(first, Nulls(col.n))
         return property_of(ev, ctx, field, rest) if rest else field
-    if isinstance(col, (Times, Truth)) and path == "value":
+    if path == "value" and _primitive(col):
         return col
     if isinstance(col, Spans) and path in ("low", "high"):
         return col.low if path == "low" else col.high
@@ -231,6 +232,12 @@ def property_of(ev: Evaluator, ctx: Ctx, col: Col, path: str) -> Col:
         closed = col.low_closed if path == "lowClosed" else col.high_closed
         return Truth(np.where(col.there, closed, -1))
     return ev.scalar(ctx, lambda value: get(value, path), [col])
+
+
+def _primitive(col: Col) -> bool:
+    """Whether the property ``value`` of every value is the value."""
+    plain = (str, int, Decimal)
+    return isinstance(col, (Times, Truth)) or (isinstance(col, Words) and all(isinstance(v, plain) for v in col.values))
 
 
 # Logic ----------------------------------------------------------------------------------------

@@ -112,31 +112,37 @@ def _shift(quantity: Quantity, sign: int) -> tuple[int, int, bool] | None:
     return sign * int(quantity.value), t.PRECISIONS[word.capitalize()], word == "week"
 
 
-@step("DurationBetween", "DifferenceBetween")
+@step("DurationBetween", "DifferenceBetween", "CalculateAgeAt")
 def _between(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
-    name = node["precision"].capitalize()
+    name, kind = node["precision"].capitalize(), node["type"]
     precision, weeks = t.PRECISIONS[name], name == "Week"
-    measure = t.duration if node["type"] == "DurationBetween" else t.difference
+    # Ages in years to days are counted on dates: the hour of birth does not matter.
+    on_dates = kind == "CalculateAgeAt" and precision <= t.DAY
+    measure = t.difference if kind == "DifferenceBetween" else t.duration
 
     def between(x: Any, y: Any) -> Any:
-        if type(x) is not type(y):
+        if on_dates:
+            x, y = t.as_date(x), t.as_date(y)
+        elif type(x) is not type(y):
             x, y = t.as_datetime(x), t.as_datetime(y)
         return measure(x, y, precision, weeks=weeks)
 
-    return ev.scalar(ctx, between, ev.operands(node, unit, ctx))
+    def counted(cols: list[Col], sub: Ctx) -> Col:
+        a, b = cols
+        if isinstance(a, Times) and isinstance(b, Times):
+            first, last = (moments.to_date(a), moments.to_date(b)) if on_dates else (a, b)
+            units = moments.between(first, last, precision, weeks=weeks, whole=kind != "DifferenceBetween")
+            if units is not None:
+                return _numbers(units, a.known() & b.known())
+        return ev.scalar(sub, between, cols)
+
+    cols = ev.operands(node, unit, ctx)
+    return scalar.split(cols, ctx, counted) or counted(cols, ctx)
 
 
-@step("CalculateAgeAt")
-def _age(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
-    name = node["precision"].capitalize()
-    precision, weeks = t.PRECISIONS[name], name == "Week"
-
-    def age(born: Any, at: Any) -> Any:
-        if precision <= t.DAY:
-            return t.duration(t.as_date(born), t.as_date(at), precision, weeks=weeks)
-        return t.duration(t.as_datetime(born), t.as_datetime(at), precision)
-
-    return ev.scalar(ctx, age, ev.operands(node, unit, ctx))
+def _numbers(numbers: Ints, known: Any) -> Col:
+    distinct_numbers, places = np.unique(numbers, return_inverse=True)
+    return Words(np.where(known, places, -1), [int(number) for number in distinct_numbers])
 
 
 @step("DateTimeComponentFrom")
@@ -237,12 +243,16 @@ def _exists(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
 @step("Count")
 def _count(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
     filled = _filled(as_lists(ev.expression(operands(node)[0], unit, ctx)))
-    numbers, places = np.unique(filled, return_inverse=True)
-    return Words(places, [int(number) for number in numbers])
+    return _numbers(filled, np.ones(ctx.n, np.bool_))
 
 
 @step("First", "Last")
 def _first(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
+    source = node.get("source") or {}
+    if node["type"] == "Last" and source.get("type") == "Split":
+        # The last segment of a reference, asked for once a reference: no list is needed for it.
+        texts = [ev.expression(source.get(name), unit, ctx) for name in ("stringToSplit", "separator")]
+        return ev.scalar(ctx, lambda text, by: lists.last(convert.split(text, by)), texts, strict=False)
     col = as_lists(ev.expression(node.get("source"), unit, ctx))
     if node["type"] == "First":
         return first_of(col)
@@ -360,3 +370,14 @@ def _pieces(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
         return intervals.expand([given] if single else given, per, points=single)
 
     return ev.scalar(ctx, expand, cols, strict=False)
+
+
+@step("Message")
+def _message(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
+    """A message that is sent belongs into that subject's result, or stops it: stage 1 does either."""
+    sent = np.ones(ctx.n, np.bool_)
+    if "condition" in node:
+        sent = scalar.truth(ev.expression(node["condition"], unit, ctx)) == 1
+    if sent.any():
+        ev.state.fail(ctx, sent)
+    return ev.expression(node.get("source"), unit, ctx)

@@ -90,6 +90,10 @@ def _query(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
                 _relate(ev, test, unit, rows)
             else:
                 rows.keep(np.flatnonzero(scalar.truth(ev.expression(test, unit, rows.ctx)) == 1))
+        for name in lets:
+            # What nothing reads is evaluated for the rows kept, as in stage 1: it may have no value, or tell something.
+            if max((sources.index(alias) for alias in reads[name]), default=0) <= at:
+                rows.ctx.get(name)
     return _given(ev, node, unit, rows, sources)
 
 

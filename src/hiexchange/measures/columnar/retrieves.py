@@ -18,11 +18,10 @@ from hiexchange.measures.columnar.nodes import Node as Data
 from hiexchange.measures.columnar.nodes import Table
 from hiexchange.measures.columnar.state import Ctx, Selection, State
 from hiexchange.measures.cql import types
-from hiexchange.measures.cql.compiler import Unit
+from hiexchange.measures.cql.compiler import Frame, Scope, Unit
 from hiexchange.measures.cql.library import Node
 from hiexchange.measures.cql.model import Element
-from hiexchange.measures.cql.retrieve import PRIMARY, Spec
-from hiexchange.measures.sources import SHARED
+from hiexchange.measures.cql.retrieve import PRIMARY, Spec, given_codes, matches, resolved, spec_index
 
 _JUDGED = ("meta", "status", "doNotPerform", "category", "code", "encounter")
 """What profiles are inferred from."""
@@ -39,10 +38,10 @@ def _retrieve(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
         path = node.get("codeProperty") or PRIMARY.get(kind, "code")
         codes = _codes(ev, node["codes"], unit)
     state = ev.state
-    key = (kind, template, path, id(node) if codes is not None else None)
-    found = state.selections.get(key)
+    index = spec_index(ev.program, kind, template, path, codes)
+    found = state.selections.get(index)
     if found is None:
-        found = state.selections[key] = _select(state, Spec(kind, template, path, codes, -1))
+        found = state.selections[index] = _select(state, ev.program.retrieve_specs[index])
     found.reached[ctx.owner] = True
     doubtful = np.flatnonzero(found.doubtful[ctx.owner])
     if len(doubtful):
@@ -50,24 +49,19 @@ def _retrieve(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
     every = np.ones(ctx.n, np.bool_)
     if found.table is None:
         return Lists(np.zeros(0, np.int64), Nulls(0), every)
-    index, owner = spread(found.starts[ctx.owner], found.counts[ctx.owner])
-    return Lists(owner, Things(found.table, found.rows[index]), every)
+    places, owner = spread(found.starts[ctx.owner], found.counts[ctx.owner])
+    return Lists(owner, Things(found.table, found.rows[places]), every)
 
 
 def _codes(ev: Evaluator, node: Node, unit: Unit) -> Any:
-    from hiexchange.measures.cql.compiler import Frame, Scope
-    from hiexchange.measures.cql.retrieve import _pairs
-    from hiexchange.measures.cql.values import ValueSet
-
-    value = unit.compiler.expression(node, Scope(Frame(), {}))(ev.state, [])
-    return value if isinstance(value, ValueSet) else frozenset(_pairs(value))
+    return given_codes(unit.compiler.expression(node, Scope(Frame(), {}))(ev.state, []))
 
 
 def _select(state: State, spec: Spec) -> Selection:
     n = state.n
     table = state.batch.tables.get(spec.kind)
     nothing = np.zeros(0, np.int64)
-    if spec.kind in SHARED:
+    if spec.kind in state.batch.elsewhere:
         # Found by reference, outside a patient's own rows: whoever asks for them is left to stage 1.
         return Selection(None, nothing, nothing, np.ones(n, np.bool_), n)
     if table is None or not table.n:
@@ -150,8 +144,6 @@ def _hold(spec: Spec, col: Col, rows: Ints, held: Any, unsure: Any) -> None:
 
 
 def _holds(spec: Spec, element: Element) -> bool:
-    from hiexchange.measures.cql.retrieve import matches
-
     row = element.cache.get("#row")
     if row is None:
         # A row of nothing but this one concept, as the matching of stage 1 wants it.
@@ -160,10 +152,3 @@ def _holds(spec: Spec, element: Element) -> bool:
     codes = spec.codes
     pairs, url = (resolved(codes), codes.id) if hasattr(codes, "pairs") else (codes, None)
     return matches(None, row, "x", pairs, url)
-
-
-def resolved(value_set: Any) -> Any:
-    """Return a value set's codes."""
-    from hiexchange.measures.cql.retrieve import resolved as codes_of
-
-    return codes_of(value_set)

@@ -214,10 +214,20 @@ def compared(kind: str, a: Col, b: Col) -> Col | None:
     """Return a kernel's answer for the comparison of two columns, None where there is none."""
     if isinstance(a, Times) and isinstance(b, Times):
         return moments.truth(moments.ORDER[kind](a, b), a, b)
+    if isinstance(a, Words) and isinstance(b, Words) and kind == "Equal" and _texts(a.values) and _texts(b.values):
+        places = {text: place for place, text in enumerate(a.values)}
+        other = np.array([*(places.get(text, -1) for text in b.values), -1], np.int64)[b.codes]
+        # Equal texts may stand twice in one list: compare by the place of the last.
+        own = np.array([*(places[text] for text in a.values), -1], np.int64)[a.codes]
+        return Truth(np.where((a.codes < 0) | (b.codes < 0), -1, own == other))
     if isinstance(a, Things) and isinstance(b, Things) and kind == "Equal" and a.node.resource and b.node.resource:
         alike = (a.rows == b.rows) if a.node is b.node else np.zeros(a.n, np.bool_)
         return Truth(np.where((a.rows < 0) | (b.rows < 0), -1, alike))
     return None
+
+
+def _texts(values: list[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def tokens(cols: Sequence[Col], token: Callable[[Any], Any]) -> list[Ints]:

@@ -1,0 +1,169 @@
+"""One subject of a batch, as populations, gaps and result rows want one: its values come out of the columns.
+
+Only what the columns hold already is given; :class:`..columnar.run.Columns` computes it beforehand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from hiexchange.measures.columnar.cells import (
+    Col,
+    Lists,
+    Mixed,
+    Nulls,
+    Things,
+    Truth,
+    Unsupported,
+    Words,
+)
+from hiexchange.measures.columnar.nodes import Table
+from hiexchange.measures.columnar.state import State
+from hiexchange.measures.cql.compiler import Define
+from hiexchange.measures.cql.model import Element
+
+
+class Resource(Element):
+    """A row of a table as a resource; its JSON is read when something looks into it."""
+
+    __slots__ = ("_data", "_row", "_table")
+
+    def __init__(self, table: Table, row: int, identity: int) -> None:
+        """Keep the place; ``identity`` is the resource's among the subject's."""
+        self.type = table.model.type(table.kind)
+        self.row = identity
+        self.cache = {}
+        self._table = table
+        self._data: dict[str, Any] | None = None
+        self._row = row
+
+    @property
+    def data(self) -> dict[str, Any]:  # type: ignore[override]
+        """The resource as JSON."""
+        if self._data is None:
+            self._data = self._table.data(np.array([self._row]))[0]
+        return self._data
+
+    @property
+    def id(self) -> str | None:
+        """The resource's id."""
+        found: str | None = self._table.ids()[self._row]
+        return found
+
+
+class Results(Mapping[int, Any]):
+    """A subject's values by define."""
+
+    def __init__(self, subject: Row) -> None:
+        self.subject = subject
+
+    def __getitem__(self, index: int) -> Any:
+        value = self.subject.state.values[index]
+        place = int(value.place[self.subject.at])
+        if place < 0:
+            raise KeyError(index)
+        return self.subject.value(value.col, place)
+
+    def __contains__(self, index: object) -> bool:
+        value = self.subject.state.values.get(index)  # type: ignore[call-overload]
+        return value is not None and value.place[self.subject.at] >= 0
+
+    def __iter__(self) -> Iterator[int]:
+        return (index for index in self.subject.state.values if index in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class Rows:
+    """A subject's resources by type."""
+
+    def __init__(self, subject: Row) -> None:
+        self.subject = subject
+
+    def get(self, kind: str, default: Any = ()) -> Any:
+        """Return the resources of a type, in order.
+
+        Raises:
+            Unsupported: They are not among the tables.
+        """
+        batch, at = self.subject.state.batch, self.subject.at
+        if kind in batch.elsewhere:
+            raise Unsupported(f"{kind} is found by reference")
+        table = batch.tables.get(kind)
+        if table is None or not table.counts[at]:
+            return default
+        begin = int(table.starts[at])
+        return [self.subject.resource(table, row) for row in range(begin, begin + int(table.counts[at]))]
+
+
+class Row:
+    """A subject; it has what :class:`..cql.subject.Subject` has for those who only read."""
+
+    def __init__(self, state: State, at: int, inferred: int) -> None:
+        """Take a subject of the batch; ``inferred`` counts its rows judged by structure so far."""
+        self.state = state
+        self.at = at
+        self.inferred = inferred
+        self.context = state.context
+        self.parameters = state.context.parameters
+        self.messages: list[str] = []
+        self.patient: Element | None = None
+        self.results = Results(self)
+        self.rows = Rows(self)
+        self._elements: dict[tuple[int, int], Resource] = {}
+        self.retrieved = {
+            index: [
+                self.resource(found.table, row)
+                for row in found.rows[found.starts[at] : found.starts[at] + found.counts[at]].tolist()
+            ]
+            for index, found in state.selections.items()
+            if found.reached[at]
+        }
+
+    def resource(self, table: Table, row: int) -> Resource:
+        """Return a row of a table, the same object each time."""
+        key = (id(table), row)
+        found = self._elements.get(key)
+        if found is None:
+            found = self._elements[key] = Resource(table, row, len(self._elements))
+        return found
+
+    def evaluate(self, define: Define) -> Any:
+        """Return the value of a define that was computed for the batch."""
+        return self.results[define.index]
+
+    def value(self, col: Col, place: int) -> Any:
+        """Return one slot: truth, text and codes, resources and lists of them.
+
+        Raises:
+            Unsupported: It is of another kind, or a resource without id: its place among the subject's is not
+                known here.
+        """
+        if isinstance(col, Nulls) or not col.known()[place : place + 1].any():
+            return None
+        if isinstance(col, Truth):
+            return bool(col.values[place])
+        if isinstance(col, Words):
+            return col.values[col.codes[place]]
+        if isinstance(col, Mixed):
+            return self.value(col.parts[col.tag[place]], int(col.place[place]))
+        if isinstance(col, Lists):
+            begin, end = np.searchsorted(col.owner, [place, place + 1]).tolist()
+            return [self._item(col.child, at) for at in range(begin, end)]
+        if isinstance(col, Things) and col.node.resource:
+            found = self.resource(col.node, int(col.rows[place]))
+            if found.id is None:
+                raise Unsupported("a resource without id")
+            return found
+        raise Unsupported("a value no result asks for")
+
+    def _item(self, col: Col, place: int) -> Any:
+        """Return an element of a list; of another kind than results ask for, some object that is like no other."""
+        if isinstance(col, Mixed) and col.tag[place] >= 0:
+            return self._item(col.parts[col.tag[place]], int(col.place[place]))
+        known = isinstance(col, (Truth, Words, Nulls)) or (isinstance(col, Things) and col.node.resource)
+        return self.value(col, place) if known else (object() if col.known()[place] else None)
