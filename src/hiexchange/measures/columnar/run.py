@@ -28,6 +28,7 @@ from hiexchange.measures.populations import Criteria
 from hiexchange.measures.sources import SubjectRows
 
 Rows = list[list[rows.Row]]
+_INFERRED = rows.VARYING.index("profiles_inferred")
 
 
 class Columns:
@@ -64,11 +65,11 @@ class Columns:
         for criteria in compiled.criteria:
             inside = primed(ev, criteria, left)
             inferred = judged(ev.state)
-            blank = rows.outside("", [criteria])
+            blank = [(row[1:_INFERRED], row[_INFERRED + 1 :]) for row in rows.outside("", [criteria])]
             for subject in np.flatnonzero(~left).tolist():
                 name = ev.state.batch.names[subject]
                 if not inside[subject]:
-                    found[subject][-1] += [(name, *row[1:-1], int(inferred[subject])) for row in blank]
+                    found[subject][-1] += [(name, *first, int(inferred[subject]), *rest) for first, rest in blank]
                     continue
                 made = self._rows(ev.state, criteria, subject, int(inferred[subject]), at)
                 if made is None:
