@@ -263,12 +263,12 @@ def test_a_template_cut_over_does_not_send_old_events_again(exchange, open_outbo
 
 
 def test_a_row_that_cannot_be_rendered_is_dead_alone(exchange, open_outbox, now):
-    events = [exchange.event(1), exchange.event(2, trigger="merge", trigger_code="A40"), exchange.event(3)]
+    events = [exchange.event(1), exchange.event(2, visit_number=""), exchange.event(3)]
     outbox = open_outbox()
     report = outbox.deliver(exchange.routing(events, [exchange.subscription("a", "file:in", format="hl7v2")]), now=now)
     assert report.states == {"acked": 2, "dead": 1}
     (dead,) = [row for row in outbox.deliveries().to_pylist() if row["state"] == "dead"]
-    assert "prior id" in dead["reason"]
+    assert "no PID-18" in dead["reason"]
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, ValueError])

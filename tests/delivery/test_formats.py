@@ -83,6 +83,82 @@ def test_the_same_day_is_the_same_bytes(sent, form):
     assert _unversioned(manifest) == (GOLDEN / f"{path.name}.manifest.json").read_bytes()
 
 
+NOTICE = "Consent of 2026-01-05; ED and inpatient data; clinic-7 only."
+
+
+@pytest.fixture
+def rare(exchange, open_outbox, now, tmp_path):
+    """Deliver a merge and a visit under a Part 2 consent in a format; return the file's bytes."""
+
+    def send(form: str, **channel):
+        events = [
+            exchange.event(1, trigger="merge", trigger_code="A40", visit_number="old-mrn", **{"class": None}),
+            exchange.event(2, labels=["42CFRPart2"]),
+        ]
+        decisions = [
+            exchange.decision(events[0], "clinic-7"),
+            exchange.decision(events[1], "clinic-7", notice=NOTICE),
+        ]
+        subscription = exchange.subscription("clinic-7", "file:in", format=form, zone="America/Chicago", **channel)
+        outbox = open_outbox()
+        outbox.deliver(exchange.routing(events, [subscription], decisions), now=now, persons=exchange.persons(1, 2))
+        assert set(outbox.deliveries()["state"].to_pylist()) == {"acked"}
+        return (tmp_path / "in" / f"clinic-7_default_000001.{FORMATS[form]}").read_bytes()
+
+    return send
+
+
+@pytest.mark.parametrize("form", ["csv", "fhir", "hl7v2"])
+def test_merges_and_consent_statements_are_the_same_bytes(rare, form):
+    columns = {"columns": ["trigger", "visit_number", "patient_id_sent", "notice"]} if form == "csv" else {}
+    data = rare(form, **columns)
+    path = GOLDEN / f"rare.{FORMATS[form]}"
+    if os.environ.get("HIEXCHANGE_WRITE_GOLDEN"):
+        path.write_bytes(data)
+    assert data == path.read_bytes()
+
+
+def test_a_merge_is_an_a40_that_the_hl7_package_reads(rare):
+    merge, visit = (oracle.parse(message.decode()) for message in hl7v2.split(rare("hl7v2")))
+    assert str(merge.segment("MSH")[9]) == "ADT^A40^ADT_A39"
+    assert [str(merge.segment("PID")[3][1][0]), str(merge.segment("MRG")[1][0][0])] == ["mrn1", "old-mrn"]
+    assert [str(segment[0]) for segment in merge] == ["MSH", "EVN", "PID", "PD1", "MRG", "ZHX"]
+    assert str(visit.segment("ARV")[5]) == NOTICE
+    assert str(visit.segment("ARV")[3][0][0]) == "42CFRPart2"
+
+
+def test_a_merge_and_a_consent_statement_are_valid_fhir(rare):
+    raws = [json.loads(line) for line in rare("fhir").splitlines()]
+    merge, visit = (Bundle.model_validate(raw) for raw in raws)
+    header, patient, ended = (entry.resource for entry in merge.entry[:3])
+    assert (header.eventCoding.system, header.eventCoding.code) == (
+        "http://terminology.hl7.org/CodeSystem/v2-0003",
+        "A40",
+    )
+    assert header.focus[0].reference == merge.entry[1].fullUrl
+    assert (patient.link[0].type, patient.link[0].other.reference) == ("replaces", merge.entry[2].fullUrl)
+    assert (ended.identifier[0].value, ended.active, ended.link[0].type) == ("old-mrn", False, "replaced-by")
+    (consent,) = (entry.resource for entry in visit.entry if entry.resource.get_resource_type() == "Consent")
+    assert consent.policyRule.text == NOTICE
+    assert [label.code for label in visit.meta.security] == ["42CFRPart2"]
+    for raw in raws:
+        urls = {entry["fullUrl"] for entry in raw["entry"]}
+        assert all(found in urls for found in _references(raw))
+
+
+def test_the_exchange_is_the_intermediary_and_says_so(sent):
+    data, _ = sent("fhir", options={"sending_facility": "State Exchange"})
+    for raw in map(json.loads, data.splitlines()):
+        bundle = Bundle.model_validate(raw)
+        places = {entry.fullUrl: entry.resource for entry in bundle.entry}
+        header = bundle.entry[0].resource
+        (provenance,) = (entry for entry in places.values() if entry.get_resource_type() == "Provenance")
+        assert provenance.target[0].reference == bundle.entry[0].fullUrl
+        roles = {agent.type.coding[0].code: places[agent.who.reference].name for agent in provenance.agent}
+        assert roles["transmitter"] == roles["assembler"] == places[header.sender.reference].name == "State Exchange"
+        assert roles["author"] == places[header.responsible.reference].name != "State Exchange"
+
+
 def _unversioned(manifest: bytes) -> bytes:
     """The manifest without the hash of the preferences, which covers every option there is."""
     return re.sub(rb'"config_version": "[0-9a-f]{64}"', b'"config_version": "..."', manifest)

@@ -181,7 +181,7 @@ def test_later_calls_build_on_what_is_on_record(world: SimpleNamespace) -> None:
     assert rows(third)[0]["corrects"] == second.events.to_pylist()[1]["event_key"]
 
 
-def test_a_merge_alone_is_no_news(world: SimpleNamespace) -> None:
+def test_a_merge_changes_no_visit(world: SimpleNamespace) -> None:
     persons = world.table([world.person("p1", "100"), world.person("p2", "200")])
     first = world.read(world.adt("A01", at(2), patient="200"), persons=persons)
     assert first.events["person_id"].to_pylist() == ["p2"]
@@ -192,10 +192,24 @@ def test_a_merge_alone_is_no_news(world: SimpleNamespace) -> None:
         persons=persons,
         history=first.events,
     )
-    assert world.story(second) == [("merge", "merge"), ("update", "unchanged"), ("update", "unchanged")]
+    assert world.story(second) == [("merge", None), ("update", "unchanged"), ("update", "unchanged")]
     (merge,) = second.merges
     assert (merge.old, merge.new, merge.system) == ("200", "100", "GH")
     assert second.events["person_id"].to_pylist() == ["p1", "p1", "p1"]
+
+
+def test_a_merge_is_news_once_and_only_of_an_identifier_in_use(world: SimpleNamespace) -> None:
+    admit = world.adt("A01", at(2), patient="200")
+    early = world.read(world.adt("A40", at(1), patient="100", old="200"))
+    assert world.story(early) == [("merge", "merge")]
+    merge = world.adt("A40", at(3), patient="100", old="200")
+    first = world.read(admit, merge)
+    assert world.story(first) == [("admit", None), ("merge", None)]
+    event = rows(first)[1]
+    assert (event["visit_number"], event["patient_id_sent"], event["version"]) == ("200", "100", 1)
+    assert world.read(merge, history=first.events).duplicates == 1
+    tested = world.read(admit, world.adt("A40", at(3), patient="100", old="200", name=("ZZTEST", "Odo")))
+    assert world.story(tested)[-1] == ("merge", "test_patient")
 
 
 TRIGGERS = st.sampled_from(["A01", "A02", "A03", "A04", "A05", "A06", "A07", "A08", "A11", "A12", "A13"])

@@ -2,7 +2,9 @@
 
 MSH-10 is the first 20 characters of the delivery id (the v2.5 limit), constant over retries; MSH-7
 and EVN-2 come from the event, never from the clock. ZHX carries the whole delivery id, the
-sequence number and the replay flag: receivers ignore Z segments they do not know.
+sequence number and the replay flag: receivers ignore Z segments they do not know. The statement of a
+42 CFR Part 2 consent is ARV-5: v2.5.1 has no place for it, v2.6 made this one, and a reader that does not know
+the segment passes over it.
 """
 
 from __future__ import annotations
@@ -28,11 +30,14 @@ TRIGGERS = {
     "cancel_admit": "A11",
     "cancel_transfer": "A12",
     "cancel_discharge": "A13",
+    "merge": "A40",
 }
-STRUCTURES = {"A04": "A01", "A07": "A06", "A08": "A01", "A11": "A09", "A13": "A01"}
+STRUCTURES = {"A04": "A01", "A07": "A06", "A08": "A01", "A11": "A09", "A13": "A01", "A40": "A39"}
 """Message structure by trigger event where it is not the event's own (HL7 table 0354)."""
 CLASSES = {"EMER": "E", "IMP": "I", "ACUTE": "I", "NONAC": "I", "PRENC": "P"}
 """v3 ActCode -> PV1-2 (table 0004); everything else is an outpatient."""
+PART2 = ("42CFRPart2", "42 CFR Part 2 information", "ActCode")
+"""ARV-3 of an event under a Part 2 consent (v3 ActCode)."""
 SEXES = {"male": "M", "female": "F", "other": "O", "unknown": "U"}
 _CODE_SYSTEMS = {"http://hl7.org/fhir/sid/icd-10-cm": "I10", "http://snomed.info/sct": "SCT"}
 
@@ -88,25 +93,34 @@ def _segments(record: Mapping[str, Any], page: Page) -> list[Sequence[hl7v2.Valu
             _dtm(record.get("event_at")),
             _facility(record),
         ),
-        _pid(record),
+        _pid(record, trigger),
         ("PD1", None, None, None, (record.get("provider_npi"), *[None] * 7, ("", "2.16.840.1.113883.4.6", "ISO"))),
-        _pv1(record),
     ]
+    segments += _merged(record) if trigger == "A40" else _visit(record)
+    segments.append(("ZHX", record["delivery_id"], str(page.sequence), "Y" if record.get("replay") else "N"))
+    return segments
+
+
+def _visit(record: Mapping[str, Any]) -> list[Sequence[hl7v2.Value]]:
+    segments = [_pv1(record)]
+    if record.get("notice"):
+        segments.append(("ARV", "1", "A", PART2, None, record["notice"]))
     for number, coding in enumerate(record.get("diagnoses") or (), 1):
         kind = "F" if record.get("status") == "finished" else "W"
         system = _CODE_SYSTEMS.get(coding.get("system") or "", "L")
         segments.append(
             ("DG1", str(number), None, (coding.get("code"), coding.get("display"), system), None, None, kind)
         )
-    segments.append(("ZHX", record["delivery_id"], str(page.sequence), "Y" if record.get("replay") else "N"))
     return segments
+
+
+def _merged(record: Mapping[str, Any]) -> list[Sequence[hl7v2.Value]]:
+    ended = (record["visit_number"], None, None, _authority(record.get("patient_id_system")), "MR")
+    return [("MRG", ended)]
 
 
 def _trigger(record: Mapping[str, Any]) -> str:
     trigger = record.get("trigger")
-    if trigger == "merge":
-        # MRG-1 (prior patient id) is required and no corridor table carries it.
-        raise DeliveryError("a merge cannot be written as ADT^A40 without the prior id", where=record["delivery_id"])
     if trigger == "class_change":
         return "A06" if record.get("class") in ("IMP", "ACUTE", "NONAC") else "A07"
     if trigger not in TRIGGERS:
@@ -118,10 +132,10 @@ def _trigger(record: Mapping[str, Any]) -> str:
     return TRIGGERS[trigger]
 
 
-def _pid(record: Mapping[str, Any]) -> Sequence[hl7v2.Value]:
+def _pid(record: Mapping[str, Any], trigger: str) -> Sequence[hl7v2.Value]:
     visit = record.get("visit_number")
     if not visit:
-        # The DirectTrust map requires PID-18.
+        # The DirectTrust map requires PID-18; of a merge it is MRG-1, required too.
         raise DeliveryError(
             "an event without visit number has no PID-18",
             where=record["delivery_id"],
@@ -145,7 +159,7 @@ def _pid(record: Mapping[str, Any]) -> Sequence[hl7v2.Value]:
         *("PID", "1", None, ids, None, name, None, birth or None, SEXES.get(record.get("sex") or "")),
         *(None, None, address, None, record.get("phone")),
         *[None] * 4,
-        visit,
+        visit if trigger != "A40" else None,
     )
 
 

@@ -1,9 +1,14 @@
 """Da Vinci Alerts 1.1 message Bundles: MessageHeader first, focus Encounter, one notification a Bundle.
 
+The exchange is the guide's Intermediary: it is the sender, and a Provenance says that it transmitted, and wrote
+anew, what the facility is responsible for. A merge has no notification event; it is a message of the same framework
+with the HL7 v2 event A40 and the Patient as focus. The statement of a 42 CFR Part 2 consent is a Consent resource.
+
 Every id and time is derived from the delivery id and the event, so the same delivery is the same
 bytes. What is emitted is validated with fhir.resources (R4B models).
 
-Source: HL7/davinci-alerts, notifications-bundle, notifications-messageheader, adt-notification-encounter.
+Source: HL7/davinci-alerts, notifications-bundle, notifications-messageheader, adt-notification-encounter,
+CapabilityStatement notification-forwarder ("update the MessageHeader.sender", "add a US Core Provenance").
 """
 
 from __future__ import annotations
@@ -23,6 +28,10 @@ from hiexchange.errors import DeliveryError
 
 PROFILES = "http://hl7.org/fhir/us/davinci-alerts/StructureDefinition/"
 EVENT_SYSTEM = "http://hl7.org/fhir/us/davinci-alerts/CodeSystem/notification-event"
+TERMINOLOGY = "http://terminology.hl7.org/CodeSystem/"
+V2_EVENT = f"{TERMINOLOGY}v2-0003"
+AGENT = f"{TERMINOLOGY}provenance-participant-type"
+PART2 = "42CFRPart2"
 US_CORE = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-"
 ACT_CODE = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
 CONFIDENTIALITY = "http://terminology.hl7.org/CodeSystem/v3-Confidentiality"
@@ -70,10 +79,8 @@ def bundle(record: Mapping[str, Any], spec: ChannelSpec) -> dict[str, Any]:
         DeliveryError: The event cannot be said as a notification; ``where`` is the delivery id.
     """
     key = record["delivery_id"]
-    event = _event(record)
-    conditions = [_condition(record, number) for number in range(len(record.get("diagnoses") or ()))]
-    resources = [_header(record, spec, event), _encounter(record, len(conditions)), _patient(record)]
-    resources += [_facility(record), *_attending(record), *conditions]
+    resources = _merge(record, spec) if record.get("trigger") == "merge" else _visit(record, spec)
+    resources += [_intermediary(record, spec), *_consent(record), _provenance(record)]
     received = record.get("received_at") or record["event_at"]
     message: dict[str, Any] = {
         "resourceType": "Bundle",
@@ -84,10 +91,38 @@ def bundle(record: Mapping[str, Any], spec: ChannelSpec) -> dict[str, Any]:
         "timestamp": _instant(received),
         "entry": [{"fullUrl": f"urn:uuid:{resource['id']}", "resource": resource} for resource in resources],
     }
+    if record.get("notice"):
+        message["meta"]["security"] = [_label(PART2)]
     if record.get("replay"):
         message["meta"]["tag"] = [{"system": "urn:hiexchange:delivery", "code": "replay"}]
     _validate(message, key)
     return message
+
+
+def _visit(record: Mapping[str, Any], spec: ChannelSpec) -> list[dict[str, Any]]:
+    conditions = [_condition(record, number) for number in range(len(record.get("diagnoses") or ()))]
+    resources = [_header(record, spec, _event(record)), _encounter(record, len(conditions)), _patient(record)]
+    return [*resources, _facility(record), *_attending(record), *conditions]
+
+
+def _merge(record: Mapping[str, Any], spec: ChannelSpec) -> list[dict[str, Any]]:
+    """Return header, the patient as known from now on, the identifier that ended, and the facility."""
+    key = record["delivery_id"]
+    if not record.get("visit_number"):
+        raise DeliveryError(
+            "a merge needs the identifier that ended",
+            where=key,
+            hint="let the subscription's columns include visit_number",
+        )
+    patient = _patient(record) | {"link": [{"other": _reference(key, "Patient/ended"), "type": "replaces"}]}
+    ended: dict[str, Any] = {
+        "resourceType": "Patient",
+        "id": _id(key, "Patient/ended"),
+        "identifier": [_mrn(record["visit_number"], record.get("patient_id_system"))],
+        "active": False,
+        "link": [{"other": _reference(key, "Patient"), "type": "replaced-by"}],
+    }
+    return [_header(record, spec, "merge"), patient, ended, _facility(record)]
 
 
 @functools.cache
@@ -108,7 +143,7 @@ def _validate(message: dict[str, Any], key: str) -> None:
 
 def _event(record: Mapping[str, Any]) -> str:
     trigger = record.get("trigger")
-    if trigger in ("update", "merge"):
+    if trigger == "update":
         return "discharge" if record.get("status") == "finished" else "admit"
     if trigger not in EVENTS or "event_at" not in record or "class" not in record or "status" not in record:
         raise DeliveryError(
@@ -134,25 +169,26 @@ def _header(record: Mapping[str, Any], spec: ChannelSpec, event: str) -> dict[st
     endpoint = options.get("endpoint_reference") or (
         spec.url if spec.carries_messages else f"urn:hiexchange:{spec.key}"
     )
+    merge = event == "merge"
+    profiles = [f"{PROFILES}notifications-messageheader"]
+    coding = {"system": V2_EVENT, "code": "A40", "display": "ADT/ACK - Merge patient - patient identifier list"}
+    if not merge:
+        profiles.append(f"{PROFILES}{event}-notification-messageheader")
+        display = f"{DISPLAYS[event]} Notification"
+        coding = {"system": EVENT_SYSTEM, "code": f"notification-{event}", "display": display}
     header = {
         "resourceType": "MessageHeader",
         "id": _id(key, "MessageHeader"),
-        "meta": {
-            "profile": [f"{PROFILES}notifications-messageheader", f"{PROFILES}{event}-notification-messageheader"]
-        },
-        "eventCoding": {
-            "system": EVENT_SYSTEM,
-            "code": f"notification-{event}",
-            "display": f"{DISPLAYS[event]} Notification",
-        },
+        "meta": {"profile": profiles},
+        "eventCoding": coding,
         "destination": [{"name": spec.subscriber_id, "endpoint": endpoint}],
-        "sender": _reference(key, "Organization", record.get("facility_name")),
+        "sender": _reference(key, "Organization/intermediary", _exchange_name(spec)),
         "source": {
             "name": options.get("sending_application", "hiexchange"),
             "endpoint": options.get("endpoint", "urn:hiexchange"),
         },
         "responsible": _reference(key, "Organization", record.get("facility_name")),
-        "focus": [_reference(key, "Encounter")],
+        "focus": [_reference(key, "Patient" if merge else "Encounter")],
     }
     if record["trigger"] not in ("admit", "discharge", "transfer"):
         header["reason"] = {"text": record["trigger"].replace("_", " ")}
@@ -203,8 +239,7 @@ def _patient(record: Mapping[str, Any]) -> dict[str, Any]:
     if record.get("person_id"):
         ids.append({"system": "urn:hiexchange:person", "value": record["person_id"]})
     if record.get("patient_id_sent"):
-        sent = {"type": {"coding": [_v2("0203", "MR")]}, "value": record["patient_id_sent"]}
-        ids.append(sent | ({"system": record["patient_id_system"]} if record.get("patient_id_system") else {}))
+        ids.append(_mrn(record["patient_id_sent"], record.get("patient_id_system")))
     resource: dict[str, Any] = {
         "resourceType": "Patient",
         "id": _id(key, "Patient"),
@@ -227,6 +262,10 @@ def _patient(record: Mapping[str, Any]) -> dict[str, Any]:
     if record.get("phone"):
         resource["telecom"] = [{"system": "phone", "value": record["phone"]}]
     return resource
+
+
+def _mrn(value: str, system: str | None) -> dict[str, Any]:
+    return {"type": {"coding": [_v2("0203", "MR")]}, "value": value} | ({"system": system} if system else {})
 
 
 def _name(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -254,6 +293,53 @@ def _facility(record: Mapping[str, Any]) -> dict[str, Any]:
     if record.get("facility_npi"):
         resource["identifier"] = [{"system": NPI, "value": record["facility_npi"]}]
     return resource
+
+
+def _intermediary(record: Mapping[str, Any], spec: ChannelSpec) -> dict[str, Any]:
+    return {
+        "resourceType": "Organization",
+        "id": _id(record["delivery_id"], "Organization/intermediary"),
+        "active": True,
+        "name": _exchange_name(spec),
+    }
+
+
+def _exchange_name(spec: ChannelSpec) -> str:
+    return spec.options.get("sending_facility", "HIE")
+
+
+def _provenance(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return who did what: the facility is the author, the exchange transmits and, as it writes its own, assembles."""
+    key = record["delivery_id"]
+    exchange = _reference(key, "Organization/intermediary")
+    agents = [("author", _reference(key, "Organization")), ("transmitter", exchange), ("assembler", exchange)]
+    return {
+        "resourceType": "Provenance",
+        "id": _id(key, "Provenance"),
+        "meta": {"profile": [f"{US_CORE}provenance"]},
+        "target": [_reference(key, "MessageHeader")],
+        "recorded": _instant(record.get("received_at") or record["event_at"]),
+        "agent": [{"type": {"coding": [{"system": AGENT, "code": role}]}, "who": who} for role, who in agents],
+    }
+
+
+def _consent(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the scope of the Part 2 consent under which this is disclosed (42 CFR 2.32(b)), if it is."""
+    if not record.get("notice"):
+        return []
+    key = record["delivery_id"]
+    return [
+        {
+            "resourceType": "Consent",
+            "id": _id(key, "Consent"),
+            "meta": {"security": [_label(PART2)]},
+            "status": "active",
+            "scope": {"coding": [{"system": f"{TERMINOLOGY}consentscope", "code": "patient-privacy"}]},
+            "category": [{"coding": [{"system": "http://loinc.org", "code": "59284-0"}]}],
+            "patient": _reference(key, "Patient"),
+            "policyRule": {"coding": [_label(PART2)], "text": record["notice"]},
+        }
+    ]
 
 
 def _attending(record: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -1,5 +1,7 @@
 """HL7 v2 ADT messages to events: A01-A08, A11-A13, A40.
 
+A merge (A40) is about no visit: in place of the visit number its event bears the identifier that ended (MRG-1).
+
 Every message is counted: ``read = events + quarantined + duplicates``. What cannot become an event is
 an ISSUE row that says which file, message and field, never what was in it.
 
@@ -123,6 +125,7 @@ def collect(raws: Iterable[RawMessage], settings: AdtSettings, *, history: Any =
             merges.append(_merge(row))
         rows.append(row)
     people = settings.identities.merged(merges)
+    _announce(rows, known)
     for row in rows:
         people.resolve(row)
     issues += [
@@ -361,9 +364,18 @@ def _merge_row(row: Row, message: hl7v2.Message) -> None:
     old = mrg.value(1).strip() if mrg is not None else ""
     if not old:
         raise _Refused("no_merge_id", "a merge without the identifier that ends", "MRG-1")
-    row["old_id"] = old
+    row["old_id"] = row["visit_number"] = old
     row["status"] = "finished"
     row.setdefault("swallowed_reason", "merge")
+
+
+def _announce(rows: list[Row], known: list[Row]) -> None:
+    """Make news of the merges whose ended identifier other events bear: somebody may know the patient by it."""
+    borne = {(row["patient_id_system"], row["patient_id_sent"]) for row in (*known, *rows) if row["trigger"] != "merge"}
+    for row in rows:
+        merge = row["trigger"] == "merge" and row["swallowed_reason"] == "merge"
+        if merge and (row["patient_id_system"], row["old_id"]) in borne:
+            row["swallowed_reason"] = None
 
 
 def _merge(row: Row) -> Merge:

@@ -111,8 +111,8 @@ def _play(messages: list[tuple[Any, ...]], versions: dict[tuple[str, str, str], 
     for _, _, new, position, row in messages:
         if new:
             fresh.append((position, row))
-        if row.get("swallowed_reason") in BESIDE:
-            row["material"] = False
+        if row["trigger"] == "merge" or row.get("swallowed_reason") in BESIDE:
+            row["material"] = row.get("swallowed_reason") is None
             continue
         if not new and row["trigger"] == "transfer":
             row["other_facility"] = row["material"]

@@ -171,9 +171,10 @@ SELECT q.event_key, q.sub, v.part2, f.statement,
             WHEN NOT s.self_visits AND (list_contains(s.org, e.facility_id) OR list_contains(s.org, e.facility_npi)
               OR list_contains(s.npi, e.facility_npi)) THEN 'self_visit'
             WHEN NOT s.after_death AND try_cast(left(h.deceased_at, 10) AS DATE) < e.lookup_on THEN 'deceased'
-            WHEN len(s.classes) > 0 AND NOT coalesce(list_contains(s.classes, e.class), false) THEN 'filtered_class'
+            WHEN len(s.classes) > 0 AND e.trigger <> 'merge' AND NOT coalesce(list_contains(s.classes, e.class), false)
+              THEN 'filtered_class'
             WHEN len(s.triggers) > 0 AND NOT list_has_any(s.triggers, e.triggers) THEN 'filtered_trigger'
-            WHEN len(s.triggers) = 0 AND e.trigger = 'preadmit' THEN 'filtered_trigger'
+            WHEN len(s.triggers) = 0 AND e.trigger IN ('preadmit', 'merge') THEN 'filtered_trigger'
             WHEN list_contains(e.flags, 'diagnosis_only') AND len(s.diagnoses) = 0 THEN 'filtered_diagnosis'
             WHEN len(s.diagnoses) > 0 AND NOT coalesce(list_bool_or(list_transform(e.codes,
               lambda x: list_bool_or(list_transform(s.diagnoses, lambda y: starts_with(x, y))))), false)
@@ -219,7 +220,7 @@ WITH best AS (
 ), spread AS (
   SELECT d.*, c.channel_id, c.columns, c.carries_notice
   FROM decided d LEFT JOIN channel c ON d.reason IS NULL AND c.sub = d.sub
-   AND (len(c.classes) = 0 OR coalesce(list_contains(c.classes, d.class), false))
+   AND (len(c.classes) = 0 OR d.trigger = 'merge' OR coalesce(list_contains(c.classes, d.class), false))
    AND (len(c.triggers) = 0 OR list_has_any(c.triggers, d.triggers))
 ), named AS (
   SELECT *, CASE WHEN reason IS NOT NULL THEN reason WHEN channel_id IS NULL THEN 'filtered_channel'

@@ -337,11 +337,11 @@ def _preference(told: _Told, wish: Wish, person: Row | None) -> str | None:
         died = _day((person["deceased_at"] or "")[:10])
         if died is not None and died < told.lookup_on:
             return "deceased"
-    if item.classes and event["class"] not in item.classes:
+    if item.classes and event["trigger"] != "merge" and event["class"] not in item.classes:
         return "filtered_class"
     if item.triggers and not any(trigger in item.triggers for trigger in told.triggers):
         return "filtered_trigger"
-    if not item.triggers and event["trigger"] == "preadmit":
+    if not item.triggers and event["trigger"] in ("preadmit", "merge"):
         return "filtered_trigger"
     codes = [one["code"] for one in event["diagnoses"] or () if one["code"] is not None]
     if item.diagnoses and not any(code.startswith(item.diagnoses) for code in codes):
@@ -368,7 +368,7 @@ def _channels(
     carrying = [
         port
         for port in wish.ports
-        if (not port.channel.classes or told.row["class"] in port.channel.classes)
+        if (not port.channel.classes or told.row["trigger"] == "merge" or told.row["class"] in port.channel.classes)
         and (not port.channel.triggers or any(trigger in port.channel.triggers for trigger in told.triggers))
     ]
     for port in carrying:
