@@ -51,6 +51,7 @@ class Engine:
         self.context = Context(self.program, parameters(job.period), profiles=job.profiles)
         self._retrieves: list[frozenset[int]] = [frozenset() for _ in self.compiled]
         self._known = -1
+        self._asked = [_asked(compiled.measure) for compiled in self.compiled] if len(self.compiled) > 1 else []
 
     def evaluate(self, subject: SubjectRows) -> list[list[rows.Row]]:
         """Return each measure's rows for one patient."""
@@ -82,23 +83,26 @@ class Engine:
             if len(self.compiled) == 1:
                 self._retrieves = [every]
             else:
-                self._retrieves = [frozenset(_retrieves_of(compiled) & every) for compiled in self.compiled]
+                some = zip(self.compiled, self._asked, strict=True)
+                self._retrieves = [frozenset(_retrieves_of(compiled, asked) & every) for compiled, asked in some]
         return self._retrieves[at]
 
 
-def _retrieves_of(compiled: Compiled) -> set[int]:
+def _asked(measure: Measure) -> tuple[set[tuple[str, str]], set[str]]:
+    """Return what a measure's libraries retrieve, as (type, profile), and their value sets."""
     kinds = {
         (node["dataType"].rpartition("}")[2], (node.get("templateId") or "").rpartition("/")[2].partition("|")[0])
-        for elm in compiled.measure.libraries
+        for elm in measure.libraries
         for statement in [*elm.defines.values(), *(item for items in elm.functions.values() for item in items)]
         for node in walk(statement)
         if node["type"] == "Retrieve"
     }
-    urls = {
-        url.partition("|")[0]
-        for elm in compiled.measure.libraries
-        for url in (v["id"] for v in elm.value_sets.values())
-    }
+    urls = {url.partition("|")[0] for elm in measure.libraries for url in (v["id"] for v in elm.value_sets.values())}
+    return kinds, urls
+
+
+def _retrieves_of(compiled: Compiled, asked: tuple[set[tuple[str, str]], set[str]]) -> set[int]:
+    kinds, urls = asked
     return {
         spec.index
         for spec in compiled.program.retrieve_specs
@@ -168,7 +172,7 @@ def _on_columns(
     engine = Engine(job)
     columns = Columns(engine.compiled, engine.context, engine.reached)
     found = batches(engine.program.model, source, types, elements)
-    return interleaved(columns, found, lambda people: _evaluated(job, people, processes))
+    return interleaved(columns, found, lambda people: _evaluated(job, people, processes, engine))
 
 
 def _candidates(job: Job, lake: Any) -> set[str] | None:
@@ -180,9 +184,11 @@ def _options(job: Job) -> dict[str, str]:
     return {"offset_minutes": str(int(job.offset.total_seconds() // 60)), "profiles": job.profiles}
 
 
-def _evaluated(job: Job, people: Iterable[SubjectRows], processes: int) -> Iterator[list[list[rows.Row]]]:
+def _evaluated(
+    job: Job, people: Iterable[SubjectRows], processes: int, engine: Engine | None = None
+) -> Iterator[list[list[rows.Row]]]:
     if processes <= 1:
-        engine = Engine(job)
+        engine = engine or Engine(job)
         for subject in people:
             yield engine.evaluate(subject)
         return
