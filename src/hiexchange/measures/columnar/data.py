@@ -21,7 +21,7 @@ from hiexchange._duck import quiet_connection
 from hiexchange.lake.cut import Block
 from hiexchange.lake.decode import Source, encode
 from hiexchange.measures import lakes, sources
-from hiexchange.measures.columnar.cells import Ints
+from hiexchange.measures.columnar.cells import Ints, Mask
 from hiexchange.measures.columnar.nodes import Table
 from hiexchange.measures.cql.model import Model
 from hiexchange.measures.lakes import SHARED, _Shared
@@ -63,16 +63,18 @@ class Batch:
         self.given: Sequence[sources.SubjectRows] | None = None
         """The subjects as they came, where they came as JSON."""
 
-    def resources(self, subject: int) -> list[sources.Raw]:
-        """Return a subject's resources as JSON, by type and then as they came."""
-        if self.given is not None:
-            return self.given[subject][1]
-        found: list[sources.Raw] = []
-        for table in self.tables.values():
-            begin = int(table.starts[subject])
-            rows = np.arange(begin, begin + int(table.counts[subject]))
-            found += [_ENCODER.encode(body) for body in table.data(rows)] if len(rows) else []
-        return self.attach(found)
+    def resources(self, subjects: Mask) -> Iterator[sources.SubjectRows]:
+        """Yield some subjects with their resources as JSON, by type and then as they came."""
+        for at in np.flatnonzero(subjects).tolist():
+            if self.given is not None:
+                yield self.given[at]
+                continue
+            rows: list[sources.Raw] = []
+            for table in self.tables.values():
+                begin = int(table.starts[at])
+                bodies = (table.body(row, subjects) for row in range(begin, begin + int(table.counts[at])))
+                rows += [_ENCODER.encode(body) for body in bodies]
+            yield self.names[at], self.attach(rows)
 
 
 def from_json(model: Model, subjects: Sequence[sources.SubjectRows]) -> Batch:

@@ -7,7 +7,7 @@ for whom an expression has no value here is noted (:meth:`State.fail`) and left 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -35,7 +35,7 @@ from hiexchange.measures.cql import temporal as t
 from hiexchange.measures.cql import types
 from hiexchange.measures.cql.compiler import FAULTS, Define, Scope, Unit
 from hiexchange.measures.cql.compiler import Frame as CompilerFrame
-from hiexchange.measures.cql.library import Node, walk
+from hiexchange.measures.cql.library import IGNORED, Node
 from hiexchange.measures.cql.model import Element, get
 from hiexchange.measures.cql.values import Interval
 
@@ -72,18 +72,28 @@ class Names:
         """Return the names a node reads from its scope, and whether it is constant for the run."""
         found = self.memo.get(id(node))
         if found is None:
-            free, fixed = set(), True
-            for item in walk(node):
-                kind = item["type"]
-                if kind in ("AliasRef", "OperandRef", "QueryLetRef", "IdentifierRef"):
-                    free.add(item["name"])
-                elif kind == "Property" and "scope" in item and item.get("source") is None:
-                    free.add(item["scope"])
-                    fixed = False
-                if kind in _DYNAMIC:
-                    fixed = False
+            kind = node.get("type")
+            free: set[str] = set()
+            fixed = kind not in _DYNAMIC
+            if kind in ("AliasRef", "OperandRef", "QueryLetRef", "IdentifierRef"):
+                free.add(node["name"])
+            elif kind == "Property" and "scope" in node and node.get("source") is None:
+                free.add(node["scope"])
+                fixed = False
+            for child in _children(node):
+                names, constant_too = self.of(child)
+                free |= names
+                fixed = fixed and constant_too
             found = self.memo[id(node)] = (node, frozenset(free), fixed)
         return found[1], found[2]
+
+
+def _children(node: Node) -> Iterator[Node]:
+    for key, value in node.items():
+        if key not in IGNORED:
+            for item in value if isinstance(value, list) else (value,):
+                if isinstance(item, dict):
+                    yield item
 
 
 class Evaluator:

@@ -139,6 +139,16 @@ class Table(Node):
         self.counts = counts
         self.starts = np.cumsum(counts) - counts
 
+    def body(self, row: int, together: Mask) -> dict[str, Any]:
+        """Return a row as JSON; the rows of all subjects in ``together`` are read with it."""
+        bodies: dict[int, dict[str, Any]] = self.memo.setdefault("#bodies", {})
+        if row not in bodies:
+            rows = np.flatnonzero(together[self.owner])
+            bodies.update(zip(rows.tolist(), self.data(rows), strict=True))
+            if row not in bodies:
+                bodies[row] = self.data(np.array([row]))[0]
+        return bodies[row]
+
     def ids(self) -> list[Any]:
         """Return the resources' ids."""
         found = self.memo.get("#ids")

@@ -66,25 +66,35 @@ class Columns:
             inside = primed(ev, criteria, left)
             inferred = judged(ev.state)
             blank = [(row[1:_INFERRED], row[_INFERRED + 1 :]) for row in rows.outside("", [criteria])]
+            together = inside & ~left
+            reached = _reached(ev.state)
             for subject in np.flatnonzero(~left).tolist():
-                name = ev.state.batch.names[subject]
                 if not inside[subject]:
+                    name = ev.state.batch.names[subject]
                     found[subject][-1] += [(name, *first, int(inferred[subject]), *rest) for first, rest in blank]
                     continue
-                made = self._rows(ev.state, criteria, subject, int(inferred[subject]), at)
+                s = Row(ev.state, subject, int(inferred[subject]), reached=reached[:, subject], together=together)
+                made = self._rows(s, criteria, at)
                 if made is None:
                     left[subject] = True
                 else:
                     found[subject][-1] += made
 
-    def _rows(self, state: State, criteria: Criteria, subject: int, inferred: int, at: int) -> list[rows.Row] | None:
-        s: Any = Row(state, subject, inferred)
+    def _rows(self, subject: Row, criteria: Criteria, at: int) -> list[rows.Row] | None:
+        s: Any = subject
         try:
             members = populations.evaluate(criteria, s)
             reasons = gaps.reasons(criteria, s, members)
-            return rows.rows_of(state.batch.names[subject], criteria, s, members, self.retrieves(at), reasons)
+            name = subject.state.batch.names[subject.at]
+            return rows.rows_of(name, criteria, s, members, self.retrieves(at), reasons)
         except (MeasureError, KeyError):
             return None  # what was not computed here is stage 1's to say
+
+
+def _reached(state: State) -> Any:
+    """Return which selections found rows for which subjects they were asked for."""
+    some = [found.reached & (found.counts > 0) for found in state.selections.values()]
+    return np.stack(some) if some else np.zeros((0, state.n), np.bool_)
 
 
 def primed(ev: Evaluator, criteria: Criteria, left: Mask) -> Mask:
@@ -164,11 +174,11 @@ def interleaved(
     def left() -> Iterator[SubjectRows]:
         nonlocal given
         for batch in batches:
-            for at, found in enumerate(columns.evaluate(batch)):
-                waiting.append(found)
-                if found is None:
-                    given += 1
-                    yield batch.names[at], batch.resources(at)
+            found = columns.evaluate(batch)
+            waiting.extend(found)
+            rest = np.array([some is None for some in found], np.bool_)
+            given += int(rest.sum())
+            yield from batch.resources(rest)
             waiting.append(None)
             ends.append(given)
             given += 1

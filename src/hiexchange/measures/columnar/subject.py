@@ -13,6 +13,7 @@ import numpy as np
 from hiexchange.measures.columnar.cells import (
     Col,
     Lists,
+    Mask,
     Mixed,
     Nulls,
     Things,
@@ -21,7 +22,7 @@ from hiexchange.measures.columnar.cells import (
     Words,
 )
 from hiexchange.measures.columnar.nodes import Table
-from hiexchange.measures.columnar.state import State
+from hiexchange.measures.columnar.state import Selection, State
 from hiexchange.measures.cql.compiler import Define
 from hiexchange.measures.cql.model import Element
 
@@ -29,29 +30,51 @@ from hiexchange.measures.cql.model import Element
 class Resource(Element):
     """A row of a table as a resource; its JSON is read when something looks into it."""
 
-    __slots__ = ("_data", "_row", "_table")
+    __slots__ = ("_place", "_subject", "_table")
 
-    def __init__(self, table: Table, row: int, identity: int) -> None:
+    def __init__(self, subject: Row, table: Table, place: int, identity: int) -> None:
         """Keep the place; ``identity`` is the resource's among the subject's."""
         self.type = table.model.type(table.kind)
         self.row = identity
         self.cache = {}
+        self._subject = subject
         self._table = table
-        self._data: dict[str, Any] | None = None
-        self._row = row
+        self._place = place
 
     @property
     def data(self) -> dict[str, Any]:  # type: ignore[override]
         """The resource as JSON."""
-        if self._data is None:
-            self._data = self._table.data(np.array([self._row]))[0]
-        return self._data
+        return self._table.body(self._place, self._subject.together)
 
     @property
     def id(self) -> str | None:
         """The resource's id."""
-        found: str | None = self._table.ids()[self._row]
+        found: str | None = self._table.ids()[self._place]
         return found
+
+
+class Retrieved:
+    """The rows each retrieve found for a subject, by the retrieve's place; only for those that were asked for."""
+
+    def __init__(self, subject: Row, reached: Mask) -> None:
+        self.subject = subject
+        self.reached = reached
+
+    def _rows(self, found: Selection) -> list[Resource]:
+        begin, count = int(found.starts[self.subject.at]), int(found.counts[self.subject.at])
+        return [self.subject.resource(found.table, row) for row in found.rows[begin : begin + count].tolist()]
+
+    def get(self, index: int, default: Any = ()) -> Any:
+        """Return the rows of one retrieve."""
+        found = self.subject.state.selections.get(index)
+        return default if found is None or not found.reached[self.subject.at] else self._rows(found)
+
+    def items(self) -> Iterator[tuple[int, list[Resource]]]:
+        """Yield each retrieve that found rows, and the rows."""
+        selections = list(self.subject.state.selections.items())
+        for at in np.flatnonzero(self.reached).tolist():
+            index, found = selections[at]
+            yield index, self._rows(found)
 
 
 class Results(Mapping[int, Any]):
@@ -103,33 +126,35 @@ class Rows:
 class Row:
     """A subject; it has what :class:`..cql.subject.Subject` has for those who only read."""
 
-    def __init__(self, state: State, at: int, inferred: int) -> None:
-        """Take a subject of the batch; ``inferred`` counts its rows judged by structure so far."""
+    def __init__(self, state: State, at: int, inferred: int, *, reached: Mask, together: Mask) -> None:
+        """Take a subject of the batch.
+
+        Args:
+            state: The batch, all that is asked for computed.
+            at: The subject's place.
+            inferred: Its rows judged by structure so far.
+            reached: Which selections of the state, in their order, found rows for it.
+            together: Subjects whose JSON is read together, once one of them is looked into.
+        """
         self.state = state
         self.at = at
         self.inferred = inferred
+        self.together = together
         self.context = state.context
         self.parameters = state.context.parameters
         self.messages: list[str] = []
         self.patient: Element | None = None
         self.results = Results(self)
         self.rows = Rows(self)
+        self.retrieved = Retrieved(self, reached)
         self._elements: dict[tuple[int, int], Resource] = {}
-        self.retrieved = {
-            index: [
-                self.resource(found.table, row)
-                for row in found.rows[found.starts[at] : found.starts[at] + found.counts[at]].tolist()
-            ]
-            for index, found in state.selections.items()
-            if found.reached[at]
-        }
 
     def resource(self, table: Table, row: int) -> Resource:
         """Return a row of a table, the same object each time."""
         key = (id(table), row)
         found = self._elements.get(key)
         if found is None:
-            found = self._elements[key] = Resource(table, row, len(self._elements))
+            found = self._elements[key] = Resource(self, table, row, len(self._elements))
         return found
 
     def evaluate(self, define: Define) -> Any:
@@ -143,18 +168,23 @@ class Row:
             Unsupported: It is of another kind, or a resource without id: its place among the subject's is not
                 known here.
         """
-        if isinstance(col, Nulls) or not col.known()[place : place + 1].any():
-            return None
         if isinstance(col, Truth):
-            return bool(col.values[place])
+            truth = col.values[place]
+            return None if truth < 0 else bool(truth)
+        if isinstance(col, Nulls):
+            return None
         if isinstance(col, Words):
-            return col.values[col.codes[place]]
+            code = col.codes[place]
+            return None if code < 0 else col.values[code]
         if isinstance(col, Mixed):
-            return self.value(col.parts[col.tag[place]], int(col.place[place]))
+            tag = col.tag[place]
+            return None if tag < 0 else self.value(col.parts[tag], int(col.place[place]))
         if isinstance(col, Lists):
             begin, end = np.searchsorted(col.owner, [place, place + 1]).tolist()
-            return [self._item(col.child, at) for at in range(begin, end)]
+            return [self._item(col.child, at) for at in range(begin, end)] if col.there[place] else None
         if isinstance(col, Things) and col.node.resource:
+            if col.rows[place] < 0:
+                return None
             found = self.resource(col.node, int(col.rows[place]))
             if found.id is None:
                 raise Unsupported("a resource without id")
