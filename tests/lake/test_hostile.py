@@ -34,6 +34,14 @@ REFUSED = {
     "nan": (b'{"resourceType":"Patient","id":"x","multipleBirthInteger":NaN}', "not-json"),
     "single_quotes": (b"{'resourceType':'Patient','id':'x'}", "not-json"),
     "comment": (b'{"resourceType":"Patient","id":"x"}//', "not-json"),
+    "comma_before_brace": (b'{"resourceType":"Patient","id":"x","maritalStatus":{"text":"a",},"active":true}', "not-json"),
+    "comma_before_bracket": (b'{"resourceType":"Patient","id":"x","name":[{"given":["a","b", ]}]}', "not-json"),
+    "infinity_for_text": (b'{"resourceType":"Patient","id":"x","gender":-Infinity}', "not-json"),
+    "nan_among_texts": (b'{"resourceType":"Patient","id":"x","name":[{"given":["a",NaN]}]}', "not-json"),
+    "decimal_with_leading_zero": (b'{"resourceType":"Patient","id":"x","extension":[{"url":"u","valueDecimal":01.5}]}', "not-json"),
+    "decimal_ending_in_point": (b'{"resourceType":"Patient","id":"x","extension":[{"url":"u","valueDecimal":1.}]}', "not-json"),
+    "decimal_with_a_letter": (b'{"resourceType":"Patient","id":"x","extension":[{"url":"u","valueDecimal":1.5x}]}', "not-json"),
+    "escaped_duplicate": (b'{"resourceType":"Patient","id":"x","\\u0069d":"y"}', "duplicate-key"),
     "deep": (b'{"resourceType":"Patient","id":"x","extension":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "too-deep"),
 }  # fmt: skip
 KEPT = {
@@ -52,6 +60,17 @@ KEPT = {
     "empty_object": (b'{"resourceType":"Patient","id":"x","maritalStatus":{}}', "/maritalStatus"),
     "empty_array": (b'{"resourceType":"Patient","id":"x","name":[]}', "/name"),
     "spaced_empties": (b'{"resourceType":"Patient","id":"x","name":[{ "family":"A"},{ }]}', "/name/1"),
+    "array_of_text_for_text": (b'{"resourceType":"Patient","id":"x","gender":["a","b"]}', "/gender"),
+    "array_among_texts": (b'{"resourceType":"Patient","id":"x","name":[{"given":["a",["b"]]}]}', "/name/0/given/1"),
+    "object_among_texts": (b'{"resourceType":"Patient","id":"x","name":[{"given":["a",{}]}]}', "/name/0/given/1"),
+    "spaced_array_for_text": (b'{"resourceType":"Patient","id":"x","gender":  ["a"]}', "/gender"),
+    "boolean_for_text": (b'{"resourceType":"Patient","id":"x","gender":true}', "/gender"),
+    "number_for_boolean": (b'{"resourceType":"Patient","id":"x","active":1}', "/active"),
+    "text_among_objects": (b'{"resourceType":"Patient","id":"x","name":[{"family":"A"},"b"]}', "/name/1"),
+    "name_in_other_case": (b'{"resourceType":"Patient","id":"x","Gender":"male"}', "/Gender"),
+    "marked_name": (b'{"resourceType":"Patient","id":"x","extension":[{"url":"u","\x7fueDecimal":"1.5"}]}', "/extension/0/\x7fueDecimal"),
+    "text_for_decimal": (b'{"resourceType":"Patient","id":"x","extension":[{"url":"u","valueDecimal":"1.5"}]}', "/extension/0/valueDecimal"),
+    "contained_is_text": (b'{"resourceType":"Patient","id":"x","contained":"[1]"}', "/contained"),
     "ill_typed_item": (b'{"resourceType":"Patient","id":"x","name":[{"given":["a",5]}]}', "/name/0/given/1"),
     "only_odd_below": (b'{"resourceType":"Patient","id":"x","name":[{"foo":1}]}', "/name"),
     "name_with_slash_and_tilde": (b'{"resourceType":"Patient","id":"x","a/b~c":1}', "/a~1b~0c"),
@@ -91,11 +110,36 @@ def test_odd_member_is_kept_and_comes_back(case, fast, encoded, restored):
     assert list(json.loads(texts[1])) == [pointer]
 
 
+KNOWN = b'{"resourceType":"Patient","id":"-9","active":true,"gender":"g","language":"l","multipleBirthInteger":1,"maritalStatus":{"text":"t"},"contained":[{"resourceType":"Basic"}],"name":[{"family":"A","text":"t","given":["B"]}],"identifier":[{"system":"s","value":"v"}],"extension":[{"url":"u","valueDecimal":1.5}]}'
+
+
+BALANCED = b'{"resourceType":"Patient","id":"x","gender":["a","b"],"language":5}'
+"""A text too few beside a text too many."""
+
+
+@pytest.mark.parametrize("case", [*KEPT, *REFUSED, "balanced"])
+def test_odd_lines_are_the_same_when_their_columns_are_known(case, encoded):
+    line = {**KEPT, **REFUSED, "balanced": (BALANCED, "")}[case][0]
+    text = KNOWN + b"\n" + line + b"\n" + GOOD + b"\n"
+    shape = encoded(KNOWN + b"\n", "Patient").shape
+    fast, slow = (encoded(text, "Patient", fast=way, shape=shape) for way in (True, False))
+    assert fast.batch.equals(slow.batch)
+    assert fast.slow_lines == 1
+    assert fast.unmapped == slow.unmapped
+    assert [bad.reason for bad in fast.rejects] == [bad.reason for bad in slow.rejects]
+
+
 ACCEPTED = {
     "escaped_json_in_text": b'{"resourceType":"Observation","id":"x","status":"{\\"value\\":1.50,\\"a\\":null}"}',
     "doubly_escaped": b'{"resourceType":"Observation","id":"x","status":"\\\\\\"value\\\\\\":1.50"}',
     "decimal_spellings": b'{"resourceType":"Observation","id":"x","referenceRange":[{"low":{"value":1.00},"high":{"value":1e3}},{"low":{"value":-0},"high":{"value":100}}]}',
     "blanks_round_the_colon": b'{ "resourceType" : "Observation", "id" : "x" ,"valueQuantity" : { "value" : 1.50 , "unit":"a"} }',
+    "blanks_after_separators": b'{"resourceType": "Observation", "id": "x", "valueQuantity": {"value": 1.50, "unit": "[lb_av]"}, "identifier": [{"value": "[a, ]"}]}',
+    "commas_in_text": b'{"resourceType":"Observation","id":"x","status":"a,} b, ] \\":[","valueQuantity":{"value":-0.0}}',
+    "long_number": b'{"resourceType":"Observation","id":"x","valueQuantity":{"value":1.2345678901234567890123456789}}',
+    "long_number_with_blank": b'{"resourceType": "Observation", "id": "x", "valueQuantity": {"value": -1234567890123456789012345678.5}}',
+    "backslash_before_quote": b'{"resourceType":"Observation","id":"x","status":"C:\\\\","valueQuantity":{"value":1.5,"unit":"\\\\\\""}}',
+    "exponents": b'{"resourceType":"Observation","id":"x","referenceRange":[{"low":{"value":-1.5E-7},"high":{"value":0e+0}}]}',
     "crlf": b'{"resourceType":"Observation","id":"x","valueQuantity":{"value":2.0}}\r',
     "trailing_blanks": b'  {"resourceType":"Observation","id":"x"}  ',
     "line_separators": '{"resourceType":"Observation","id":"x","status":"a\u2028b\u0085c"}'.encode(),

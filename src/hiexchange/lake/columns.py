@@ -1,138 +1,127 @@
-"""Columns in and out of Arrow's JSON reader: quoted decimals, proofs, annotations, widening.
+"""Columns in and out of DuckDB's JSON reader: reading, annotations, widening.
 
-The reader can't keep the text of a number, so numbers under decimal names are quoted before it and
-marked with a tag; afterwards every decimal must have a tag and no other text may.
+The reader is asked for every member of a plan, decimals under the names ``quoting.py`` gave them, integers and
+booleans as JSON, so that their spelling can be judged. What it returns is believed only as far as
+``proof.py`` vouches for it.
 """
 
 from __future__ import annotations
 
-import re
-from functools import lru_cache
+from functools import lru_cache, partial
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.json as pj
 
+from hiexchange._duck import quiet_connection
 from hiexchange.lake import annotate
+from hiexchange.lake.proof import proven
+from hiexchange.lake.quoting import quote_numbers
+from hiexchange.lake.scan import Codes, Flags, Indices, Survey
 from hiexchange.lake.schema import Node, Plan
 
-TAG = "\ue000"
-"""Marks a quoted number: a private-use code point; lines that hold it go the exact way."""
-TAG_BYTES = TAG.encode()
-_OPEN = b'"' + TAG_BYTES
-_NUMBER = rb"(-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)"
+
+@lru_cache(maxsize=1)
+def _database() -> duckdb.DuckDBPyConnection:
+    """Return this process's connection for reading JSON; every call takes a cursor of its own."""
+    connection = quiet_connection()
+    connection.execute("SET threads = 1")
+    return connection
 
 
-class NotFast(Exception):
-    """The fast path can't vouch for these lines."""
+def read_columns(codes: Codes, starts: Indices, current: Plan) -> tuple[list[pa.Array], Flags]:
+    """Read lines into the columns of the parse schema, decimals as literal text.
 
+    Args:
+        codes: Lines in UTF-8; numbers are quoted in place.
+        starts: Where each line starts; blank lines belong to the line before.
+        current: The members to read.
 
-def read_json(text: bytes, schema: pa.Schema | None) -> pa.Table:
-    """Read NDJSON in one piece; with a schema, members outside it are an error."""
-    # A block_size below the longest line fails with "straddling object straddles two block boundaries".
-    options = pj.ReadOptions(use_threads=False, block_size=len(text) + 1)
-    behaviour = "error" if schema is not None else "infer"
-    parsing = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior=behaviour)
-    return pj.read_json(pa.BufferReader(text), read_options=options, parse_options=parsing)
-
-
-def read_columns(text: bytes, current: Plan, count: int) -> list[pa.Array]:
-    """Read NDJSON of ``count`` lines into the columns of the parse schema, decimals as literal text.
-
-    Raises:
-        NotFast: A line is not exactly one resource of this type whose members all fit their columns.
+    Returns:
+        The columns of the lines that became their row exactly, and which lines those are.
     """
+    survey = Survey.of(codes)
+    quote_numbers(codes, survey, current.marked_names)
+    offsets = pa.array(np.append(starts, len(codes)), pa.int32())
+    lines = pa.StringArray.from_buffers(len(starts), offsets.buffers()[1], pa.py_buffer(codes))
+    good = np.ones(len(starts), bool)
     try:
-        table = read_json(quote(text, current), current.parse_schema)
-    except pa.ArrowInvalid:
-        raise NotFast from None
-    types = table["resourceType"]
-    if table.num_rows != count or types.null_count or not pc.all(pc.equal(types, current.resource)).as_py():
-        raise NotFast
-    columns = [
-        column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks) for column in table.columns
-    ]
-    names = current.decimal_names
-    return [columns[0], *(untag(array, node, names) for array, node in zip(columns[1:], current.nodes, strict=True))]
+        columns = _read(lines, current)
+    except duckdb.Error:
+        # One malformed line is an error of them all.
+        good = _numpy_flags(_asked("json_valid(line)", lines, []).column(0))
+        chosen = lines.filter(pa.array(good))
+        if good.all() or not len(chosen):
+            return [], np.zeros(len(starts), bool)
+        try:
+            columns = _read(chosen, current)
+        except duckdb.Error:
+            return [], np.zeros(len(starts), bool)
+        codes = np.frombuffer(chosen.buffers()[2], np.uint8)
+        starts, survey = _starts(chosen), Survey.of(codes)
+    exact = proven(columns, current, partial(survey.counts, codes), starts)
+    if not exact.all():
+        columns = [column.filter(pa.array(exact)) for column in columns]
+    good[good] = exact
+    return [columns[0], *(_typed(array, node) for array, node in zip(columns[1:], current.nodes, strict=True))], good
 
 
-def quote(text: bytes, current: Plan) -> bytes:
-    """Put quotes and the tag round every number under a decimal name.
-
-    By name, not by the look of the number: ``100`` is a decimal too. Inside a JSON string the quote
-    before the colon is escaped, so nothing there can match.
-    """
-    names = current.decimal_names
-    if not names:
-        return text
-    # Slices and one join: re.sub expands its template in Python before 3.12, half as fast.
-    view, last = memoryview(text), 0
-    pieces: list[bytes | memoryview] = []
-    for match in _quoting(names).finditer(text):
-        start, end = match.span(1)
-        pieces += (view[last:start], _OPEN, view[start:end], b'"')
-        last = end
-    pieces.append(view[last:])
-    return b"".join(pieces)
+def _read(lines: pa.Array, current: Plan) -> list[pa.Array]:
+    table = _asked("unnest(from_json(line, $1))", lines, [current.structure])
+    return [column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks) for column in table.columns]
 
 
-@lru_cache(maxsize=256)
-def _quoting(names: frozenset[str]) -> re.Pattern[bytes]:
-    one = sorted(names)
-    choice = one[0] if len(one) == 1 else "(?:" + "|".join(one) + ")"
-    return re.compile(b'"' + choice.encode() + rb'"[ \t]*:[ \t]*' + _NUMBER)
+def _asked(expression: str, lines: pa.Array, parameters: list[str]) -> pa.Table:
+    with _database().cursor() as cursor:
+        cursor.register("lines", pa.table({"line": lines}))
+        return cursor.sql(f"SELECT {expression} FROM lines", params=parameters).to_arrow_table()
 
 
-def untag(array: pa.Array, node: Node, names: frozenset[str]) -> pa.Array:
-    """Strip the tags of decimals and prove that each has one, and that no other text has.
+def _starts(lines: pa.Array) -> Indices:
+    return np.frombuffer(lines.buffers()[1], np.int32)[: len(lines)].astype(np.int64)
 
-    A number under a decimal's name but in a text column (Identifier.value) was quoted too: its tag
-    gives it away. Empty objects and lists, which no column can hold, are found here as well.
 
-    Raises:
-        NotFast: The block must go the exact way.
-    """
+def _numpy_flags(column: pa.ChunkedArray) -> Flags:
+    found: Flags = pc.fill_null(column.combine_chunks(), False).to_numpy(zero_copy_only=False)
+    return found
+
+
+def _typed(array: pa.Array, node: Node) -> pa.Array:
+    """Return a proven column in the type of the parse schema."""
     if node.many:
-        if len(array) and pc.any(pc.equal(pc.list_value_length(array), 0)).as_py():
-            raise NotFast
-        values = array.values
-        if values.null_count:
-            raise NotFast
-        changed = _untag_item(values, node, names)
-        if changed is values:
-            return array
-        return pa.ListArray.from_arrays(array.offsets, changed, mask=_null_mask(array))
-    return _untag_item(array, node, names)
+        return _relisted(array, _typed_item(array.values, node))
+    return _typed_item(array, node)
 
 
-def _untag_item(array: pa.Array, node: Node, names: frozenset[str]) -> pa.Array:
+def _typed_item(array: pa.Array, node: Node) -> pa.Array:
     if node.kind == "struct":
-        given = [array.field(index) for index in range(array.type.num_fields)]
-        changed = [untag(child, below, names) for child, below in zip(given, node.children, strict=True)]
-        _refuse_empty(array, given)
-        if all(new is old for new, old in zip(changed, given, strict=True)):
-            return array
-        fields = [pa.field(child.name, value.type) for child, value in zip(node.children, changed, strict=True)]
-        return pa.StructArray.from_arrays(changed, fields=fields, mask=_null_mask(array))
-    if node.kind == "decimal":
-        if not pc.all(pc.starts_with(array, TAG)).as_py() and array.null_count < len(array):
-            raise NotFast
-        return pc.binary_replace_slice(array.cast(pa.binary()), 0, len(TAG_BYTES), b"").cast(pa.string())
-    if node.name in names and pa.types.is_string(array.type) and pc.any(pc.starts_with(array, TAG)).as_py():
-        raise NotFast
+        children = [_typed(array.field(place), child) for place, child in enumerate(node.children)]
+        return _restructed(array, children, [child.name for child in node.children])
+    if node.kind == "bool":
+        return pc.equal(array, "true")
+    if node.kind in ("int32", "int64"):
+        return pc.cast(array, pa.int32() if node.kind == "int32" else pa.int64())
     return array
 
 
-def _refuse_empty(array: pa.StructArray, children: list[pa.Array]) -> None:
-    """Refuse objects without members: they have no place in a struct column."""
-    if any(child.null_count == array.null_count for child in children):
-        return  # one child is there whenever the object is
-    present = np.zeros(len(array), bool)
-    for child in children:
-        present |= child.is_valid().to_numpy(zero_copy_only=False)
-    if int(present.sum()) != len(array) - array.null_count:
-        raise NotFast
+def _relisted(array: pa.Array, values: pa.Array) -> pa.ListArray:
+    """Return a list array with other values; its own parts are not copied."""
+    if array.offset:
+        return pa.ListArray.from_arrays(array.offsets, values, mask=_null_mask(array))
+    return pa.Array.from_buffers(
+        pa.list_(values.type), len(array), array.buffers()[:2], array.null_count, children=[values]
+    )
+
+
+def _restructed(array: pa.Array, children: list[pa.Array], names: list[str]) -> pa.StructArray:
+    """Return a struct array with other members; what says which are null is not copied."""
+    fields = [pa.field(name, child.type) for name, child in zip(names, children, strict=True)]
+    if array.offset:
+        return pa.StructArray.from_arrays(children, fields=fields, mask=_null_mask(array))
+    return pa.Array.from_buffers(
+        pa.struct(fields), len(array), array.buffers()[:1], array.null_count, children=children
+    )
 
 
 def _null_mask(array: pa.Array) -> pa.Array | None:
@@ -144,8 +133,7 @@ def annotated(array: pa.Array, node: Node) -> list[pa.Array]:
     stored = array
     if node.annotated and node.kind == "struct":
         if node.many:
-            values = _annotated_struct(array.values, node)
-            stored = pa.ListArray.from_arrays(array.offsets, values, mask=_null_mask(array))
+            stored = _relisted(array, _annotated_struct(array.values, node))
         else:
             stored = _annotated_struct(array, node)
     if node.kind == "decimal" and not node.many:
@@ -157,12 +145,9 @@ def annotated(array: pa.Array, node: Node) -> list[pa.Array]:
 
 def _annotated_struct(array: pa.StructArray, node: Node) -> pa.StructArray:
     arrays: list[pa.Array] = []
-    fields: list[pa.Field] = []
     for index, child in enumerate(node.children):
-        for value, spec in zip(annotated(array.field(index), child), child.stored_fields, strict=True):
-            arrays.append(value)
-            fields.append(pa.field(spec.name, value.type))
-    return pa.StructArray.from_arrays(arrays, fields=fields, mask=_null_mask(array))
+        arrays += annotated(array.field(index), child)
+    return _restructed(array, arrays, [field.name for child in node.children for field in child.stored_fields])
 
 
 def widen(batch: pa.RecordBatch, current: Plan) -> list[pa.Array]:
@@ -181,13 +166,12 @@ def cast_wide(array: pa.Array, kind: pa.DataType) -> pa.Array:
     if array.type.equals(kind):
         return array
     if pa.types.is_list(kind):
-        values = cast_wide(array.values, kind.value_type)
-        return pa.ListArray.from_arrays(array.offsets, values, mask=_null_mask(array))
+        return _relisted(array, cast_wide(array.values, kind.value_type))
     if pa.types.is_struct(kind):
         by_name = {array.type.field(index).name: array.field(index) for index in range(array.type.num_fields)}
         arrays = [
             cast_wide(by_name[field.name], field.type) if field.name in by_name else pa.nulls(len(array), field.type)
             for field in kind
         ]
-        return pa.StructArray.from_arrays(arrays, fields=list(kind), mask=_null_mask(array))
+        return _restructed(array, arrays, [field.name for field in kind])
     return array.cast(kind)

@@ -1,8 +1,8 @@
 """Blocks of NDJSON to Arrow: ``encode(block, shape, source)``, pure and picklable.
 
-The fast path quotes decimals at byte level and gives the block to ``pyarrow.json`` with an explicit
-schema; lines it can't be trusted with are diverted to the exact path (``lines.py``), and whatever it
-refuses goes there whole. Both paths give the same rows (``tests/lake/test_paths.py``). No I/O here.
+The fast path quotes decimals at byte level, has DuckDB read the lines (``columns.py``) and proves of each that
+it became its row (``proof.py``). Lines without that proof, and those it can't be trusted with, go the exact
+way (``lines.py``). Both paths give the same rows (``tests/lake/test_paths.py``). No I/O here.
 """
 
 from __future__ import annotations
@@ -10,29 +10,26 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from hiexchange.lake.annotate import patient_of, subsetted, updated
-from hiexchange.lake.columns import TAG_BYTES, NotFast, annotated, read_columns, widen
+from hiexchange.lake.columns import annotated, read_columns, widen
 from hiexchange.lake.cut import Block
-from hiexchange.lake.infer import infer
-from hiexchange.lake.lines import BLANKS, Refused, cut_contained, has_contained, is_document, read
+from hiexchange.lake.lines import BLANKS, Line, Refused, contained_span, read
+from hiexchange.lake.quoting import MARK
 from hiexchange.lake.repairs import repaired
+from hiexchange.lake.scan import Codes, Flags, Indices, dangling_commas, places_of
 from hiexchange.lake.schema import OURS, Plan, plan
-from hiexchange.lake.shape import Shape, merge
+from hiexchange.lake.shape import Shape, absorb, merge
 
-_SAMPLE = 1 << 18
-"""Bytes looked at to find a first shape."""
-_PATIENCE = 24
-"""Failed attempts to read a block fast before the rest of it goes the exact way."""
-
-Indices = npt.NDArray[np.int64]
+_SAMPLE = 32
+"""Lines looked at to find out which members there are."""
+_ROUNDS = 8
+"""Times that lines with new members are read again before they go the exact way."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +89,8 @@ def encode(block: Block, shape: Shape, source: Source) -> Encoded:
         Rows in the order of the lines. A bad line never costs its neighbours: it is a reject.
     """
     if block.too_long:
-        empty = plan(source.resource, shape, source.version).stored_schema.empty_table().to_batches()
         reject = Reject(block.line, block.offset, block.length, "too-long", block.data)
-        return Encoded(empty[0] if empty else _no_rows(source, shape), shape, [reject], lines=1)
+        return Encoded(_no_rows(source, shape), shape, [reject], lines=1)
     return _Encoding(block, shape, source).run()
 
 
@@ -110,16 +106,15 @@ class _Encoding:
         self.data = block.data
         self.source = source
         self.result = Encoded(pa.RecordBatch.from_pylist([], schema=OURS), shape)
-        self.newlines = np.flatnonzero(np.frombuffer(self.data, np.uint8) == 10)
+        self.newlines = places_of(np.frombuffer(self.data, np.uint8), 10)
         self.starts, self.ends = _line_bounds(self.data, self.newlines)
         self.result.lines = len(self.starts)
         self.mended: dict[int, bytes] = {}
         """{line index: the line after vendor repairs}"""
         for index in range(len(self.starts)) if source.repairs else ():
             self._mend(index)
-        self.contained: dict[int, bytes] = {}
-        """{line index: text of its ``contained``, cut out}"""
-        self.bodies: dict[int, bytes] = {}
+        self.contained: dict[int, tuple[int, int]] | None = None
+        """{line index: where in it the value of ``contained`` starts and ends}; None until asked for"""
 
     def _mend(self, index: int) -> None:
         found = repaired(self._line(index), self.source.resource, self.source.repairs)
@@ -130,57 +125,46 @@ class _Encoding:
     def run(self) -> Encoded:
         """Encode all lines: fast where possible, the rest exactly, merged in line order."""
         slow = self._suspects() if self.source.fast else np.ones(len(self.starts), bool)
-        fast_rows, fast_lines = None, np.flatnonzero(~slow)
-        if len(fast_lines):
-            try:
-                fast_rows, fast_lines = self._fast(fast_lines)
-            except NotFast:
-                fast_rows, fast_lines = None, np.array([], np.int64)
-        taken = np.zeros(len(self.starts), bool)
-        taken[fast_lines] = True
-        slow_rows, slow_lines, unmapped = self._exact(np.flatnonzero(~taken))
+        parts = self._fast(np.flatnonzero(~slow))
+        texts: list[str | None] = [None] * sum(len(lines) for _, lines in parts)
+        left = np.ones(len(self.starts), bool)
+        for _, lines in parts:
+            left[lines] = False
+        exact = self._exact(np.flatnonzero(left))
+        if exact is not None:
+            parts.append(exact[:2])
+            texts += exact[2]
         current = plan(self.source.resource, self.result.shape, self.source.version)
-        parts = [pa.RecordBatch.from_arrays(widen(part, current), schema=current.parse_schema)
-                 for part in (fast_rows, slow_rows) if part is not None and part.num_rows]  # fmt: skip
-        order = np.concatenate([fast_lines, slow_lines]) if slow_rows is not None else fast_lines
         if not parts:
             self.result.batch = _no_rows(self.source, self.result.shape)
             return self.result
-        batch = parts[0]
-        texts = pa.array([None] * (len(order) - len(unmapped)) + unmapped, pa.string())
-        if len(parts) > 1:
-            batch = pa.Table.from_batches(parts).combine_chunks().to_batches()[0]
-        if len(slow_lines) and len(fast_lines):
-            sorting = pa.array(np.argsort(order, kind="stable"))
-            batch, texts, order = batch.take(sorting), texts.take(sorting), np.sort(order)
-        self.result.batch = self._finish(batch, current, order, texts)
+        wide = [pa.RecordBatch.from_arrays(widen(rows, current), schema=current.parse_schema) for rows, _ in parts]
+        order = np.concatenate([lines for _, lines in parts])
+        batch, unmapped = wide[0], pa.array(texts, pa.string())
+        if len(wide) > 1:
+            sorting = pa.array(np.argsort(order))
+            batch = pa.concat_batches(wide).take(sorting)
+            unmapped, order = unmapped.take(sorting), np.sort(order)
+        self.result.batch = self._finish(batch, current, order, unmapped)
         return self.result
 
     # The fast path ------------------------------------------------------------------------
 
-    def _suspects(self) -> npt.NDArray[np.bool_]:
+    def _suspects(self) -> Flags:
         """Mark the lines that must go the exact way, by cheap looks at the bytes."""
-        data, codes = self.data, np.frombuffer(self.data, np.uint8)
-        regular = (codes[self.starts] == ord("{")) & (codes[self.ends - 1] == ord("}"))
-        slow: npt.NDArray[np.bool_] = ~regular
+        data = self.data
+        slow = np.zeros(len(self.starts), bool)
         if not data.isascii():
             try:
                 data.decode()
             except UnicodeDecodeError:
                 for index in range(len(self.starts)):
-                    slow[index] |= not _is_utf8(data[self.starts[index] : self.ends[index]])
-            self._mark(slow, TAG_BYTES)
-        if b'"contained"' in data and has_contained(self.source.resource, self.source.version):
-            self._cut_contained(slow)
-            for index in self._lines_with(b"null"):
-                slow[index] |= index not in self.contained or b"null" in self.bodies[index]
-        else:
-            self._mark(slow, b"null")
+                    slow[index] = not _is_utf8(data[self.starts[index] : self.ends[index]])
+        if MARK in data:
+            slow[self._lines_with(MARK)] = True
+        commas = dangling_commas(np.frombuffer(data, np.uint8))
+        slow[np.searchsorted(self.starts, commas, "right") - 1] = True
         return slow
-
-    def _mark(self, slow: npt.NDArray[np.bool_], text: bytes) -> None:
-        for index in self._lines_with(text):
-            slow[index] = True
 
     def _lines_with(self, text: bytes) -> list[int]:
         """Return the indices of the lines that hold ``text``."""
@@ -192,146 +176,130 @@ class _Encoding:
             place = self.data.find(text, int(self.ends[index]))
         return found
 
-    def _cut_contained(self, slow: npt.NDArray[np.bool_]) -> None:
-        for index in range(len(self.starts)):
-            line = self._line(index)
-            if b'"contained"' in line:
-                cut = cut_contained(line)
-                if cut is None:
-                    slow[index] = True
-                else:
-                    self.bodies[index], self.contained[index] = cut
-
     def _line(self, index: int) -> bytes:
         return self.mended.get(index) or self.data[self.starts[index] : self.ends[index]]
 
-    def _text(self, lines: Indices) -> bytes:
-        """Return the lines as one text for the JSON reader, ``contained`` emptied."""
-        if not self.contained and not self.mended:
-            if len(lines) == len(self.starts):
-                return self.data
-            return b"\n".join([self._line(index) for index in lines]) + b"\n"
-        return b"\n".join([self._body(index) for index in lines.tolist()]) + b"\n"
+    def _fast(self, lines: Indices) -> list[tuple[pa.RecordBatch, Indices]]:
+        """Read lines with DuckDB; returns rows and the lines they are of, others are left over.
 
-    def _body(self, index: int) -> bytes:
-        """Return a line as the JSON reader gets it."""
-        return self.bodies.get(index) or self._line(index)
-
-    def _fast(self, lines: Indices) -> tuple[pa.RecordBatch, Indices]:
-        """Read lines with pyarrow; returns the rows and the lines they are of, others are left over."""
-        shape = self.result.shape or self._sampled(lines)
-        current = plan(self.source.resource, shape, self.source.version)
-        if current.nodes:
-            try:
-                batch = self._read(lines, current)
-                self.result.shape = shape
-                return batch, lines
-            except NotFast:
-                pass
-        # Only documents of this type go on: a line nested a hundred thousand deep would overflow the
-        # stack of Arrow's type inference (pyarrow 26: SIGSEGV).
-        whole = [index for index in lines.tolist() if is_document(self._body(index), self.source.resource)]
-        lines = np.array(whole, np.int64)
-        lines, seen = self._inferred(lines, [_PATIENCE])
-        self.result.shape = merge(self.result.shape, seen)
-        current = plan(self.source.resource, self.result.shape, self.source.version)
-        parts = list(self._read_pieces(lines, current, [_PATIENCE])) if len(lines) else []
-        if not parts:
-            raise NotFast
-        batch = pa.Table.from_batches([rows for rows, _ in parts]).combine_chunks().to_batches()[0]
-        return batch, np.concatenate([of for _, of in parts])
-
-    def _sampled(self, lines: Indices) -> Shape:
-        """Return the shape of some lines spread over the block: enough to read all of most files."""
-        few = lines[:: max(1, len(self.data) // _SAMPLE)]
-        if not all(is_document(self._body(index), self.source.resource) for index in few.tolist()):
-            return {}
-        found = infer(self._text(few), self.source.resource, self.source.version) if len(few) else None
-        if found is None or found[1]:
-            return {}
-        return merge(found[0], {"contained": {}}) if self._any_contained(few) else found[0]
-
-    def _inferred(self, lines: Indices, patience: list[int]) -> tuple[Indices, Shape]:
-        """Return the lines whose members all have a column, and their shape; the others drop out.
-
-        Lines that can't be read together (a repeated key, two JSON types under one name) are halved.
+        Lines with members the shape lacks are read again with what a few of them have.
         """
-        if not len(lines):
-            return lines, {}
-        found = infer(self._text(lines), self.source.resource, self.source.version)
-        if found is None:
-            patience[0] -= 1
-            if len(lines) == 1 or patience[0] <= 0:
-                return lines[:0], {}
-            middle = len(lines) // 2
-            left, seen = self._inferred(lines[:middle], patience)
-            right, more = self._inferred(lines[middle:], patience)
-            return np.concatenate([left, right]), merge(seen, more)
-        seen, strange = found
-        if not strange:
-            return lines, merge(seen, {"contained": {}}) if self._any_contained(lines) else seen
-        odd = {index for name in strange for index in self._lines_with(b'"' + name.encode() + b'"')}
-        usual = np.array([index for index in lines.tolist() if index not in odd], np.int64)
-        return (lines[:0], {}) if len(usual) == len(lines) else self._inferred(usual, patience)
+        found: list[tuple[pa.RecordBatch, Indices]] = []
+        for _ in range(_ROUNDS):
+            current = plan(self.source.resource, self.result.shape, self.source.version)
+            if "contained" in self.result.shape and self.contained is None:
+                lines = self._cut_contained(lines)
+            if current.nodes and len(lines):
+                rows, good = self._read(lines, current)
+                if rows is not None:
+                    found.append((rows, lines[good]))
+                    lines = lines[~good]
+            if not len(lines) or (found and len(lines) <= _SAMPLE):
+                break
+            wider = merge(self.result.shape, self._seen(lines[:: 1 + len(lines) // _SAMPLE]))
+            if wider == self.result.shape:
+                break
+            self.result.shape = wider
+        return found
 
-    def _any_contained(self, lines: Indices) -> bool:
-        return bool(self.contained) and any(index in self.contained for index in lines.tolist())
+    def _cut_contained(self, lines: Indices) -> Indices:
+        """Find where ``contained`` is in each line; returns the lines that can be read without it."""
+        kept = np.ones(len(self.starts), bool)
+        self.contained = {}
+        for index in self._lines_with(b'"contained"'):
+            span = contained_span(self._line(index))
+            if span is None:
+                kept[index] = False
+            else:
+                self.contained[index] = span
+        return lines[kept[lines]]
 
-    def _read_pieces(
-        self, lines: Indices, current: Plan, patience: list[int]
-    ) -> Iterator[tuple[pa.RecordBatch, Indices]]:
-        """Read lines, halving what can't be read, until too many attempts have failed."""
-        try:
-            yield self._read(lines, current), lines
-        except NotFast:
-            patience[0] -= 1
-            if len(lines) > 1 and patience[0] > 0:
-                middle = len(lines) // 2
-                yield from self._read_pieces(lines[:middle], current, patience)
-                yield from self._read_pieces(lines[middle:], current, patience)
+    def _seen(self, lines: Indices) -> Shape:
+        """Return the shape of a few lines; those that will be refused have none."""
+        shape: Shape = {}
+        for index in lines.tolist():
+            below: Shape = {}
+            try:
+                self._read_exactly(index, below)
+            except (Refused, RecursionError):
+                continue
+            shape = merge(shape, below)
+        return shape
 
-    def _read(self, lines: Indices, current: Plan) -> pa.RecordBatch:
-        """Read with an explicit schema and prove that every line became its row."""
-        contained = self._any_contained(lines)
-        if contained and "contained" not in current.shape:
-            raise NotFast
-        arrays = read_columns(self._text(lines), current, len(lines))
+    def _read(self, lines: Indices, current: Plan) -> tuple[pa.RecordBatch | None, Flags]:
+        """Read with a plan; returns the rows of the lines that are proven to be theirs, and which those are."""
+        codes, starts = self._text(lines)
+        arrays, good = read_columns(codes, starts, current)
+        if not good.any():
+            return None, good
         schema = current.parse_schema
-        if self.source.require_id and ("id" not in current.shape or arrays[schema.get_field_index("id")].null_count):
-            raise NotFast
-        if contained:
-            texts = [self.contained.get(index) for index in lines.tolist()]
-            arrays[schema.get_field_index("contained")] = pa.array(
-                [None if text is None else text.decode() for text in texts], pa.string()
-            )
-        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+        if self.contained:
+            texts = [self._contained_text(index) for index in lines[good].tolist()]
+            arrays[schema.get_field_index("contained")] = pa.array(texts, pa.string())
+        rows = pa.RecordBatch.from_arrays(arrays, schema=schema)
+        if self.source.require_id:
+            named = rows.column(schema.get_field_index("id")).is_valid() if "id" in current.shape else None
+            kept = np.zeros(rows.num_rows, bool) if named is None else named.to_numpy(zero_copy_only=False)
+            rows = rows.filter(pa.array(kept))
+            good[good] = kept
+        return rows, good
+
+    def _contained_text(self, index: int) -> str | None:
+        span = self.contained.get(index) if self.contained else None
+        if span is None:
+            return None
+        if index in self.mended:
+            return self.mended[index][span[0] : span[1]].decode()
+        start = int(self.starts[index])
+        return self.data[start + span[0] : start + span[1]].decode()
+
+    def _text(self, lines: Indices) -> tuple[Codes, Indices]:
+        """Return a writable copy of lines, what is in ``contained`` blanked, and where each starts."""
+        if len(lines) == len(self.starts) and not self.mended:
+            codes, starts = np.frombuffer(bytearray(self.data), np.uint8), self.starts
+        else:
+            texts = [self._line(index) + b"\n" for index in lines.tolist()]
+            codes = np.frombuffer(bytearray(b"".join(texts)), np.uint8)
+            starts = np.cumsum([0, *map(len, texts[:-1])], dtype=np.int64)
+        spans = self.contained or {}
+        for row, index in enumerate(lines.tolist()) if spans else ():
+            if index in spans:
+                first, last = (int(starts[row]) + place for place in spans[index])
+                codes[first : first + 2] = ord('"')
+                codes[first + 2 : last] = ord(" ")
+        return codes, starts
 
     # The exact path -----------------------------------------------------------------------
 
-    def _exact(self, lines: Indices) -> tuple[pa.RecordBatch | None, Indices, list[str | None]]:
+    def _exact(self, lines: Indices) -> tuple[pa.RecordBatch, Indices, list[str | None]] | None:
         rows, kept, unmapped = [], [], []
         seen: Shape = {}
         for index in lines.tolist():
-            line = self._line(index)
+            below: Shape = {}
             try:
-                found = read(line, self.source.resource, self.source.version, seen)
+                found = self._read_exactly(index, below)
                 text = found.unmapped_text()
-                if self.source.require_id and not isinstance(found.row.get("id"), str):
-                    raise Refused("no-id")
             except (Refused, RecursionError) as refused:
                 self._reject(index, refused.reason if isinstance(refused, Refused) else "too-deep")
                 continue
+            absorb(seen, below)
             rows.append(found.row)
             kept.append(index)
             unmapped.append(text)
             self.result.unmapped.update(_INDEX.sub("/*", pointer) for pointer in found.unmapped)
         self.result.slow_lines = len(lines)
         if not rows:
-            return None, np.array([], np.int64), []
+            return None
         self.result.shape = merge(self.result.shape, seen)
         schema = plan(self.source.resource, self.result.shape, self.source.version).parse_schema
         batch = pa.RecordBatch.from_struct_array(pa.array(rows, pa.struct(list(schema))))
         return batch, np.array(kept, np.int64), unmapped
+
+    def _read_exactly(self, index: int, seen: Shape) -> Line:
+        found = read(self._line(index), self.source.resource, self.source.version, seen)
+        if self.source.require_id and not isinstance(found.row.get("id"), str):
+            raise Refused("no-id")
+        return found
 
     def _reject(self, index: int, reason: str) -> None:
         start, end = int(self.starts[index]), int(self.ends[index])

@@ -21,6 +21,7 @@ from hiexchange.lake.shape import Shape, absorb
 
 BLANKS = b" \t\r\n"
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_CONTAINED = re.compile(rb'"contained"[ \t\r\n]*:[ \t\r\n]*')
 _INT_RANGE = {"int32": 2**31, "int64": 2**63}
 
 
@@ -37,10 +38,9 @@ class _Duplicate(ValueError):
 
 
 class _RootText(msgspec.Struct):
-    """Finds the bytes of two root members without reading the rest, and proves the line one document."""
+    """Finds the bytes of a root member without reading the rest, and proves the line one document."""
 
     contained: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    resourceType: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 @dataclass(slots=True)
@@ -122,15 +122,6 @@ def _refuse_lone_surrogates(value: dict[str, Any]) -> None:
         raise Refused("too-deep") from None
 
 
-def is_document(line: bytes, resource: str) -> bool:
-    """Say whether a line is one JSON object of that type, nested no deeper than the parser's limit."""
-    try:
-        found = _root_text(line).resourceType
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return False
-    return not isinstance(found, msgspec.UnsetType) and bytes(found) == b'"%s"' % resource.encode()
-
-
 @lru_cache(maxsize=1024)
 def has_contained(resource: str, version: str) -> bool:
     """Say whether a type has ``contained``; Binary, Bundle and Parameters have not."""
@@ -138,8 +129,8 @@ def has_contained(resource: str, version: str) -> bool:
     return found is not None and "contained" in found.elements
 
 
-def cut_contained(line: bytes) -> tuple[bytes, bytes] | None:
-    """Return (the line with root member ``contained`` emptied, the bytes of its array as they stand).
+def contained_span(line: bytes) -> tuple[int, int] | None:
+    """Return where the array of root member ``contained`` starts and ends in the line.
 
     Nothing inside ``contained`` is typed: it is kept as text. One pass of the parser finds it and
     proves the line to be one JSON document.
@@ -156,26 +147,17 @@ def cut_contained(line: bytes) -> tuple[bytes, bytes] | None:
     text = bytes(found)
     if not text.startswith(b"[") or not text[1:-1].strip(BLANKS):
         return None
-    return cut_member(line, text)
-
-
-def cut_member(line: bytes, text: bytes) -> tuple[bytes, bytes] | None:
-    """Empty the member ``contained`` whose value is ``text``; a copy inside a string can't match."""
-    usual = b'"contained":' + text
-    start = line.find(usual)
+    start = line.find(b'"contained":' + text)
     if start >= 0:
-        return line[: start + 12] + b'""' + line[start + len(usual) :], text
-    start = -1
-    while (start := line.find(b'"contained"', start + 1)) >= 0:
-        place = start + len(b'"contained"')
-        while line[place : place + 1].isspace():
-            place += 1
-        if line[place : place + 1] == b":":
-            place += 1
-            while line[place : place + 1].isspace():
-                place += 1
-            if line.startswith(text, place):
-                return line[:place] + b'""' + line[place + len(text) :], text
+        return start + 12, start + 12 + len(text)
+    return _spaced_span(line, text)
+
+
+def _spaced_span(line: bytes, text: bytes) -> tuple[int, int] | None:
+    """Find a value of ``contained`` with blanks round its colon."""
+    for match in _CONTAINED.finditer(line):
+        if line.startswith(text, match.end()):
+            return match.end(), match.end() + len(text)
     return None
 
 
@@ -185,19 +167,19 @@ def read(line: bytes, resource: str, version: str, seen: Shape) -> Line:
     Raises:
         Refused: The line cannot be a row of this table.
     """
-    cut = cut_contained(line) if b'"contained"' in line and has_contained(resource, version) else None
-    value = parse(cut[0] if cut else line)
+    span = contained_span(line) if b'"contained"' in line and has_contained(resource, version) else None
+    value = parse(line[: span[0]] + b'""' + line[span[1] :] if span else line)
     if value.get("resourceType") != resource:
         raise Refused("wrong-resource-type")
-    if cut and value.get("contained") != "":
-        cut, value = None, parse(line)  # a nested member of the same text was cut
-    if cut:
+    if span and value.get("contained") != "":
+        span, value = None, parse(line)  # a nested member of the same text was cut
+    if span:
         del value["contained"]
     result = Line({})
     result.row = _walker(version).members(value, resource, "", 0, seen, result.unmapped)
-    if cut:
+    if span:
         try:
-            result.row["contained"] = cut[1].decode()
+            result.row["contained"] = line[span[0] : span[1]].decode()
         except UnicodeDecodeError:
             raise Refused("bad-utf8") from None
         seen.setdefault("contained", {})

@@ -7,13 +7,16 @@ order follows the definitions, never the data, so one shape always gives one sch
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import pyarrow as pa
 
 from hiexchange.definitions import Definitions
+from hiexchange.lake.quoting import marked_names
 from hiexchange.lake.shape import Shape, dumps, loads
 
 LAYOUT = "1"
@@ -139,10 +142,32 @@ class Plan:
         return frozenset(node.name for node in walk(self.nodes) if node.kind == "decimal" and not node.many)
 
     @cached_property
+    def marked_names(self) -> dict[str, str]:
+        """{decimal name: the name it has once its number is quoted}."""
+        return marked_names(self.decimal_names)
+
+    @cached_property
+    def structure(self) -> str:
+        """What DuckDB's ``from_json`` is asked for: all as text, decimals under their marked names."""
+        members = {"resourceType": "VARCHAR", **_structure(self.nodes, self.marked_names)}
+        return json.dumps(members)
+
+    @cached_property
     def schema_id(self) -> str:
         """Short id of the schema: equal shapes of a version have equal ids."""
         text = f"{LAYOUT}|{self.version}|{self.resource}|{dumps(self.shape)}"
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _structure(nodes: tuple[Node, ...], marked: dict[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for node in nodes:
+        item: Any = "JSON" if node.kind in ("bool", "int32", "int64") else "VARCHAR"
+        if node.kind == "struct":
+            item = _structure(node.children, marked)
+        is_number = node.kind == "decimal" and not node.many
+        found[marked.get(node.name, node.name) if is_number else node.name] = [item] if node.many else item
+    return found
 
 
 def walk(nodes: tuple[Node, ...]) -> Iterator[Node]:
