@@ -171,6 +171,22 @@ def compact(
 
 
 @app.command()
+def copy(
+    url: Annotated[str, typer.Argument(help="s3://bucket/prefix, gs://, az:// or file:///folder.")],
+    lake: LakeFolder = Path("lake"),
+    option: Annotated[list[str] | None, typer.Option(help="Of the store, name=value: region=us-east-1.")] = None,
+) -> None:
+    """Copy the current snapshot to an object store; only files that are not there are sent."""
+    from hiexchange.lake import Lake
+
+    pairs = [text.partition("=") for text in option or ()]
+    done = Lake(lake).copy_to(url, options={name: value for name, _, value in pairs})
+    render.out(
+        f"snapshot {done.snapshot}: {done.files:,} files sent ({done.size_bytes:,} bytes), {done.present:,} were there"
+    )
+
+
+@app.command()
 def vacuum(
     lake: LakeFolder = Path("lake"),
     keep: Annotated[int, typer.Option(help="Snapshots to keep.")] = 10,

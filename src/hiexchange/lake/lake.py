@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from hiexchange.definitions import Definitions
 from hiexchange.errors import ConfigError, LakeError
 from hiexchange.events import Reporter, RowsWritten, Warned, ignore
-from hiexchange.lake import maintain
+from hiexchange.lake import maintain, mirror
 from hiexchange.lake.ingest import Done, Work, load_files
 from hiexchange.lake.job import Job, Loadable
 from hiexchange.lake.lineage import RAW, SHA256, stored_schema
@@ -222,6 +222,27 @@ class Lake:
         """
         with self._store.writing():
             return maintain.vacuum(self._store, keep_snapshots=keep_snapshots, keep_days=keep_days, dry_run=dry_run)
+
+    def copy_to(
+        self, url: str, *, options: Mapping[str, str] | None = None, snapshot: int | None = None
+    ) -> mirror.Copied:
+        """Copy a snapshot (default the current one) to an object store; only files that are not there are sent.
+
+        The copy is a lake of one snapshot. Its manifest is replaced last, so whoever reads it never sees half.
+
+        Args:
+            url: ``s3://bucket/prefix``, ``gs://``, ``az://`` or ``file:///folder``.
+            options: Settings of obstore's store (``region``, ``endpoint``, ``access_key_id`` …); without them it
+                looks where the cloud's own tools do.
+            snapshot: Number of a snapshot.
+
+        Raises:
+            MissingExtra: obstore is not installed.
+            ConfigError: The address can't be used.
+            LakeError: The copy holds a later snapshot, or something else.
+            StorageError: The store refused a file or can't be reached; what arrived is not sent again.
+        """
+        return mirror.copy(self._store, self._pinned(snapshot).snapshot, url, options or {})
 
     # Reading ------------------------------------------------------------------------------
 

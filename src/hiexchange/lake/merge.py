@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hiexchange._duck import quiet_connection
-from hiexchange.lake.parts import write_batches
+from hiexchange.lake.parts import read_batches, write_batches
 from hiexchange.lake.store import META, DataFile
 
 Positions = npt.NDArray[np.int64]
@@ -164,17 +164,16 @@ where tombstones."at" is null and fresh or updated <= tombstones."at"
 
 def _without(root: Path, table: str, file: DataFile, dead: Positions) -> DataFile | None:
     """Rewrite a file without some of its rows; None when nothing is left."""
-    with pq.ParquetFile(root / file.path) as source:
-        alive = np.ones(source.metadata.num_rows, bool)
-        alive[dead] = False
+    alive = np.ones(file.rows, bool)
+    alive[dead] = False
 
-        def batches() -> Iterator[pa.RecordBatch]:
-            start = 0
-            for batch in source.iter_batches(use_threads=False):
-                mask = alive[start : start + batch.num_rows]
-                start += batch.num_rows
-                if mask.any():
-                    yield batch if mask.all() else batch.filter(pa.array(mask))
+    def batches() -> Iterator[pa.RecordBatch]:
+        start = 0
+        for batch in read_batches(root / file.path):
+            mask = alive[start : start + batch.num_rows]
+            start += batch.num_rows
+            if mask.any():
+                yield batch if mask.all() else batch.filter(pa.array(mask))
 
-        order = len(alive) - len(dead) if file.sorted else None
-        return write_batches(root, table, source.schema_arrow, batches(), file.load, sorted_rows=order)
+    order = len(alive) - len(dead) if file.sorted else None
+    return write_batches(root, table, pq.read_schema(root / file.path), batches(), file.load, sorted_rows=order)
