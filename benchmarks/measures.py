@@ -2,6 +2,9 @@
 
     python benchmarks/measures.py --measures DIR --cases DIR [--synthea DIR] [--patients 10000,100000] [--fqm DIR]
 
+``--patients`` makes populations with planted truth (see ``measures_population.py``), puts each into a lake and runs
+five measures over it, ``--processes`` at a time; ``--keep DIR`` keeps them for the next run.
+
 ``--fqm`` names a folder with ``node_modules/fqm-execution`` (``npm install fqm-execution``); it is then run on
 the same cases, case by case and in batches, in the same run. JSON parsing and loading are timed apart from evaluation.
 """
@@ -18,23 +21,18 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+from measures_population import COLUMNS, MEASURES, PERIOD, write
+
+from hiexchange.lake import Lake
 from hiexchange.measures import Measure, evaluate_all
 from hiexchange.measures.evaluate import Engine, Job
 from hiexchange.measures.sources import decode
-
-GENERATED = (date(2025, 1, 1), date(2025, 12, 31))
-FIVE = (
-    "CMS165FHIRControllingHighBloodPressure",
-    "CMS122FHIRDiabetesAssessGreaterThan9Percent",
-    "CMS125FHIRBreastCancerScreening",
-    "CMS130FHIRColorectalCancerScreening",
-    "CMS349FHIRHIVScreening",
-)
 
 
 def main() -> None:
@@ -47,12 +45,16 @@ def main() -> None:
     parser.add_argument("--fqm", type=Path)
     parser.add_argument("--only", default="", help="measures whose name contains one of these, comma-separated")
     parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--population", help=argparse.SUPPRESS)
+    parser.add_argument("--keep", type=Path, help="folder to keep generated populations in, and to find them again")
+    parser.add_argument("--skip-cases", action="store_true", help="only the populations")
+    parser.add_argument("--part", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.population:
+    if options.part:
         population(options)
         return
-    on_cases(options)
+    if not options.skip_cases:
+        on_cases(options)
     if options.synthea:
         on_synthea(options)
     for size in filter(None, options.patients.split(",")):
@@ -160,19 +162,12 @@ def fqm(options: argparse.Namespace, file: Path, name: str, cases: list[dict[str
     return tuple(f"{r['ms']:.1f}" + (f" ({r['failed']} failed)" if r["failed"] else "") for r in (one, batch))  # type: ignore[return-value]
 
 
-def lake_of(folder: Path, target: Path) -> Any:
-    from hiexchange.lake import Lake
-
-    lake = Lake(target)
-    lake.ingest(folder)
-    return lake
-
-
 def on_synthea(options: argparse.Namespace) -> None:
     """Patients of hundreds of resources, read from a lake."""
     with tempfile.TemporaryDirectory() as folder:
-        lake = lake_of(options.synthea, Path(folder, "lake"))
-        loaded = [Measure.load(options.measures / f"{name}.json.gz", accept={"all"}) for name in FIVE]
+        lake = Lake(Path(folder, "lake"))
+        lake.ingest(options.synthea)
+        loaded = five(options)
         rows = lake.tables()
         started, wall = time.process_time(), time.perf_counter()
         runs = evaluate_all(loaded, lake, period=(date(2020, 1, 1), date(2020, 12, 31)))
@@ -188,46 +183,92 @@ def on_synthea(options: argparse.Namespace) -> None:
 
 
 def generated(options: argparse.Namespace, size: int) -> None:
-    """A generated population in a process of its own, for its peak memory."""
-    command = [sys.executable, __file__, "--measures", str(options.measures), "--cases", str(options.cases)]
-    command += ["--processes", str(options.processes), "--population", str(size)]
-    subprocess.run(command, check=True, env={**os.environ})
+    """A generated population; generating, ingesting and evaluating each in a process of its own, for its peak memory."""
+    folder = (options.keep or Path(tempfile.gettempdir())) / f"measures-{size}"
+    try:
+        for part in ("write", "ingest", "evaluate"):
+            if part == "evaluate" or not (folder / f"{part}.done").exists():
+                command = [sys.executable, __file__, "--measures", str(options.measures), "--cases", str(options.cases)]
+                command += ["--processes", str(options.processes), "--part", part, "--folder", str(folder)]
+                subprocess.run([*command, "--patients", str(size)], check=True)
+    finally:
+        if not options.keep:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def population(options: argparse.Namespace) -> None:
-    from hiexchange.testing.population import generate
-
-    size = int(options.population)
-    with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                f"from hiexchange.testing.population import generate; generate({folder!r} + '/p', patients={size})",
-            ],
-            check=True,
-        )
-        assert generate
-        command = f"from hiexchange.lake import Lake; Lake({folder!r} + '/lake').ingest({folder!r} + '/p/fhir')"
-        subprocess.run([sys.executable, "-c", command], check=True)
-        from hiexchange.lake import Lake
-
-        lake = Lake(Path(folder, "lake"))
-        loaded = [Measure.load(options.measures / f"{name}.json.gz", accept={"all"}) for name in FIVE]
-        before = peak()
-        wall = time.perf_counter()
-        runs = evaluate_all(loaded, lake, period=GENERATED, processes=options.processes)
-        wall = time.perf_counter() - wall
-        errors = sum(run.summary().first.errors for run in runs)
-        counts = ", ".join(str(run.summary().counts["initial_population"]) for run in runs)
-        rows = sum(lake.tables().values())
-    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    memory = f"{before:.0f} | {peak():.0f} | {children:.0f}"
-    print(f"| {size:,} | {rows:,} | {options.processes} | {wall:.1f} | {memory} | {counts} | {errors} |", flush=True)
+    """One part of a generated population, by itself."""
+    size, folder = int(options.patients), options.folder
+    if options.part == "write":
+        truth = write(folder / "fhir", five(options), size)
+        (folder / "truth.json").write_text(json.dumps(truth))
+    elif options.part == "ingest":
+        Lake(folder / "lake").ingest(folder / "fhir")
+    else:
+        evaluated(options, size, Lake(folder / "lake"), json.loads((folder / "truth.json").read_text()))
+        return
+    (folder / f"{options.part}.done").touch()
 
 
-def peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def evaluated(options: argparse.Namespace, size: int, lake: Lake, truth: dict[str, dict[str, int]]) -> None:
+    loaded = five(options)
+    before, cpu, wall = peak(), time.process_time(), time.perf_counter()
+    watch = Watch()
+    runs = evaluate_all(loaded, lake, period=PERIOD, processes=options.processes)
+    workers = watch.stop()
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu += children.ru_utime + children.ru_stime
+    wrong = 0
+    for planted, run in zip(truth.values(), runs, strict=True):
+        counts = run.summary().counts
+        wrong += sum(planted[name] != (counts.get(name) or 0) for name in COLUMNS)
+    errors = sum(run.summary().first.errors for run in runs)
+    initial = sum(planted["initial_population"] for planted in truth.values())
+    print(
+        "| patients | resources | processes | wall s | CPU s | ms CPU a patient and measure | parent MB before, peak | "
+        "worker peak MB | in initial populations | planted counts that differ | errors |"
+    )
+    print("|" + "---|" * 11)
+    print(
+        f"| {size:,} | {sum(lake.tables().values()):,} | {options.processes} | {wall:.1f} | {cpu:.1f} | "
+        f"{1000 * cpu / size / len(loaded):.2f} | {before:.0f}, {peak():.0f} | {workers:.0f} | {initial:,} | "
+        f"{wrong} of {len(COLUMNS) * len(loaded)} | {errors} |\n",
+        flush=True,
+    )
+
+
+class Watch:
+    """Notes the peak memory of this process's children while they live."""
+
+    def __init__(self) -> None:
+        self._most = 0.0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def _look(self) -> None:
+        while not self._done.wait(0.5):
+            children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+            self._most = max([self._most, *(peak(child) for child in children)])
+
+    def stop(self) -> float:
+        self._done.set()
+        self._thread.join()
+        return self._most
+
+
+def peak(process: str = "self") -> float:
+    """Peak resident memory in MB; ``ru_maxrss`` would inherit the parent's over exec."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def five(options: argparse.Namespace) -> list[Measure]:
+    return [Measure.load(options.measures / f"{name}.json.gz", accept={"all"}) for name in MEASURES.values()]
 
 
 if __name__ == "__main__":

@@ -256,7 +256,9 @@ def _noise(p: Person) -> None:
         p.add(kind, status="finished", **{"class": {"code": "AMB"}}, type=[code], period=period)
     elif kind == "Observation":
         category, value = [concept((CATEGORY, "laboratory"))], {"value": p.random.randrange(100), "code": "mg/dL"}
-        p.add(kind, status="final", category=category, code=code, effectiveDateTime=f"{on}T10:00:00Z", valueQuantity=value)
+        p.add(
+            kind, status="final", category=category, code=code, effectiveDateTime=f"{on}T10:00:00Z", valueQuantity=value
+        )
     elif kind == "Condition":
         p.add(kind, code=code, onsetDateTime=f"{on}T10:00:00Z")
     elif kind == "Procedure":

@@ -468,6 +468,7 @@ MEASURE_RESULT = Table(
         Column("error_define", TEXT, "library and define that failed"),
         Column("messages", TEXTS, "warnings of the evaluation, without content"),
         Column("profiles_inferred", INT, "resources whose profile was inferred from their structure"),
+        Column("initial_populations", TEXTS, "ids of those the row is in, where the group has several; else null"),
     ),
 )
 

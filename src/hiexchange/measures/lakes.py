@@ -28,9 +28,9 @@ Row = tuple[str, str, bytes]
 
 BLOCK = 500
 """Patients handed out at a time."""
-CHUNK = 50_000
+CHUNK = 20_000
 """Rows sorted at a time."""
-BATCH = 200
+BATCH = 100
 """Rows of each sorted file in memory at a time."""
 SHARED = ("Medication", "Location", "Organization", "Practitioner", "PractitionerRole", "Device")
 """Types outside the patient compartment, found by reference."""
@@ -53,7 +53,8 @@ def subjects_of(
         return
     with quiet_connection() as con, tempfile.TemporaryDirectory(prefix="hiexchange-") as folder:
         con.execute("set TimeZone = 'UTC'")
-        con.execute("set threads = 2")
+        # A second thread reads no faster here (the rows leave through one Arrow stream) and holds a row group more.
+        con.execute("set threads = 1")
         names = patient_ids(con, lake)
         if only is not None:
             names = names.filter(pa.compute.is_in(names, pa.array(sorted(only), pa.string())))
@@ -190,18 +191,21 @@ class _Sorted:
 
 
 def _rows(path: Path) -> Iterator[Row]:
-    with pa.OSFile(str(path)) as file:
-        reader = pa.ipc.open_file(file)
-        for at in range(reader.num_record_batches):
-            batch = reader.get_batch(at)
-            body = batch.column(2).cast(pa.binary())
-            yield from zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), body.to_pylist(), strict=True)
+    at, batches = 0, 1
+    while at < batches:
+        # Opened for each batch: a large population makes more files than a process may hold open.
+        with pa.OSFile(str(path)) as file:
+            reader = pa.ipc.open_file(file)
+            batch, batches = reader.get_batch(at), reader.num_record_batches
+        at += 1
+        body = batch.column(2).cast(pa.binary())
+        yield from zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), body.to_pylist(), strict=True)
 
 
 def _files(con: duckdb.DuckDBPyConnection, query: str, stem: Path, chunk: int) -> list[Path]:
     options, paths = pa.ipc.IpcWriteOptions(compression="lz4"), []
     with closing(con.sql(query).to_arrow_reader(chunk)) as reader:
-        for at, rows in enumerate(reader):
+        for at, rows in enumerate(batch for batch in reader if batch.num_rows):
             order = pa.compute.sort_indices(rows, sort_keys=[("patient", "ascending"), ("place", "ascending")])
             paths.append(stem.with_suffix(f".{at}"))
             with pa.ipc.new_file(str(paths[-1]), rows.schema, options=options) as writer:

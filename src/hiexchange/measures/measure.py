@@ -24,6 +24,8 @@ from hiexchange.measures.populations import Criteria
 from hiexchange.measures.result import MeasureInfo, MeasureRun
 from hiexchange.tables import ISSUE
 
+INITIAL = "initial_population"
+
 
 @dataclass(frozen=True)
 class Compiled:
@@ -138,6 +140,17 @@ class Measure:
             },
             observations={
                 group.id: tuple((item.id, item.method) for item in group.observations) for group in self.groups
+            },
+            applies_to={
+                (group.id, item.id): item.applies_to
+                for group in self.groups
+                for item in group.stratifiers
+                if item.applies_to
+            },
+            initials={
+                group.id: names
+                for group in self.groups
+                if len(names := tuple(item.id for item in group.populations if item.column == INITIAL)) > 1
             },
         )
 
@@ -290,8 +303,9 @@ def _unit(program: Program, elm: Library, content: Content, shipped: Mapping[str
 def _criteria(unit: Unit, group: Group) -> Criteria:
     defines: dict[str, Define | None] = {}
     for item in group.populations:
-        column = item.column if item.column not in defines else f"{item.column}:{item.id}"
-        defines[column] = unit.define(item.expression)
+        defines.setdefault(item.column, unit.define(item.expression))
+    initials = [item for item in group.populations if item.column == INITIAL]
+    several = len(initials) > 1
     observations = []
     for at, observation in enumerate(group.observations):
         functions = unit.functions.get(observation.expression)
@@ -300,10 +314,25 @@ def _criteria(unit: Unit, group: Group) -> Criteria:
     return Criteria(
         group=group,
         defines=defines,
-        second_initial={},
+        initials=tuple((item.id, unit.define(item.expression)) for item in initials) if several else (),
+        linked=_linked(group, {item.id for item in initials}) if several else {},
         observations=tuple(observations),
         stratifiers=tuple((item.id, unit.define(item.expression)) for item in group.stratifiers),
     )
+
+
+def _linked(group: Group, initials: set[str]) -> dict[str, str]:
+    """Return the initial population each other one names; what names another population draws from where that does."""
+    by_id = {item.id: item for item in group.populations}
+    found: dict[str, str] = {}
+    for item in group.populations:
+        reference, seen = item.reference, {item.id}
+        while reference is not None and reference not in initials and reference not in seen:
+            seen.add(reference)
+            reference = by_id[reference].reference if reference in by_id else None
+        if reference in initials and item.column != INITIAL:
+            found[item.column] = str(reference)
+    return found
 
 
 def _observed(group: Group, observation: Observation, at: int) -> str:

@@ -35,6 +35,8 @@ class Member:
     """(observation id, value)."""
     strata: dict[str, Any] = field(default_factory=dict)
     """Stratifier id to True, False, or the value of the stratum."""
+    initials: list[str] | None = None
+    """Ids of the initial populations it is in, where the group has several."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,10 @@ class Criteria:
     group: Group
     defines: dict[str, Define | None]
     """Population column to define; None for a criterion that names none."""
-    second_initial: dict[str, Define | None]
-    """Population id to define, where a ratio has two initial populations."""
+    initials: tuple[tuple[str, Define | None], ...]
+    """(population id, define) of the initial populations, where a ratio has several; else empty."""
+    linked: dict[str, str]
+    """Population column to the id of the initial population it draws from, where there are several."""
     observations: tuple[tuple[Observation, Function | Define | None, str], ...]
     """(observation, what to call, column of the population observed)."""
     stratifiers: tuple[tuple[str, Define | None], ...]
@@ -58,7 +62,10 @@ def evaluate(criteria: Criteria, s: Subject) -> list[Member]:
     initial population, in the order its define gives them, duplicates dropped.
     """
     boolean = criteria.group.basis == "boolean"
-    members = _boolean(criteria, s) if boolean else _episodes(criteria, s)
+    if criteria.initials:
+        members = _linked(criteria, s, boolean=boolean)
+    else:
+        members = _boolean(criteria, s) if boolean else _episodes(criteria, s)
     settle = _settle_ratio if criteria.group.scoring == "ratio" else _settle
     for member in members:
         settle(member.flags)
@@ -91,6 +98,36 @@ def _episodes(criteria: Criteria, s: Subject) -> list[Member]:
         for token, member in members.items():
             member.flags[column] = token in tokens
     return list(members.values())
+
+
+def _linked(criteria: Criteria, s: Subject, *, boolean: bool) -> list[Member]:
+    """Return the members of several initial populations; each other population draws from the one it is linked to."""
+    members: dict[Any, Member] = {}
+    for name, define in criteria.initials:
+        for token, value in _values(define, s, boolean).items():
+            if token not in members:
+                key = PATIENT if boolean else episode_key(value, len(members))
+                members[token] = Member(key, value, {"initial_population": True}, initials=[])
+            found = members[token].initials
+            assert found is not None
+            found.append(name)
+    if boolean and not members:
+        members[PATIENT] = Member(PATIENT, s.patient, {"initial_population": False}, initials=[])
+    for column, define in criteria.defines.items():
+        if column != "initial_population":
+            inside = _values(define, s, boolean) if any(member.initials for member in members.values()) else {}
+            source = criteria.linked.get(column)
+            for token, member in members.items():
+                drawn = bool(member.initials) if source is None else source in (member.initials or ())
+                member.flags[column] = drawn and token in inside
+    return list(members.values())
+
+
+def _values(define: Define | None, s: Subject, boolean: bool) -> dict[Any, Any]:
+    value = s.evaluate(define) if define is not None else None
+    if boolean:
+        return {PATIENT: s.patient} if value is True else {}
+    return {compare.token(item): item for item in _list(value)}
 
 
 def _list(value: Any) -> list[Any]:

@@ -188,4 +188,4 @@ class _Reader:
         codes = f"flatten(list_transform({concepts}, lambda c: coalesce(list_transform(c.coding, {joined}), [])))"
         wanted = [f"{system or ''}|{code or ''}" for system, code in pairs] or ["-"]
         query = f"select distinct {patient} from {source} where list_has_any({codes}, $wanted)"
-        return {row[0] for row in self._con.execute(query, {"wanted": wanted}).fetchall()}
+        return {name for (name,) in self._con.execute(query, {"wanted": wanted}).fetchall() if name is not None}

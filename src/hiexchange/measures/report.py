@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -55,20 +56,26 @@ def summary_report(summary: Summary, *, generated_at: datetime | None = None) ->
 def _group(group: GroupSummary, summary: Summary) -> dict[str, Any]:
     populations = []
     for column, count in group.counts.items():
-        entry: dict[str, Any] = {
-            "code": {"coding": [{"system": POPULATION_SYSTEM, "code": CODES[column]}]},
-            "count": count,
-        }
-        name = summary.measure.population_ids.get((group.group, column))
-        populations.append({"id": name, **entry} if name else entry)
+        if column == "initial_population" and group.initials:
+            populations += [population(name, column, found) for name, found in group.initials.items()]
+        else:
+            name = summary.measure.population_ids.get((group.group, column))
+            populations.append(population(name, column, count))
     body: dict[str, Any] = {"id": group.group, "population": populations}
     score = score_of(group)
     if score is not None:
         # Six decimals are more than any population supports, and end the binary tail of a float.
         body["measureScore"] = {"value": round(score, 6)}
     if group.strata:
-        body["stratifier"] = _stratifiers(group.strata, populations)
+        ids = {column: summary.measure.population_ids.get((group.group, column)) for column in group.counts}
+        body["stratifier"] = _stratifiers(group.strata, ids)
     return body
+
+
+def population(name: str | None, column: str, count: int) -> dict[str, Any]:
+    """Return a population of a MeasureReport."""
+    entry: dict[str, Any] = {"id": name} if name else {}
+    return {**entry, "code": {"coding": [{"system": POPULATION_SYSTEM, "code": CODES[column]}]}, "count": count}
 
 
 def score_of(group: GroupSummary) -> float | None:
@@ -81,12 +88,11 @@ def score_of(group: GroupSummary) -> float | None:
     return group.rate
 
 
-def _stratifiers(strata: tuple[Stratum, ...], populations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _stratifiers(strata: tuple[Stratum, ...], ids: Mapping[str, str | None]) -> list[dict[str, Any]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for stratum in strata:
-        counts = iter(stratum.counts.values())
         entry: dict[str, Any] = {"value": {"text": stratum.value}}
-        entry["population"] = [{**population, "count": next(counts)} for population in populations]
+        entry["population"] = [population(ids[column], column, count) for column, count in stratum.counts.items()]
         if stratum.rate is not None:
             entry["measureScore"] = {"value": round(stratum.rate, 6)}
         found.setdefault(stratum.stratifier, []).append(entry)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hiexchange.errors import MeasureError
-from hiexchange.measures.report import CODES, IMPROVEMENT_SYSTEM, POPULATION_SYSTEM
+from hiexchange.measures.report import CODES, IMPROVEMENT_SYSTEM, population
 from hiexchange.measures.result import MeasureRun
 
 
@@ -84,14 +84,25 @@ def _individual_group(run: MeasureRun, name: str, rows: list[dict[str, Any]]) ->
     columns = run.measure.columns.get(name) or [
         column for column in CODES if any(row[column] is not None for row in mine)
     ]
-    populations = [_population(run, name, column, sum(row[column] or 0 for row in mine)) for column in columns]
+    populations = []
+    for column in columns:
+        if column == "initial_population" and name in run.measure.initials:
+            found = [item for row in mine for item in row["initial_populations"] or ()]
+            populations += [population(item, column, found.count(item)) for item in run.measure.initials[name]]
+        else:
+            populations.append(_population(run, name, column, sum(row[column] or 0 for row in mine)))
     body: dict[str, Any] = {"id": name, "population": populations}
     labels = sorted({label for row in mine for label in row["strata"] or ()})
     stratifiers: dict[str, list[dict[str, Any]]] = {}
     for label in labels:
         stratifier, _, value = label.partition(" = ")
         inside = [row for row in mine if label in (row["strata"] or ())]
-        counts = [_population(run, name, column, sum(row[column] or 0 for row in inside)) for column in columns]
+        cut = run.measure.applies_to.get((name, stratifier), tuple(columns))
+        counts = [
+            _population(run, name, column, sum(row[column] or 0 for row in inside))
+            for column in columns
+            if column in cut
+        ]
         stratifiers.setdefault(stratifier, []).append({"value": {"text": value}, "population": counts})
     if stratifiers:
         body["stratifier"] = [{"id": key, "stratum": strata} for key, strata in stratifiers.items()]
@@ -99,9 +110,7 @@ def _individual_group(run: MeasureRun, name: str, rows: list[dict[str, Any]]) ->
 
 
 def _population(run: MeasureRun, group: str, column: str, count: int) -> dict[str, Any]:
-    name = run.measure.population_ids.get((group, column))
-    entry: dict[str, Any] = {"id": name} if name else {}
-    return {**entry, "code": {"coding": [{"system": POPULATION_SYSTEM, "code": CODES[column]}]}, "count": count}
+    return population(run.measure.population_ids.get((group, column)), column, count)
 
 
 def _members(rows: pa.Table, column: str) -> list[str]:

@@ -66,6 +66,10 @@ class MeasureInfo:
     """Group id to the population columns the group has; empty: whichever are filled."""
     observations: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     """Group id to its (observation id, aggregate method)."""
+    applies_to: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    """(group, stratifier) to the population columns it cuts, where it does not cut all."""
+    initials: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Group id to the ids of its initial populations, where it has several."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,8 @@ class GroupSummary:
     """Strata of the measure's own stratifiers, those of zero included."""
     observations: Mapping[str, float] = field(default_factory=dict)
     """Observation id to the aggregated value, by the measure's method."""
+    initials: Mapping[str, int] = field(default_factory=dict)
+    """Id of each initial population to its count, where the group has several."""
 
     @property
     def eligible(self) -> int:
@@ -277,7 +283,7 @@ def summarise_group(table: pa.Table, group: str, info: MeasureInfo) -> GroupSumm
 
     Rows with status ``error`` are counted as errors and in nothing else.
     """
-    rows = table.filter(pc.equal(table["group"], group))
+    rows = table.select(_COUNTED).filter(pc.equal(table["group"], group))
     failed = rows.filter(pc.equal(rows["status"], "error"))
     good = rows.filter(pc.equal(rows["status"], "ok"))
     counts = {name: int(pc.sum(good[name]).as_py()) for name in POPULATIONS if good[name].null_count < len(good)}
@@ -295,13 +301,26 @@ def summarise_group(table: pa.Table, group: str, info: MeasureInfo) -> GroupSumm
         rate=None,
         low=None,
         high=None,
-        strata=_strata(good, scoring, counts),
+        strata=_strata(good, scoring, counts, {name: cut for (g, name), cut in info.applies_to.items() if g == group}),
         observations=_observations(good, info.observations.get(group, ())),
+        initials=_initials(good, info.initials.get(group, ())),
     )
     return scored(plain)
 
 
-def _strata(rows: pa.Table, scoring: str, whole: Mapping[str, int]) -> tuple[Stratum, ...]:
+_COUNTED = ["subject", "group", "basis", "status", *POPULATIONS, "strata", "observations", "initial_populations"]
+
+
+def _initials(rows: pa.Table, names: tuple[str, ...]) -> dict[str, int]:
+    if not names:
+        return {}
+    found = pc.list_flatten(rows["initial_populations"]).to_pylist()
+    return {name: found.count(name) for name in names}
+
+
+def _strata(
+    rows: pa.Table, scoring: str, whole: Mapping[str, int], applies_to: Mapping[str, tuple[str, ...]]
+) -> tuple[Stratum, ...]:
     cells: dict[str, dict[str, int]] = {}
     for row in rows.select(["strata", *whole]).to_pylist() if rows["strata"].null_count < len(rows) else []:
         for label in row["strata"] or ():
@@ -309,8 +328,10 @@ def _strata(rows: pa.Table, scoring: str, whole: Mapping[str, int]) -> tuple[Str
             for name in whole:
                 cell[name] += row[name] or 0
     found = []
-    for label, counts in sorted(cells.items()):
+    for label, every in sorted(cells.items()):
         name, _, value = label.partition(" = ")
+        cut = applies_to.get(name, tuple(every))
+        counts = {column: count for column, count in every.items() if column in cut}
         left = (
             counts.get("denominator", 0)
             - counts.get("denominator_exclusion", 0)
@@ -318,7 +339,12 @@ def _strata(rows: pa.Table, scoring: str, whole: Mapping[str, int]) -> tuple[Str
         )
         hits = counts.get("numerator", 0) - counts.get("numerator_exclusion", 0)
         found.append(
-            Stratum(name, value, counts, hits / left if left > 0 and scoring in ("proportion", "ratio") else None)
+            Stratum(
+                name,
+                value,
+                counts,
+                hits / left if left > 0 and "numerator" in counts and scoring in ("proportion", "ratio") else None,
+            )
         )
     return tuple(found)
 

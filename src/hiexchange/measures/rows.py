@@ -27,7 +27,7 @@ SPILL = 2_000
 CLAIMS = {"Claim", "ExplanationOfBenefit", "Coverage"}
 VARYING = (
     "subject", "group", "basis", "episode", *POPULATIONS, "observations", "strata", "evidence", "status", "error_code",
-    "error_define", "messages", "profiles_inferred",
+    "error_define", "messages", "initial_populations", "profiles_inferred",
 )  # fmt: skip
 
 Row = tuple[Any, ...]
@@ -56,6 +56,7 @@ def rows_of(
                 None,
                 None,
                 [*s.messages, *(gaps if has_gap(flags, group.improvement) else ())] or None,
+                member.initials,
                 s.inferred,
             )
         )
@@ -69,7 +70,10 @@ def outside(name: str, criteria: Sequence[Criteria]) -> list[Row]:
         if item.group.basis == "boolean":
             flags = [0 if column in item.defines else None for column in POPULATIONS]
             strata = [f"{stratifier} = false" for stratifier, _ in item.stratifiers] or None
-            rows.append((name, item.group.id, "boolean", None, *flags, None, strata, None, "ok", None, None, None, 0))
+            initials: list[str] | None = [] if item.initials else None
+            rows.append(
+                (name, item.group.id, "boolean", None, *flags, None, strata, None, "ok", None, None, None, initials, 0)
+            )
     return rows
 
 
@@ -79,7 +83,19 @@ def error_row(name: str, criteria: Criteria, error: Any) -> Row:
     blank = [None] * (len(POPULATIONS) + 3)
     code = getattr(error, "code", "HX-702")
     message = getattr(error, "what", f"unexpected {type(error).__name__}")
-    return (name, criteria.group.id, criteria.group.basis, None, *blank, "error", code, define or None, [message], None)
+    return (
+        name,
+        criteria.group.id,
+        criteria.group.basis,
+        None,
+        *blank,
+        "error",
+        code,
+        define or None,
+        [message],
+        None,
+        None,
+    )
 
 
 def _observation(name: str, value: Any) -> dict[str, Any]:
