@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 import pytest
 from typer.testing import CliRunner
@@ -10,6 +11,8 @@ from typer.testing import CliRunner
 from hiexchange.cli.deliver import app
 from hiexchange.delivery import Outcome
 from hiexchange.errors import ConfigError
+from hiexchange.lake import Lake
+from hiexchange.tables import ENCOUNTER_EVENT, ROSTER
 
 
 @pytest.fixture
@@ -111,3 +114,45 @@ def test_a_ledger_that_is_not_there_is_not_made(run, tmp_path):
 def test_an_instant_needs_an_offset(waiting, run):
     with pytest.raises(ConfigError, match="offset"):
         run("run", "--now", "2026-11-10T12:00:00")
+
+
+def test_alarms_are_listed_and_are_exit_code_8(waiting, run, tmp_path):
+    assert run("alarms", "--now", AT)[0] == 0
+    code, output = run("alarms", "--now", "2026-11-10T18:00:00Z", "--json")
+    assert (code, [alarm["kind"] for alarm in json.loads(output)]) == (8, ["backlog"])
+    with pytest.raises(ConfigError, match="lake does not exist"):
+        run("alarms", "--lake", str(tmp_path / "none"))
+
+
+def test_alarms_look_at_the_lake_s_sources_and_rosters(waiting, run, tmp_path, exchange, now):
+    lake = Lake(tmp_path / "lake")
+    hours = [now - timedelta(hours=hour) for hour in range(30, 24 * 21)]
+    rows = [
+        exchange.event(number, received_at=at, sending_facility="GENERAL", event_key=str(number))
+        for number, at in enumerate(hours)
+    ]
+    lake.append("encounter_event", ENCOUNTER_EVENT.from_rows(rows))
+    roster = {
+        "roster_id": "r1",
+        "payer_id": "payer-a",
+        "list_id": "l",
+        "file_name": "payer-a.csv",
+        "file_sha256": "s",
+        "header_sha": "h",
+        "layout": "hx 1",
+        "mode": "full",
+        "as_of_on": now.date(),
+        "received_at": now,
+        "state": "held",
+        "rows_read": 1,
+        "rows_accepted": 1,
+        "rows_refused": 0,
+        "rows_duplicate": 0,
+    }
+    lake.append("roster", ROSTER.from_rows([roster]))
+    code, output = run("alarms", "--now", "2026-11-10T12:10:00Z", "--lake", str(lake.path), "--json")
+    found = {alarm["kind"]: alarm["subject"] for alarm in json.loads(output)}
+    assert (code, found) == (8, {"silent_source": "GENERAL", "roster_held": "payer-a.csv"})
+    lake.append("roster", ROSTER.from_rows([roster | {"state": "accepted", "accepted_by": "ann"}]))
+    _, output = run("alarms", "--now", "2026-11-10T12:10:00Z", "--lake", str(lake.path), "--json")
+    assert [alarm["kind"] for alarm in json.loads(output)] == ["silent_source"]

@@ -12,7 +12,8 @@ import typer
 from hiexchange.cli import render
 
 if TYPE_CHECKING:
-    from hiexchange.delivery import DeliveryReport, Outbox
+    from hiexchange.delivery import Alarm, DeliveryReport, Outbox
+    from hiexchange.encounters import Silence
 
 FAILED = 8
 
@@ -59,7 +60,10 @@ def watch(
     most: Annotated[float, typer.Option("--every", help="Look at least every so many seconds.")] = 5.0,
     runs: Annotated[int | None, typer.Option("--runs", help="Stop after so many looks.")] = None,
 ) -> None:
-    """Run whenever something is due, until interrupted."""
+    """Run whenever something is due, until interrupted; alarms are told when they begin and when they end."""
+    from hiexchange.delivery import AlarmBell, alarms
+
+    bell = AlarmBell(_ring)
     with _open(ledger, base) as outbox:
         looked = 0
         while runs is None or looked < runs:
@@ -71,10 +75,63 @@ def watch(
                 render.err(f"{now:%Y-%m-%d %H:%M:%S} {_line(report)}")
                 # What is due but cannot be done (an expired key) must not be tried without a pause.
                 pause = 0.0 if report.sealed or report.batches_acked else most
+            bell.look(alarms(outbox.health(datetime.now(UTC))))
             ahead = outbox.next_due(datetime.now(UTC))
             left = (ahead - datetime.now(UTC)).total_seconds() if ahead is not None else most
             if runs is None or looked < runs:
                 time.sleep(max(min(left, most), pause, 0.2))
+
+
+@app.command("alarms")
+def show_alarms(
+    ledger: Ledger = DEFAULT_LEDGER,
+    lake: Annotated[
+        Path | None, typer.Option("--lake", help="Lake whose sources and rosters are looked at too.")
+    ] = None,
+    backlog: Annotated[float, typer.Option("--backlog", help="Hours a delivery may be due.")] = 1.0,
+    now: Now = None,
+    json: Json = False,
+) -> None:
+    """Say what somebody should be woken for; exit code 8 when there is something."""
+    from hiexchange.delivery import Limits, alarms
+
+    at = _instant(now)
+    with _open(ledger, None) as outbox:
+        health = outbox.health(at)
+    silences, held = _upstream(lake, at) if lake is not None else ((), [])
+    found = alarms(health, limits=Limits(backlog_s=backlog * 3600), silences=silences, held_rosters=held)
+    if json:
+        render.json_out([{"kind": one.kind, "subject": one.subject, "message": one.message} for one in found])
+    else:
+        render.table(((one.kind, one.subject, one.message) for one in found), ("alarm", "of", "what"))
+    if found:
+        raise typer.Exit(FAILED)
+
+
+def _upstream(lake: Path, now: datetime) -> tuple[tuple[Silence, ...], list[str]]:
+    """Return the silent sources and the held rosters of a lake."""
+    from hiexchange.encounters import silent_sources
+    from hiexchange.errors import ConfigError
+    from hiexchange.lake import Lake
+    from hiexchange.tables import ENCOUNTER_EVENT, check
+
+    if not lake.exists():
+        raise ConfigError("the lake does not exist", where=str(lake))
+    store = Lake(lake)
+    present = store.tables()
+    silences: tuple[Silence, ...] = ()
+    if "encounter_event" in present:
+        silences = silent_sources(check(store.table("encounter_event").to_arrow(), ENCOUNTER_EVENT), now=now)
+    rosters = store.table("roster").to_arrow().to_pylist() if "roster" in present else []
+    settled = {row["file_sha256"] for row in rosters if row["state"] != "held"}
+    return silences, sorted(
+        {row["file_name"] for row in rosters if row["state"] == "held" and row["file_sha256"] not in settled}
+    )
+
+
+def _ring(alarm: Alarm) -> None:
+    word = "ALARM" if alarm.raised else "over"
+    render.err(f"{word} {alarm.kind} {alarm.subject}: {alarm.message}")
 
 
 @app.command()

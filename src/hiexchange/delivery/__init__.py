@@ -5,6 +5,7 @@ still may. The route inside: ``intake`` (rows into the ledger) -> ``sealing`` (r
 under a sequence number) -> ``sending`` (bytes reach a destination, or a state says why not).
 """
 
+from hiexchange.delivery.alarms import Alarm, AlarmBell, Limits, alarms
 from hiexchange.delivery.base import (
     DeliveryReport,
     Destination,
@@ -19,14 +20,18 @@ from hiexchange.delivery.base import (
 from hiexchange.delivery.outbox import Outbox
 
 __all__ = [
+    "Alarm",
+    "AlarmBell",
     "DeliveryReport",
     "Destination",
     "Due",
     "Format",
     "Health",
+    "Limits",
     "Outbox",
     "Outcome",
     "Parcel",
     "RetryPolicy",
+    "alarms",
     "delivery_id",
 ]

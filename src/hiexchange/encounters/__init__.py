@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hiexchange.encounters.adt import AdtSettings, RawMessage, from_adt, read_adt
 from hiexchange.encounters.alerts import from_alerts, read_alerts
+from hiexchange.encounters.completeness import COMPLETENESS, Silence, completeness, silent_sources
 from hiexchange.encounters.fhir import from_view, read_view
 from hiexchange.encounters.lookups import lookups
 from hiexchange.encounters.people import Identities, Merge
@@ -12,11 +13,14 @@ from hiexchange.encounters.rows import Intake
 from hiexchange.encounters.sources import encounter_events
 
 __all__ = [
+    "COMPLETENESS",
     "AdtSettings",
     "Identities",
     "Intake",
     "Merge",
     "RawMessage",
+    "Silence",
+    "completeness",
     "encounter_events",
     "from_adt",
     "from_alerts",
@@ -25,5 +29,6 @@ __all__ = [
     "read_adt",
     "read_alerts",
     "read_view",
+    "silent_sources",
     "to_fhir",
 ]
