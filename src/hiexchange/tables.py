@@ -181,6 +181,7 @@ MEMBER = Table(
         *_COVERAGE,
         Column("payer_change_type", TEXT, "change code as sent"),
         Column("synthetic", FLAG, "the identifiers are of the synthetic kind (MBI with S second)", True),
+        Column("as_of_on", DAY, "day the file speaks of: the newest line says who the member is"),
     ),
 )
 

@@ -135,6 +135,18 @@ def test_each_member_gets_one_row_whatever_its_providers(member_table: Build, pe
     )
 
 
+@pytest.mark.parametrize("newest", ["a-roster", "z-roster"])
+def test_the_newest_file_says_who_a_member_is(member_table: Build, person_table: Build, newest: str) -> None:
+    older = "m-roster"
+    moved = JAYDEN | {"member_id": "-5", "birth_on": BORN, "roster_id": newest, "as_of_on": date(2026, 6, 1)}
+    before = moved | {"last_name": "Ashdown", "address_line": "9 Elm Road", "zip": "72201", "phone": "501-555-0199"}
+    before |= {"roster_id": older, "as_of_on": date(2026, 5, 1)}
+    (row,) = link(member_table(before, moved), person_table(JAYDEN | {"birth_date": "2015-03-09"}))
+    assert row["band"] == "auto"
+    (row,) = link(member_table(before), person_table(JAYDEN | {"birth_date": "2015-03-09"}))
+    assert row["band"] != "auto"
+
+
 def test_empty_tables_match_to_nothing(member_table: Build, person_table: Build) -> None:
     assert link(member_table(), person_table()) == []
     (row,) = link(member_table(JAYDEN | {"birth_on": BORN}), person_table())

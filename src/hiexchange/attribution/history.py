@@ -25,7 +25,7 @@ CARRIED = tuple(
     column.name
     for column in ATTRIBUTION.columns
     if column.name in {other.name for other in MEMBER.columns}
-    and column.name not in ("valid_from", "valid_to", "roster_id", "row_no", "row_sha")
+    and column.name not in ("valid_from", "valid_to", "roster_id", "row_no", "row_sha", "as_of_on")
 )
 """Columns that an attribution takes over from its roster line."""
 

@@ -29,7 +29,7 @@ _ROAD = """CASE WHEN regexp_matches(address_line, '^[0-9]+ ') AND NOT contains(l
 _MEMBER_SOURCE = """
     SELECT member_key AS key, payer_id AS payer, first_name, middle_name, last_name, suffix, birth_on::VARCHAR AS born,
            sex, ssn4, mbi, address_line, city, state, zip, phone, email, deceased_on::VARCHAR AS died, valid_from AS since,
-           member_id_system, member_id, row_no, roster_id
+           member_id_system, member_id, row_no, roster_id, as_of_on
     FROM members_in
 """
 
@@ -83,14 +83,14 @@ def prepare_persons(con: duckdb.DuckDBPyConnection, persons: pa.Table) -> None:
 def prepare_members(con: duckdb.DuckDBPyConnection, members: pa.Table) -> None:
     """Create table ``m``, ``m_ids`` and ``torn`` from MEMBER rows, one row a distinct member_key.
 
-    The latest attribution row of a member gives its demographics. Members whose rows name different people
+    The member's line in the newest file gives its demographics. Members whose rows name different people
     (another first name, or a birth year a generation off, under one member id) are listed in ``torn``: they go to review.
     """
     con.register("members_in", members)
     con.execute(
-        f"""CREATE TEMP TABLE source AS SELECT (row_number() OVER (ORDER BY key) - 1)::INTEGER AS n, 0 AS k, * EXCLUDE (row_no, roster_id)
+        f"""CREATE TEMP TABLE source AS SELECT (row_number() OVER (ORDER BY key) - 1)::INTEGER AS n, 0 AS k, * EXCLUDE (row_no, roster_id, as_of_on)
             FROM ({_MEMBER_SOURCE} QUALIFY row_number() OVER (
-                  PARTITION BY member_key ORDER BY since DESC, roster_id DESC, row_no DESC) = 1)"""
+                  PARTITION BY member_key ORDER BY as_of_on DESC NULLS LAST, since DESC, roster_id DESC, row_no DESC) = 1)"""
     )
     con.execute(
         """CREATE TABLE torn AS SELECT member_key AS key FROM members_in GROUP BY member_key

@@ -15,12 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hiexchange._duck import quiet_connection
-from hiexchange.roster.layout import ColumnRule, Layout
+from hiexchange.roster.layout import COMPUTED, ColumnRule, Layout
 from hiexchange.roster.synonyms import HALF_OPEN, folded
 from hiexchange.tables import MEMBER
 
 MBI_SYSTEM = "http://hl7.org/fhir/sid/us-mbi"
-DATES = tuple(column.name for column in MEMBER.columns if pa.types.is_date32(column.type))
+DATES = tuple(
+    column.name for column in MEMBER.columns if pa.types.is_date32(column.type) and column.name not in COMPUTED
+)
 DATE_FORMATS = ("%Y-%m-%d", "%Y%m%d", "%m/%d/%Y", "%Y-%m-%dT%H:%M:%S", "%m/%d/%Y %H:%M:%S")
 NULLS = ("", "NULL", "N/A", "\\N", "NONE")
 BASES = (
@@ -151,7 +153,7 @@ class _Builder:
 
     def plan(self, width: int) -> Plan:
         for column in MEMBER.columns:
-            if column.name not in ("roster_id", "row_no", "row_sha", "member_key", "synthetic"):
+            if column.name not in COMPUTED:
                 self.texts[column.name] = self.text(column.name)
         self.texts["ssn"], self.texts["full_name"] = self.text("ssn"), self.text("full_name")
         self.convert()

@@ -21,7 +21,7 @@ import msgspec
 from hiexchange.errors import ConfigError, UnknownLayout
 from hiexchange.tables import MEMBER
 
-COMPUTED = {"roster_id", "row_no", "row_sha", "member_key", "synthetic"}
+COMPUTED = {"roster_id", "row_no", "row_sha", "member_key", "synthetic", "as_of_on"}
 HELPERS = {"ssn": "only its last four digits are kept", "full_name": "'Last, First Middle', split on reading"}
 TARGETS = frozenset(column.name for column in MEMBER.columns) - COMPUTED | frozenset(HELPERS)
 """What a layout's ``[columns]`` may name."""

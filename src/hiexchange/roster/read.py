@@ -275,7 +275,7 @@ class _Intake:
     def shaped(self, staged: pa.Table, plan: convert.Plan) -> pa.Table:
         """Return staged rows as a MEMBER table; columns of one value share memory between chunks."""
         lengths = [len(chunk) for chunk in staged["row_no"].chunks]
-        constants = {**plan.constants, "roster_id": self.roster_id}
+        constants = {**plan.constants, "roster_id": self.roster_id, "as_of_on": self.as_of}
         columns = []
         for column in MEMBER.columns:
             if column.name in constants:
