@@ -203,17 +203,17 @@ def table(rows: pa.Table, improvement: dict[str, str], *, as_of: date | None, pr
     found: list[dict[str, Any]] = []
     for batch in rows.to_batches():
         for row in batch.to_pylist():
-            flags = {name: bool(row[name]) for name in row if row[name] is not None and name in _FLAGS}
-            if row["status"] != "ok" or not has_gap(flags, improvement.get(row["group"], "increase")):
+            gap = state(row, improvement.get(row["group"], "increase"), as_of)
+            if gap not in ("open", "prospective"):
                 continue
-            code, define = _first(row["messages"] or ())
+            code, define = reason(row)
             found.append(
                 {
                     "subject": row["subject"],
                     "measure": row["measure"],
                     "group": row["group"],
                     "episode": row["episode"],
-                    "gap": "prospective" if as_of is not None and as_of < row["period_end"] else "open",
+                    "gap": gap,
                     "reason": code,
                     "define": define,
                     "provider_npi": providers.get(row["subject"]),
@@ -226,8 +226,24 @@ def table(rows: pa.Table, improvement: dict[str, str], *, as_of: date | None, pr
 _FLAGS = {"denominator", "denominator_exclusion", "denominator_exception", "numerator", "numerator_exclusion"}
 
 
-def _first(messages: Any) -> tuple[str | None, str | None]:
-    for message in messages:
+def state(row: dict[str, Any], improvement: str, as_of: date | None) -> str | None:
+    """Return open, prospective (unmet before the period's end) or closed; None for whom nothing is asked."""
+    if row["status"] != "ok":
+        return None
+    flags = {name: bool(row[name]) for name in _FLAGS if row[name] is not None}
+    if has_gap(flags, improvement):
+        return "prospective" if as_of is not None and as_of < row["period_end"] else "open"
+    asked = flags.get("denominator") and "numerator" in flags
+    return (
+        "closed"
+        if asked and not flags.get("denominator_exclusion") and not flags.get("denominator_exception")
+        else None
+    )
+
+
+def reason(row: dict[str, Any]) -> tuple[str | None, str | None]:
+    """Return why a row has its gap, and the define that failed."""
+    for message in row["messages"] or ():
         if message.startswith(PREFIX):
             code, _, define = message.removeprefix(PREFIX).partition(" ")
             return code, define or None

@@ -236,6 +236,24 @@ class Measure:
         )
         return run
 
+    def supplemental(self, run: MeasureRun, source: Any = None) -> pa.Table:
+        """Return supplemental data and risk adjustment of a run's initial population, one row a value.
+
+        Args:
+            run: A run of this measure.
+            source: Where the patients are read; default: the source of the run.
+
+        Returns:
+            subject, id of the element, usage, part, system, code, text, value, unit, and the define that failed where
+            one did. :meth:`MeasureRun.to_fhir` and :meth:`MeasureRun.individual` take it as ``supplemental``.
+
+        Raises:
+            ConfigError: The run's source cannot be read again and none was given.
+        """
+        from hiexchange.measures.supplemental import supplemental
+
+        return supplemental(self, run, source)
+
     def why(self, source: Any, subject: str, *, period: tuple[date, date], **options: Any) -> Any:
         """Explain one subject's result: see :func:`hiexchange.measures.why.explain`."""
         from hiexchange.measures.why import explain

@@ -1,8 +1,9 @@
-"""Individual and subject-list MeasureReports (FHIR R4): they name patients, unlike the summary."""
+"""Individual and subject-list MeasureReports (FHIR R4), which name patients; supplemental data in any of them."""
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from typing import Any
 
 import pyarrow as pa
@@ -12,9 +13,14 @@ from hiexchange.errors import MeasureError
 from hiexchange.measures.report import CODES, IMPROVEMENT_SYSTEM, population
 from hiexchange.measures.result import MeasureRun
 
+USAGE = "http://terminology.hl7.org/CodeSystem/measure-data-usage"
+REFERENCE = "http://hl7.org/fhir/us/cqfmeasures/StructureDefinition/cqfm-criteriaReference"
 
-def individual_report(run: MeasureRun, subject: str) -> dict[str, Any]:
+
+def individual_report(run: MeasureRun, subject: str, *, supplemental: pa.Table | None = None) -> dict[str, Any]:
     """Return one subject's MeasureReport, with the resources its retrieves found as evaluatedResource.
+
+    ``supplemental`` are rows of :meth:`Measure.supplemental`; the subject's become contained Observations.
 
     Raises:
         MeasureError: The run has no rows of that subject, or its evaluation failed.
@@ -33,7 +39,7 @@ def individual_report(run: MeasureRun, subject: str) -> dict[str, Any]:
     evidence = {(item["type"], item["id"]) for row in rows for item in row["evidence"] or () if item["id"]}
     if evidence:
         body["evaluatedResource"] = [{"reference": f"{kind}/{name}"} for kind, name in sorted(evidence)]
-    return body
+    return body if supplemental is None else _with_individual(body, supplemental, subject)
 
 
 def subject_list_report(run: MeasureRun) -> dict[str, Any]:
@@ -126,3 +132,65 @@ def _list(name: str, subjects: list[str]) -> dict[str, Any]:
         "mode": "snapshot",
         "entry": [{"item": {"reference": f"Patient/{subject}"}} for subject in subjects],
     }
+
+
+# Supplemental data ----------------------------------------------------------------------------
+
+
+def _with_individual(report: dict[str, Any], table: pa.Table, subject: str) -> dict[str, Any]:
+    """Add one subject's supplemental data as contained Observations."""
+    rows = [row for row in table.filter(pc.equal(table["subject"], subject)).to_pylist() if row["error"] is None]
+    return _with(report, [_observation(row, {"code": _usage(row), **_value(row)}) for row in rows])
+
+
+def with_supplemental(report: dict[str, Any], table: pa.Table) -> dict[str, Any]:
+    """Return a summary MeasureReport with a contained Observation for each coded value: how many patients have it.
+
+    Numbers and texts are left out of it: they may be as many as there are patients.
+    """
+    rows = [row for row in table.to_pylist() if row["error"] is None and row["code"] is not None]
+    named = {(row["id"], row["system"] or "", row["code"]): row for row in rows}
+    patients = {(row["id"], row["system"] or "", row["code"], row["subject"]) for row in rows}
+    counts = Counter(item[:3] for item in patients)
+    found = []
+    for key, count in sorted(counts.items()):
+        row = named[key]
+        found.append(_observation(row, {"code": _value(row)["valueCodeableConcept"], "valueInteger": count}))
+    return _with(report, found)
+
+
+def _with(report: dict[str, Any], observations: list[dict[str, Any]]) -> dict[str, Any]:
+    unique = list({item["id"]: item for item in observations}.values())
+    if not unique:
+        return report
+    references = [{"extension": item["extension"], "reference": f"#{item['id']}"} for item in unique]
+    return {
+        **report,
+        "contained": [*report.get("contained", []), *unique],
+        "evaluatedResource": [*report.get("evaluatedResource", []), *references],
+    }
+
+
+def _observation(row: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+    parts = [str(row[name]) for name in ("id", "part", "system", "code", "text", "value", "unit")]
+    return {
+        "resourceType": "Observation",
+        "id": hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32],
+        "extension": [{"url": REFERENCE, "valueString": row["id"]}],
+        "status": "final",
+        **body,
+    }
+
+
+def _usage(row: dict[str, Any]) -> dict[str, Any]:
+    return {"coding": [{"system": USAGE, "code": row["usage"]}], "text": row["part"] or row["id"]}
+
+
+def _value(row: dict[str, Any]) -> dict[str, Any]:
+    if row["code"] is not None:
+        coding = {"system": row["system"], "code": row["code"], "display": row["text"]}
+        return {"valueCodeableConcept": {"coding": [{key: value for key, value in coding.items() if value}]}}
+    if row["value"] is not None:
+        unit = {"unit": row["unit"]} if row["unit"] not in (None, "1") else {}
+        return {"valueQuantity": {"value": row["value"], **unit}}
+    return {"valueString": row["text"]}

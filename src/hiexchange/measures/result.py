@@ -258,11 +258,29 @@ class MeasureRun:
         )
         return gaps.table(self.table, dict(self.measure.improvement), as_of=as_of, providers=known)
 
-    def individual(self, subject: str) -> dict[str, Any]:
-        """Return the individual MeasureReport (R4) of a subject as a dictionary."""
+    def gaps_document(
+        self, subject: str, *, reporter: str, generated_at: datetime, as_of: date | None = None
+    ) -> dict[str, Any]:
+        """Return a subject's gaps-in-care document (DEQM): open, prospective and closed gaps with their reasons.
+
+        Args:
+            subject: Patient.id.
+            reporter: Reference to the organisation that reports.
+            generated_at: The document's date, timezone-aware.
+            as_of: The day of asking; before the period's end an unmet gap is prospective.
+        """
+        from hiexchange.measures.gaps_report import gaps_document
+
+        return gaps_document(self, subject, reporter=reporter, generated_at=generated_at, as_of=as_of)
+
+    def individual(self, subject: str, *, supplemental: pa.Table | None = None) -> dict[str, Any]:
+        """Return the individual MeasureReport (R4) of a subject as a dictionary.
+
+        ``supplemental`` is what :meth:`Measure.supplemental` gives for this run.
+        """
         from hiexchange.measures import reports
 
-        return reports.individual_report(self, subject)
+        return reports.individual_report(self, subject, supplemental=supplemental)
 
     def subject_list(self) -> dict[str, Any]:
         """Return the subject-list MeasureReport (R4): a contained List for each population."""
@@ -270,9 +288,15 @@ class MeasureRun:
 
         return reports.subject_list_report(self)
 
-    def to_fhir(self, *, generated_at: datetime | None = None) -> dict[str, Any]:
-        """Return the summary MeasureReport (R4) as a dictionary."""
-        return self.summary().to_fhir(generated_at=generated_at)
+    def to_fhir(self, *, generated_at: datetime | None = None, supplemental: pa.Table | None = None) -> dict[str, Any]:
+        """Return the summary MeasureReport (R4) as a dictionary.
+
+        ``supplemental`` is what :meth:`Measure.supplemental` gives for this run: each coded value is counted.
+        """
+        from hiexchange.measures import reports
+
+        found = self.summary().to_fhir(generated_at=generated_at)
+        return found if supplemental is None else reports.with_supplemental(found, supplemental)
 
     def _repr_html_(self) -> str:
         return self.summary()._repr_html_()
