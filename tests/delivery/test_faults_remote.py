@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -12,6 +14,7 @@ from hiexchange.delivery import RetryPolicy
 from hiexchange.delivery.channel import current
 from hiexchange.delivery.https import POLICY, HTTPSDestination
 from hiexchange.delivery.mllp import MLLPDestination
+from hiexchange.errors import ConfigError
 from hiexchange.testing.sftp_sink import PASSWORD, SFTPSink
 from hiexchange.testing.sinks import Answer, HTTPSink, MLLPSink, S3Sink, acknowledge, hang_up
 
@@ -349,6 +352,23 @@ def test_a_server_that_cannot_take_the_file_keeps_no_final_name(by_sftp, now, tm
         assert len(sink.renamed) == 2
 
 
+def test_a_full_quota_is_tried_again_until_there_is_room(by_sftp, now, tmp_path):
+    with SFTPSink(tmp_path / "remote") as sink:
+        outbox = by_sftp(sink)
+        assert codes(outbox)[-1][0] == "acked"
+        sink.quota_bytes = sum(path.stat().st_size for path in sink.folder.iterdir()) + 100
+        outbox.replay(now=now, subscriber_id="c", period=(now - timedelta(days=1), now + timedelta(days=1)))
+        by_sftp(sink, at=now + timedelta(hours=1), outbox=outbox)
+        state, code = codes(outbox)[-1]
+        assert (state, code) in {("retry", "SFTPQuotaExceeded"), ("retry", "SFTPFailure")}
+        assert len(sink.renamed) == 2
+        sink.quota_bytes = 10**9
+        by_sftp(sink, at=now + timedelta(hours=3), outbox=outbox)
+        assert codes(outbox)[-1] == ("acked", "manifest renamed")
+        assert len(sink.renamed) == 4
+        assert not [path for path in sink.folder.iterdir() if path.name.endswith(".part")]
+
+
 def test_a_connection_dropped_within_the_file_is_sent_again(by_sftp, now, tmp_path):
     with SFTPSink(tmp_path / "remote", faults=["drop"]) as sink:
         outbox = by_sftp(sink)
@@ -470,6 +490,52 @@ def test_an_unusable_key_seals_nothing_and_stops_nobody_else(exchange, open_outb
     assert report.states == {"pending": 1, "acked": 1}
     assert "c/default" in report.problems
     assert not (tmp_path / "in").exists()
+
+
+# Zip ------------------------------------------------------------------------------------------------
+
+
+def _zip(exchange, password="file:zip.txt"):
+    return exchange.subscription("c", "file:in", encryption="zip", credentials={"zip_password": password})
+
+
+def test_an_archive_opens_with_its_password_alone(exchange, open_outbox, now, tmp_path):
+    import pyzipper
+
+    (tmp_path / "zip.txt").write_text("correct horse battery\n")
+    outbox = open_outbox()
+    report = outbox.deliver(exchange.routing([exchange.event(1)], [_zip(exchange)]), now=now)
+    assert report.states == {"acked": 1}
+    (path,) = (tmp_path / "in").glob("*.zip")
+    assert path.name == "c_default_000001.csv.zip"
+    manifest = json.loads((tmp_path / "in" / "c_default_000001.csv.zip.manifest.json").read_text())
+    assert (manifest["file"], manifest["sha256"]) == (path.name, hashlib.sha256(path.read_bytes()).hexdigest())
+    with pyzipper.AESZipFile(path) as archive:
+        (entry,) = archive.infolist()
+        assert (entry.filename, entry.wz_aes_strength, entry.date_time[0]) == ("c_default_000001.csv", 3, 1980)
+        archive.setpassword(b"correct horse battery")
+        assert b"General Hospital" in archive.read(entry)
+        archive.setpassword(b"another password")
+        with pytest.raises(RuntimeError):
+            archive.read(entry)
+    assert b"General Hospital" not in path.read_bytes()
+    assert outbox.verify().ok
+
+
+@pytest.mark.parametrize("password", ["too short", None])
+def test_without_a_good_password_nothing_is_sealed(exchange, open_outbox, now, tmp_path, password):
+    if password:
+        (tmp_path / "zip.txt").write_text(password)
+    routing = exchange.routing([exchange.event(1)], [_zip(exchange), exchange.subscription("d", "file:other")])
+    report = open_outbox().deliver(routing, now=now)
+    assert report.states == {"pending": 1, "acked": 1}
+    assert password is None or password not in report.problems["c/default"]
+    assert not (tmp_path / "in").exists()
+
+
+def test_zip_without_a_password_is_refused_by_the_subscription(exchange):
+    with pytest.raises(ConfigError, match="no password"):
+        exchange.routing([], [exchange.subscription("c", "file:in", encryption="zip")])
 
 
 def test_retries_end_in_a_dead_letter_that_says_why(by_https, now):

@@ -105,6 +105,9 @@ def configure(
 
 
 def _placed(spec: ChannelSpec, base: Path) -> ChannelSpec:
+    """Anchor the key file, and the file of a zip password, which sealing reads."""
+    if spec.encryption == "zip" and not spec.credentials_base:
+        spec = replace(spec, credentials_base=str(base))
     return replace(spec, pgp_key=str(base / spec.pgp_key)) if spec.pgp_key else spec
 
 

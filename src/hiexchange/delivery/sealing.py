@@ -372,10 +372,14 @@ def write_batch(store: Store, spec: ChannelSpec, batch: SealedBatch, seal: Seal)
     if payload is not None and spec.encryption == "pgp":
         from hiexchange.delivery.pgp import encrypt
 
-        # OpenPGP output is random: encrypted once, here, and the ciphertext is what every attempt sends.
+        # Ciphertext is random: encrypted once, here, and the stored bytes are what every attempt sends.
         payload, suffix, content_type = encrypt(payload, spec, seal.at), f"{suffix}.pgp", "application/pgp-encrypted"
-    digest = hashlib.sha256(payload or b"").hexdigest()
     name = f"{spec.subscriber_id}_{spec.channel_id}_{seal.sequence:06d}.{suffix}"
+    if payload is not None and spec.encryption == "zip":
+        from hiexchange.delivery import zipped
+
+        payload, name, content_type = zipped.encrypt(payload, spec, name), f"{name}.zip", "application/zip"
+    digest = hashlib.sha256(payload or b"").hexdigest()
     single = form.message and spec.carries_messages and batch.items
     stamp = microseconds(seal.at)
     store.run(

@@ -27,7 +27,7 @@ from hiexchange.tables import ENCOUNTER_EVENT, OPEN_DATE, PERSON
 
 FORMATS = ("csv", "tsv", "pipe", "xlsx", "parquet", "ndjson", "fhir", "hl7v2")
 EMPTIES = ("manifest", "file", "nothing")
-ENCRYPTIONS = ("none", "pgp")
+ENCRYPTIONS = ("none", "pgp", "zip")
 HOLIDAY_RULES = ("send", "shift", "skip")
 SPLITS = ("", "provider_npi", "facility_id")
 CEILINGS = ("U", "L", "M", "N", "R", "V")
@@ -59,6 +59,7 @@ CREDENTIALS = (
     "client_certificate",
     "client_key",
     "signing_key",
+    "zip_password",
 )
 OPTIONS = (
     "known_hosts",
@@ -126,7 +127,7 @@ class Channel:
     empties: str = "manifest"
     """What an empty period sends: ``manifest``, ``file`` or ``nothing``."""
     encryption: str = "none"
-    """``none`` or ``pgp``."""
+    """``none``, ``pgp`` (with ``pgp_key``) or ``zip`` (AES-256, with the credential ``zip_password``)."""
     pgp_key: str | None = None
     """Path of the recipient's public key."""
     quiet_hours: tuple[str, str] | None = None
@@ -348,6 +349,12 @@ def _channel(given: Any, defaults: Mapping[str, Any], where: str, base: Path | N
     channel = Channel(**values)
     if channel.encryption == "pgp" and not channel.pgp_key:
         raise ConfigError("encryption is pgp but pgp_key is not given", where=where, hint="give the public key's path")
+    if channel.encryption == "zip" and "zip_password" not in channel.credentials:
+        raise ConfigError(
+            "encryption is zip but no password is given",
+            where=where,
+            hint='give credentials = { zip_password = "env:NAME" }',
+        )
     if channel.holiday_rule == "send" and channel.holidays:
         raise ConfigError("holidays are given but holiday_rule is 'send'", where=where, hint="choose shift or skip")
     return channel

@@ -43,6 +43,8 @@ class SFTPSink:
         self.folder = folder
         self.faults = list(faults)
         self.renamed: list[Renamed] = []
+        self.quota_bytes: int | None = None
+        """Bytes that the folder may hold; a write beyond them is refused."""
         self.tap: Callable[[], None] | None = None
         """Called at every write, before it is done."""
         self._posix_rename = posix_rename
@@ -114,6 +116,9 @@ class SFTPSink:
     def _fault(self, *names: str) -> str:
         return self.faults.pop(0) if self.faults and self.faults[0] in names else ""
 
+    def _held(self) -> int:
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
     def _record(self, path: Path) -> None:
         data = path.read_bytes()
         self.renamed.append(Renamed(path.name, hashlib.sha256(data).hexdigest(), len(data)))
@@ -136,6 +141,8 @@ class SFTPSink:
                     raise ssh.SFTPNoSpaceOnFilesystem("no space")
                 if fault == "drop":
                     self._channel.get_connection().abort()
+                if sink.quota_bytes is not None and sink._held() + len(data) > sink.quota_bytes:
+                    raise ssh.SFTPQuotaExceeded("quota exceeded")
                 return super().write(file_obj, offset, data)
 
             def posix_rename(self, oldpath: bytes, newpath: bytes) -> Any:
