@@ -24,13 +24,14 @@ from hiexchange.definitions import Definitions
 from hiexchange.fhirpath.kinds import kind_of
 from hiexchange.fhirpath.needs import Wanted
 from hiexchange.lake.cut import Block
+from hiexchange.lake.scan import number_of, places_of_pair
 
 Tree = dict[str, "Tree"]
 Convert = Callable[[list[Any]], pa.Array]
 
 _INTEGERS = {"integer64": pa.int64()}
 _NUMERIC = {bytes([byte]) for byte in b"-0123456789"}
-_UNDERSCORE, _QUOTE, _NEWLINE = b'_"\n'
+_NEWLINE = ord("\n")
 _ABSENT = pa.array(["", "null"])
 
 
@@ -67,8 +68,7 @@ class LineReader:
         codes = np.frombuffer(block.data, np.uint8)
         # A sibling such as _birthDate may stand for its element. Looked for by numpy: bytes.find is
         # as slow as the whole decoding when the text is full of quotes.
-        marks = np.flatnonzero(codes == _UNDERSCORE)
-        if len(marks) and (codes[marks - 1] == _QUOTE).any():
+        if len(places_of_pair(codes, b'"_')):
             return None
         try:
             if not block.data.isascii():
@@ -78,7 +78,7 @@ class LineReader:
                 structs = self._convert(found)
         except (msgspec.DecodeError, UnicodeDecodeError, pa.ArrowInvalid, OverflowError, RecursionError):
             return None
-        lines = np.count_nonzero(codes == _NEWLINE) + (not block.data.endswith(b"\n"))
+        lines = number_of(codes, _NEWLINE) + (not block.data.endswith(b"\n"))
         if len(found) != lines or structs.field("id").null_count:
             return None
         return self._with_lineage(structs, block.line, file)
@@ -156,7 +156,7 @@ def _listed(item: Any, convert: Convert) -> tuple[Any, Convert]:
     inner = item if item is msgspec.Raw else item | None
 
     def lists(values: list[Any]) -> pa.Array:
-        filled = [value or () for value in values]
+        filled = [value or () for value in values] if None in values else values
         lengths = np.fromiter(map(len, filled), np.int32, len(filled))
         offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
         flat = list(chain.from_iterable(filled))
@@ -169,7 +169,7 @@ def _structs(converts: list[tuple[str, Convert]]) -> Convert:
     getters = [(name, attrgetter(name), convert) for name, convert in converts]
 
     def structs(values: list[Any]) -> pa.Array:
-        there = [value for value in values if value is not None]
+        there = [value for value in values if value is not None] if None in values else values
         arrays = [convert(list(map(get, there))) for _, get, convert in getters]
         made = pa.StructArray.from_arrays(arrays, [name for name, _, _ in getters])
         if len(there) == len(values):
