@@ -32,6 +32,8 @@ CHUNK = 50_000
 """Rows of a lake sorted at a time."""
 PIECE = 2_000
 """Rows of each sorted file in memory at a time."""
+_MEDICATION = r"(?:^|/)Medication/(?P<key>[^/]+)$"
+_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 
@@ -70,7 +72,9 @@ class Batch:
                 yield self.given[at]
                 continue
             rows: list[sources.Raw] = []
-            for table in self.tables.values():
+            for kind, table in self.tables.items():
+                if kind in SHARED:
+                    continue  # attached below, as in stage 1
                 begin = int(table.starts[at])
                 bodies = (table.body(row, subjects) for row in range(begin, begin + int(table.counts[at])))
                 rows += [_ENCODER.encode(body) for body in bodies]
@@ -133,16 +137,24 @@ def from_lake(
         runs = {
             kind: _Runs(con, _query(con, lake.files(kind), elements, focus=focus), Path(folder, kind)) for kind in kinds
         }
-        shared = _Shared(con, {k: lake.files(k) for k in SHARED if k in types and held.get(k)}, elements)
+        outside = {kind: lake.files(kind) for kind in SHARED if kind in types and held.get(kind)}
+        shared = _Shared(con, outside, elements)
+        medications = _medications(con, outside.get("Medication"), elements)
         names = lakes.patient_ids(con, lake)
         for at in range(0, len(names), size):
             block = names.slice(at, size)
-            yield _batch(
-                model, block.to_pylist(), {kind: run.upto(block[-1].as_py()) for kind, run in runs.items()}, shared
-            )
+            found = {kind: run.upto(block[-1].as_py()) for kind, run in runs.items()}
+            batch = _batch(model, block.to_pylist(), found)
+            batch.attach = shared.with_references
+            batch.elsewhere = frozenset(outside)
+            # An AdverseEvent refers to medications in places that are not looked into here.
+            if medications is not None and "AdverseEvent" not in batch.tables:
+                batch.tables["Medication"] = _attached(batch, medications)
+                batch.elsewhere -= {"Medication"}
+            yield batch
 
 
-def _batch(model: Model, names: list[str], found: dict[str, pa.Table], shared: _Shared) -> Batch:
+def _batch(model: Model, names: list[str], found: dict[str, pa.Table]) -> Batch:
     index, tables = pa.array(names, pa.string()), {}
     for kind, data in found.items():
         owner = pc.index_in(data.column("__hx_owner"), index).combine_chunks()
@@ -150,16 +162,46 @@ def _batch(model: Model, names: list[str], found: dict[str, pa.Table], shared: _
             data, owner = data.filter(owner.is_valid()), owner.drop_null()
         rows = np.asarray(owner.to_numpy(zero_copy_only=False), np.int64)
         tables[kind] = Table(model, kind, data.drop_columns(["__hx_owner", "__hx_place"]), rows, len(names))
-    batch = Batch(model, names, tables, elsewhere=frozenset(SHARED))
-    batch.attach = shared.with_references
-    return batch
+    return Batch(model, names, tables)
+
+
+def _medications(con: Any, files: Any, elements: frozenset[str] | None) -> pa.Table | None:
+    """Medications stand outside a patient's rows and are found by reference: all of them, by key."""
+    if not files:
+        return None
+    source, columns, _, _ = lakes.scan(con, files, elements)
+    return con.sql(f"select __hx_key, {_names(columns)} from {source}").to_arrow_table()
+
+
+def _attached(batch: Batch, medications: pa.Table) -> Table:
+    """Return the medications the subjects' rows refer to, as rows of theirs, once each."""
+    owners, places = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for kind in sorted(batch.tables):
+        table = batch.tables[kind]
+        held = table.fields.get("medicationReference")
+        if held is None or held.type.get_field_index("reference") < 0:
+            continue
+        texts = pc.extract_regex(pc.struct_field(held, "reference"), _MEDICATION)
+        place = pc.index_in(pc.struct_field(texts, "key"), medications.column("__hx_key")).fill_null(-1)
+        rows = np.asarray(place.to_numpy(zero_copy_only=False), np.int64)
+        owners.append(table.owner[rows >= 0])
+        places.append(rows[rows >= 0])
+    pairs = np.stack([np.concatenate(owners), np.concatenate(places)])
+    first = np.sort(np.unique(pairs, axis=1, return_index=True)[1])
+    pairs = pairs[:, first]
+    owner, place = pairs[:, np.argsort(pairs[0], kind="stable")]
+    data = medications.drop_columns(["__hx_key"]).take(pa.array(place))
+    return Table(batch.model, "Medication", data, owner, batch.n)
+
+
+def _names(columns: list[str]) -> str:
+    return ", ".join(f'"{name}"' for name in columns)
 
 
 def _query(con: Any, files: Any, elements: frozenset[str] | None, *, focus: bool) -> str:
     source, columns, patient, order = lakes.scan(con, files, elements, focus=focus)
-    chosen = ", ".join(f'"{name}"' for name in columns)
     place = f"concat({order[0]}, '#', lpad({order[1]}::varchar, 12, '0'))" if order else "''"
-    rows = f"select {patient} as __hx_owner, {place} as __hx_place, {chosen} from {source}"
+    rows = f"select {patient} as __hx_owner, {place} as __hx_place, {_names(columns)} from {source}"
     return f"from ({rows}) where __hx_owner is not null"
 
 
@@ -169,15 +211,18 @@ class _Runs:
     def __init__(self, con: Any, query: str, stem: Path) -> None:
         self.schema: pa.Schema
         self.waiting: list[Iterator[pa.RecordBatch]] = []
-        options = pa.ipc.IpcWriteOptions(compression="lz4")
         with closing(con.sql(query).to_arrow_reader(CHUNK)) as reader:
             self.schema = reader.schema
             for at, chunk in enumerate(reader):
-                path = stem.with_suffix(f".{at}")
                 order = pc.sort_indices(chunk, sort_keys=[("__hx_owner", "ascending"), ("__hx_place", "ascending")])
-                with pa.ipc.new_file(str(path), chunk.schema, options=options) as writer:
-                    for start in range(0, chunk.num_rows, PIECE):
-                        writer.write_batch(chunk.take(order.slice(start, PIECE)))
+                pieces = (chunk.take(order.slice(start, PIECE)) for start in range(0, chunk.num_rows, PIECE))
+                if at == 0 and chunk.num_rows < CHUNK:
+                    self.waiting.append(iter([chunk.take(order)]))  # the only one: it need not leave memory
+                    continue
+                path = stem.with_suffix(f".{at}")
+                with pa.ipc.new_file(str(path), chunk.schema, options=_OPTIONS) as writer:
+                    for piece in pieces:
+                        writer.write_batch(piece)
                 self.waiting.append(_pieces(path))
         self.heads = [next(run, None) for run in self.waiting]
 

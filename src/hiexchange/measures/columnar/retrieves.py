@@ -122,25 +122,71 @@ def _coded(state: State, table: Table, spec: Spec) -> tuple[Any, Any]:
     """Return which rows hold a code, and for which it cannot be told here."""
     assert spec.path is not None
     held, unsure = np.zeros(table.n, np.bool_), np.zeros(table.n, np.bool_)
-    _hold(spec, table.child(spec.path), np.arange(table.n), held, unsure)
+    _hold(state, spec, table, table.child(spec.path), (np.arange(table.n), held, unsure))
     return held, unsure
 
 
-def _hold(spec: Spec, col: Col, rows: Ints, held: Any, unsure: Any) -> None:
+def _hold(state: State, spec: Spec, table: Table, col: Col, found: tuple[Ints, Any, Any]) -> None:
+    rows, held, unsure = found
     if isinstance(col, Mixed):
         for some, part in col.split():
-            _hold(spec, part, rows[some], held, unsure)
+            _hold(state, spec, table, part, (rows[some], held, unsure))
     elif isinstance(col, Lists):
-        _hold(spec, col.child, rows[col.owner], held, unsure)
+        _hold(state, spec, table, col.child, (rows[col.owner], held, unsure))
     elif isinstance(col, Things):
         if col.node.kind == "Reference":
-            unsure[rows[col.known()]] = True
+            _refer(state, spec, table, col, found)
             return
         codes, elements = col.node.signatures(col.rows)
         passed = np.array([*(_holds(spec, element) for element in elements), False], np.bool_)
         held[rows[passed[codes]]] = True
     elif isinstance(col, Words):
         raise Unsupported("Retrieve by a plain code")
+
+
+def _refer(state: State, spec: Spec, table: Table, col: Things, found: tuple[Ints, Any, Any]) -> None:
+    """The code of a medication that is referred to stands in the Medication."""
+    rows, held, unsure = found
+    targets = state.batch.tables.get("Medication")
+    known = np.flatnonzero(col.known())
+    texts = _texts(col, known)
+    if "Medication" in state.batch.elsewhere:
+        unsure[rows[known]] = True
+        return
+    by_id = _medications(state, targets) if targets is not None else {}
+    for row, text in zip(rows[known].tolist(), texts, strict=True):
+        if text.startswith("#"):
+            unsure[row] = True
+            continue
+        place = by_id.get((int(table.owner[row]), text.rpartition("/")[2].rpartition(":")[2]))
+        held[row] = place is not None and targets is not None and bool(_target(state, spec, targets)[place])
+
+
+def _medications(state: State, targets: Table) -> dict[tuple[int, str], int]:
+    found: dict[tuple[int, str], int] | None = targets.memo.get("#by id")
+    if found is None:
+        found = targets.memo["#by id"] = {}
+        for row, name in enumerate(targets.ids()):
+            found.setdefault((int(targets.owner[row]), name), row)
+    return found
+
+
+def _target(state: State, spec: Spec, targets: Table) -> Any:
+    """Return which Medications hold one of the codes."""
+    key = ("#held", spec.index)
+    if key not in targets.memo:
+        held = np.zeros(targets.n, np.bool_)
+        _hold(state, spec, targets, targets.child("code"), (np.arange(targets.n), held, np.zeros(targets.n, np.bool_)))
+        targets.memo[key] = held
+    return targets.memo[key]
+
+
+def _texts(col: Things, rows: Ints) -> list[str]:
+    """Return the texts of references at some rows, empty where there is none."""
+    texts = col.node.child("reference").take(col.rows[rows])
+    if not isinstance(texts, Words):
+        return [""] * len(rows)
+    return ["" if code < 0 else texts.values[code] for code in texts.codes.tolist()]
 
 
 def _holds(spec: Spec, element: Element) -> bool:
