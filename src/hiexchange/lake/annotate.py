@@ -24,7 +24,10 @@ _DATE = re.compile(
 )
 _PATIENT = r"^(?:.*/)?Patient/(?P<id>[A-Za-z0-9.\-]{1,64})(?:/_history/.*)?$|^urn:(?:uuid|oid):(?P<urn>.+)$"
 
-_REFERENCES = ("patient", "subject", "beneficiary")
+_REFERENCES = ("patient", "subject", "beneficiary", "for", "individual", "candidate", "actor")
+"""Members that may name the patient a resource is about, in the order they are asked: ``for`` of Task,
+``individual`` of ResearchSubject, ``candidate`` of EnrollmentRequest, ``actor`` of AppointmentResponse.
+``tests/lake/test_annotate.py`` holds them against the definitions."""
 
 
 def numeric(text: pa.Array) -> pa.Array:
