@@ -131,11 +131,12 @@ class Lake:
                 if strict:
                     refuse_unmapped(finished, self.path)
                 snapshot = published(self.path, snapshot, finished, job, load)
-                self._store.commit(snapshot)
             except BaseException:
                 for part in (part for done in finished for part in done.parts):
                     (self.path / part.path).unlink(missing_ok=True)
                 raise
+            # Outside the clean-up: an interrupt just after the swap must not remove what the manifest now names.
+            self._store.commit(snapshot)
         validation = {name: self._validated(name, snapshot, validate) for name in touched(finished)} if validate else {}
         done_report = report(finished, snapshot, load, job, time.perf_counter() - started)
         done_report.check(max_bad_lines, self.path)

@@ -26,11 +26,6 @@ ORDER = ("__hx_patient", "__hx_key")
 """Columns that compacted files are sorted by."""
 
 
-def new_path(root: Path, table: str) -> Path:
-    """Return the path of a part that does not exist yet."""
-    return root / table / f"part-{uuid.uuid4().hex}.parquet"
-
-
 class PartWriter:
     """Writes batches of one schema to one file; flushes a row group every 64 MB."""
 
@@ -45,7 +40,7 @@ class PartWriter:
             sorted_rows: How many rows will come, at most, when they come in the order of ``ORDER``.
         """
         self._root = root
-        self._path = new_path(root, table)
+        self._path = root / table / f"part-{uuid.uuid4().hex}.parquet"
         self._load = load
         self._schema = schema
         self._waiting: list[pa.RecordBatch] = []

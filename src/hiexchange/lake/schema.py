@@ -43,9 +43,7 @@ OURS = pa.schema(
         pa.field("__hx_ingest", pa.string()),
     ]
 )
-"""Columns every FHIR table has beside the elements. ``__hx_raw`` is optional."""
-
-RAW = pa.field("__hx_raw", pa.string())
+"""Columns every FHIR table has beside the elements; ``lineage`` adds optional ones."""
 
 
 @dataclass(frozen=True)

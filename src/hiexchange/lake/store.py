@@ -93,10 +93,6 @@ class Snapshot:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         return replace(self, number=self.number + 1, written_at=now, **changes)
 
-    def with_table(self, name: str, state: TableState) -> Snapshot:
-        """Return a copy with one table replaced."""
-        return replace(self, tables={**self.tables, name: state})
-
     def files(self) -> Iterator[DataFile]:
         """Yield every data file the snapshot refers to."""
         for state in self.tables.values():
