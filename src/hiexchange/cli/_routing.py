@@ -55,7 +55,8 @@ def routed(
         intakes.append(read_adt(existing(adt, "inbox"), received_at=at, persons=persons, zones=zones))
     if not intakes:
         raise _nothing(lake)
-    attribution = store.table("attribution") if "attribution" in store.tables() else ATTRIBUTION.empty()
+    # Files, not rows: of a state's rosters the join reads what it needs.
+    attribution = store.files("attribution") if "attribution" in store.tables() else ATTRIBUTION.empty()
     links = _links(store, persons, at)
     routing = route(
         pa.concat_tables([intake.events for intake in intakes]),

@@ -170,19 +170,47 @@ def payer_feedback(  # each argument is a corridor table of its own; bundling th
         "result_in": _given(results, MEASURE_RESULT),
         "channel_in": _channels(routing.subscriptions),
     }
+    found = _computed(given, parameters)
+    intake, refusals = _intake(payer, found["changes"], rosters, issues)
+    return Feedback(
+        payer,
+        period,
+        known_at,
+        intake,
+        refusals,
+        found["matches"],
+        found["performance"],
+        found["scorecard"],
+        found["measures"],
+        _disputes(payer, disputes, known_at),
+        withheld=pc.count_distinct(found["withheld"]["event_key"]).as_py(),
+        counts=_counts(found["matches"], found["performance"]),
+    )
+
+
+_STEPS = (sql.LINKS, sql.ATTRIBUTION, sql.EVENTS, sql.WITHHELD, sql.DELIVERED, sql.PERFORMANCE)
+_RESULTS = {
+    "matches": sql.MATCHES,
+    "performance": sql.PERFORMANCE_ROWS,
+    "scorecard": sql.SCORECARD,
+    "measures": sql.MEASURES,
+    "changes": sql.CHANGES,
+    "withheld": "SELECT event_key FROM withheld",
+}
+
+
+def _computed(given: Mapping[str, pa.Table], parameters: Mapping[str, Any]) -> dict[str, pa.Table]:
     with _connect() as connection:
         for name, table in given.items():
             connection.register(name, table)
-        for step in (sql.LINKS, sql.ATTRIBUTION, sql.EVENTS, sql.WITHHELD, sql.DELIVERED, sql.PERFORMANCE):
+        for step in _STEPS:
             _run(connection, step, parameters)
-        matches, performance, scorecard, measures, changes = (
-            _table(connection, step, parameters)
-            for step in (sql.MATCHES, sql.PERFORMANCE_ROWS, sql.SCORECARD, sql.MEASURES, sql.CHANGES)
-        )
-        withheld = int(connection.execute("SELECT count(DISTINCT event_key) FROM withheld").fetchall()[0][0])
-    intake, refusals = _intake(payer, changes, rosters, issues)
+        return {name: _table(connection, query, parameters) for name, query in _RESULTS.items()}
+
+
+def _counts(matches: pa.Table, performance: pa.Table) -> dict[str, int]:
     bands = Counter(matches["band"].to_pylist())
-    counts = {
+    return {
         "members": matches.num_rows,
         "matched": bands["auto"],
         "in review": bands["review"],
@@ -190,20 +218,6 @@ def payer_feedback(  # each argument is a corridor table of its own; bundling th
         "events": len(set(performance["event_key"].to_pylist())),
         "notices acknowledged": performance["outcome"].to_pylist().count("acked"),
     }
-    return Feedback(
-        payer,
-        period,
-        known_at,
-        intake,
-        refusals,
-        matches,
-        performance,
-        scorecard,
-        measures,
-        _disputes(payer, disputes, known_at),
-        withheld,
-        counts=counts,
-    )
 
 
 def misdirected(
