@@ -40,6 +40,21 @@ PATIENT = {
 }
 
 CASES = [
+    # The first that is there (FHIRPath 3.0, 5.5)
+    ("coalesce(photo.url, name.family)", ["Roe", "Doe"]),
+    ("coalesce({}, photo.url, 'none')", ["none"]),
+    ("coalesce(gender, name.single().family)", ["female"]),
+    ("coalesce(photo.url, {})", []),
+    # Precision (FHIRPath 3.0, 5.6.9)
+    ("1.58700.precision()", [5]),
+    ("@2014.precision()", [4]),
+    ("@2014-01-05.precision()", [8]),
+    ("@2014-01-05T10:30:00.000.precision()", [17]),
+    ("@2014-01-05T10:30:00.000+02:00.precision()", [17]),
+    ("@T10:30.precision()", [4]),
+    ("@T10:30:00.000.precision()", [9]),
+    ("deceased.ofType(dateTime).precision()", [14]),
+    ("photo.creation.precision()", []),
     # Existence
     ("name.exists()", [True]),
     ("photo.exists()", [False]),
@@ -272,6 +287,7 @@ def test_values(value: Value, expression: str, expected: list[Any]) -> None:
         ("$total", "aggregate"),
         ("'a'.encode('rot13')", "base64"),
         ("name.memberOf('http://x')", "memberOf() is not supported"),
+        ("gender.precision()", "precision() works on decimals and dates"),
         ("name.fist()", "did you mean first"),
         ("name.first(1)", "takes 0 arguments"),
         ("gender is Planet", "no FHIR 4.0.1 type"),

@@ -247,6 +247,10 @@ def _iif(checker: Checker, node: tree.Call, parent: Shape, arguments: list[Shape
     return Shape(tuple(types), any(branch.many for branch in branches), all(branch.known for branch in branches))
 
 
+def _coalesced(checker: Checker, node: tree.Call, parent: Shape, arguments: list[Shape]) -> Shape:
+    return _iif(checker, node, parent, [Shape(()), *arguments])
+
+
 def _projected(checker: Checker, node: tree.Call, parent: Shape, arguments: list[Shape]) -> Shape:
     return arguments[0].with_many(parent.many or arguments[0].many or node.name == "repeat")
 
@@ -260,6 +264,7 @@ _SPECIAL: dict[str, _Special] = {
     "union": _union,
     "combine": _union,
     "iif": _iif,
+    "coalesce": _coalesced,
     "select": _projected,
     "repeat": _projected,
     "aggregate": _unknown,
@@ -291,7 +296,8 @@ _RESULT = {
     **dict.fromkeys(_BOOLEAN, "System.Boolean"),
     **dict.fromkeys(_STRING, "System.String"),
     **dict.fromkeys(
-        ("count", "length", "indexOf", "lastIndexOf", "toInteger", "ceiling", "floor", "truncate"), "System.Integer"
+        ("count", "length", "indexOf", "lastIndexOf", "toInteger", "ceiling", "floor", "truncate", "precision"),
+        "System.Integer",
     ),
     **dict.fromkeys(("toDecimal", "sqrt", "exp", "ln", "log"), "System.Decimal"),
     "toBoolean": "System.Boolean",

@@ -198,6 +198,12 @@ def _iif(needs: Needs, node: tree.Call, parent: Places, this: Places) -> Places:
     return found
 
 
+def _coalesce(needs: Needs, node: tree.Call, parent: Places, this: Places) -> Places:
+    found = NOWHERE.union(*(needs.read(argument, this) for argument in node.arguments))
+    needs.count(found)
+    return found
+
+
 def _resource_key(needs: Needs, node: tree.Call, parent: Places, this: Places) -> Places:
     needs.use(_children(needs, parent, "id") | _children(needs, parent, "__hx_key"))
     return NOWHERE
@@ -231,6 +237,7 @@ _SPECIAL: Mapping[str, _Special] = {
     "combine": _combine,
     "union": _combine,
     "iif": _iif,
+    "coalesce": _coalesce,
     "getResourceKey": _resource_key,
     "getReferenceKey": _reference_key,
     "resolve": _resolved,

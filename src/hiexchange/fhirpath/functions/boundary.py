@@ -1,4 +1,4 @@
-"""lowBoundary and highBoundary: the ends of what a value of limited precision can mean.
+"""lowBoundary, highBoundary, precision: the ends of what a value of limited precision can mean.
 
 Worked out on distinct values only. Source: SQL on FHIR v2 (experimental profile) and FHIRPath STU,
 section 6.7; without an argument a decimal keeps just the digits its boundary needs, as the official
@@ -8,6 +8,7 @@ tests of SQL on FHIR expect.
 from __future__ import annotations
 
 import calendar
+import re
 from collections.abc import Callable
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal, InvalidOperation, localcontext
 
@@ -134,4 +135,33 @@ _BY_KIND: dict[str, Callable[[str, bool, int | None], str | None]] = {
     "Time": time_end,
 }
 
-FUNCTIONS = {"lowBoundary": (0, 1, _boundary(False)), "highBoundary": (0, 1, _boundary(True))}
+
+def _digits(node: tree.Call, frame: Frame) -> Collection:
+    """Run precision(): a decimal's digits after the point, a date's or time's digits without its offset."""
+    done = []
+    for part in frame.eval(node.parent).singles("precision()"):
+        kind = kind_of(part.type)
+        if kind not in ("Decimal", "Date", "DateTime", "Time"):
+            raise FHIRPathError(f"precision() works on decimals and dates, not on {part.type}", position=node.position)
+        encoded = pc.dictionary_encode(part.array(frame.n).cast(pa.string()))
+        count = _decimal_digits if kind == "Decimal" else _clock_digits
+        counts = pa.array([count(text) for text in encoded.dictionary.to_pylist()], pa.int64())
+        done.append(Part(counts.take(encoded.indices), "System.Integer"))
+    return Collection(frame.n, tuple(done)) if done else empty(frame.n)
+
+
+def _decimal_digits(text: str) -> int:
+    exponent = Decimal(text).as_tuple().exponent
+    return max(0, -exponent) if isinstance(exponent, int) else 0
+
+
+def _clock_digits(text: str) -> int:
+    day, _, clock = text.partition("T")
+    return sum(map(str.isdigit, day + re.split(r"[Z+-]", clock)[0]))
+
+
+FUNCTIONS = {
+    "lowBoundary": (0, 1, _boundary(False)),
+    "highBoundary": (0, 1, _boundary(True)),
+    "precision": (0, 0, _digits),
+}

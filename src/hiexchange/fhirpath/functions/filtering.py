@@ -134,10 +134,23 @@ def _branch(node: tree.Node, frame: Frame, chosen: NDArray[np.bool_]) -> list[Pa
     return [replace(part, rows=rows[part.rows]) for part in inner.eval(node).sparse()]
 
 
+def _coalesce(node: tree.Call, frame: Frame) -> Collection:
+    """Return the first argument that is not empty in each row; what comes after it need not be right there."""
+    left = np.ones(frame.n, np.bool_)
+    parts: list[Part] = []
+    for argument in node.arguments:
+        found = _branch(argument, frame, left)
+        for part in found:
+            left[part.rows] = False
+        parts += found
+    return join_same_type(merge(frame.n, parts))
+
+
 FUNCTIONS = {
     "where": (1, 1, _where),
     "select": (1, 1, _select),
     "repeat": (1, 1, _repeat),
     "extension": (1, 1, _extension),
     "iif": (2, 3, _iif),
+    "coalesce": (1, 255, _coalesce),
 }
