@@ -13,13 +13,15 @@ from datetime import date, timedelta
 from typing import Any
 
 from hiexchange.errors import ConfigError, UnknownLayout
-from hiexchange.measures.native import followup, preventive, readmission
+from hiexchange.measures.native import emergency, followup, notice, preventive, readmission
 from hiexchange.measures.native.model import NativeMeasure, Source, run
 from hiexchange.measures.result import MeasureRun
 
 __all__ = ["NativeMeasure", "Source", "evaluate", "measures"]
 
-_ALL = {measure.id: measure for room in (followup, readmission, preventive) for measure in room.MEASURES}
+_ALL = {
+    measure.id: measure for room in (followup, readmission, emergency, preventive, notice) for measure in room.MEASURES
+}
 
 
 def measures() -> dict[str, NativeMeasure]:

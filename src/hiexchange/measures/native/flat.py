@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
+from hiexchange import tables
 from hiexchange.errors import LakeError
 
 if TYPE_CHECKING:
@@ -71,6 +72,17 @@ def register(con: duckdb.DuckDBPyConnection, name: str, source: Source, offset: 
     parts += [f'{_expression(table.schema, *rule, shift)} AS "{column}"' for column, rule in COLUMNS[name].items()]
     con.execute(f"CREATE TABLE {name.lower()} AS SELECT {', '.join(parts)} FROM raw_{name.lower()}")
     con.unregister(f"raw_{name.lower()}")
+
+
+def corridor(source: Source, name: str) -> pa.Table:
+    """Return a corridor table of the source, empty where it holds none.
+
+    Raises:
+        SchemaMismatch: The table lacks a column.
+    """
+    schema = tables.TABLES[name]
+    held = _read(source, name, schema.schema.names)
+    return schema.empty() if held is NOTHING else tables.check(held, schema)
 
 
 def _read(source: Source, name: str, wanted: list[str]) -> pa.Table:

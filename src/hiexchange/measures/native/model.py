@@ -58,6 +58,8 @@ class NativeMeasure:
     """increase or decrease."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """Values for the statement's own parameters."""
+    corridor: tuple[str, ...] = ()
+    """Corridor tables it reads (``encounter_event``, ``delivery``), by their own names and columns."""
 
     @property
     def info(self) -> MeasureInfo:
@@ -77,6 +79,8 @@ def run(
         con.execute("set TimeZone = 'UTC'")
         for name in measure.types:
             flat.register(con, name, source, offset)
+        for name in measure.corridor:
+            con.register(name, flat.corridor(source, name))
         values = {"period_start": period[0], "period_end": period[1], **measure.parameters}
         used = {name: value for name, value in values.items() if f"${name}" in measure.sql}
         rows = con.sql(measure.sql, params=used).to_arrow_table()
