@@ -206,6 +206,7 @@ class Measure:
         offset: timedelta = timedelta(0),
         profiles: str = "infer",
         processes: int = 1,
+        engine: str = "rows",
         on_event: Reporter = ignore,
     ) -> MeasureRun:
         """Evaluate the measure over a population.
@@ -217,6 +218,8 @@ class Measure:
             offset: Offset from UTC in which days are told apart; recorded in the result.
             profiles: ``infer``, ``trust`` or ``ignore``: what decides whether a resource fits a profile.
             processes: Worker processes; the result does not depend on it.
+            engine: ``rows`` (a patient at a time), ``columns`` (many at once) or ``auto`` (columns for a lake); the
+                result does not depend on it.
             on_event: Gets :class:`~hiexchange.events.SubjectsEvaluated` as the run proceeds.
 
         Returns:
@@ -232,6 +235,7 @@ class Measure:
             offset=offset,
             profiles=profiles,
             processes=processes,
+            engine=engine,
             on_event=on_event,
         )
         return run
