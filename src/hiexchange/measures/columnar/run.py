@@ -104,13 +104,14 @@ def primed(ev: Evaluator, criteria: Criteria, left: Mask) -> Mask:
     """
     boolean = criteria.group.basis == "boolean"
     everyone = np.flatnonzero(~left)
-    first = criteria.defines.get("initial_population")
+    firsts = [define for _, define in criteria.initials] or [criteria.defines.get("initial_population")]
     inside = np.zeros(len(left), np.bool_)
-    if first is not None:
-        col = _computed(ev, first, everyone, left)
-        inside[everyone] = truth(col) == 1 if boolean else _filled(col)
-    elif boolean and "initial_population" not in criteria.defines:
-        inside[everyone] = True
+    for first in firsts:
+        if first is not None:
+            col = _computed(ev, first, everyone, left)
+            inside[everyone] |= truth(col) == 1 if boolean else _filled(col)
+        elif boolean and "initial_population" not in criteria.defines:
+            inside[everyone] = True
     inside &= ~left
     reached: Mask = np.zeros(len(left), np.bool_)
     for column, define in criteria.defines.items():
