@@ -35,6 +35,11 @@ USER_AGENT = "hiexchange/0.1"
 STRAIGHT_FROM = 1 << 20
 """Bodies at least this long are read past the HTTP parser."""
 STRAIGHT_READ = 1 << 18
+PROXY = ("the proxy refused", "check HTTPS_PROXY or HTTP_PROXY and the proxy's credentials")
+# OpenSSL's names: ours was wrong about the server, or the server's alert about us (mTLS: no certificate, a wrong one).
+CERTIFICATE_TROUBLE = re.compile(
+    r"CERTIFICATE_VERIFY_FAILED|ALERT_\w*CERTIFICATE|ALERT_UNKNOWN_CA|ALERT_HANDSHAKE_FAILURE|ALERT_ACCESS_DENIED"
+)
 DECIMAL = re.compile(r"[+-]?\d+(\.\d+)?$")
 # Hosts that serve capability URLs for every cloud; visited only without a token.
 PUBLIC_STORAGE = (".amazonaws.com", ".blob.core.windows.net", ".storage.googleapis.com", "storage.googleapis.com")
@@ -158,6 +163,9 @@ class Session:
             request = self.client.build_request(method, url, headers=headers, content=content)
             with transport_errors(url):
                 response = self.client.send(request, auth=auth, stream=True, follow_redirects=False)
+            if response.status_code == 407:
+                response.close()
+                raise NoAnswer(PROXY[0], sent=False, where=redact(url), said="HTTP 407", hint=PROXY[1])
             if response.status_code not in (301, 302, 303, 307, 308) or "location" not in response.headers:
                 return response if stream else _read(response, url)
             target = urljoin(url, response.headers["location"])
@@ -238,14 +246,14 @@ class transport_errors:
 def _no_answer(error: httpx.TransportError, url: str) -> NoAnswer:
     text = _root_cause(error)
     sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError | httpx.PoolTimeout)
-    fatal = "CERTIFICATE_VERIFY_FAILED" in text or "certificate required" in text.lower()
+    fatal = CERTIFICATE_TROUBLE.search(text) is not None
     if fatal:
         what, hint = (
             "the certificate was not accepted",
             "check the server's name, the private CA or the client certificate",
         )
     elif isinstance(error, httpx.ProxyError):
-        what, hint = "the proxy refused", "check HTTPS_PROXY and the proxy's credentials"
+        what, hint = PROXY
     elif not sent:
         what, hint = (
             "the server cannot be reached",
@@ -294,6 +302,19 @@ def raw_body(response: Response) -> Iterator[bytes]:
         first = next(pieces, b"")
         yield first
         yield from _straight(response, len(first), length)
+
+
+def beginning(response: Response, size: int) -> str:
+    """Return the start of a streamed error body, for decisions; nothing when it cannot be read."""
+    text = b""
+    try:
+        for piece in response.iter_bytes():
+            text += piece
+            if len(text) > size:
+                break
+    except httpx.HTTPError:
+        return ""
+    return text[:size].decode(errors="replace")
 
 
 def _known_length(response: Response) -> int:

@@ -92,4 +92,5 @@ def test_interrupt_saves_and_exits_130(data_folder: Path, tmp_path: Path) -> Non
             _, trouble = client.communicate(timeout=20)
         server.kill()
     assert client.returncode == 130 and "Traceback" not in trouble
+    assert "`hiexchange export resume job` goes on" in trouble
     assert "interrupted" in run("export", "status", "job", cwd=tmp_path).stdout

@@ -78,6 +78,7 @@ def test_f02_content_location_relative_or_http(wire: Any, complete: Check, tmp_p
     complete(wire.export(wire.serve(2)))
     assert warned(wire, "relative")
     with respx.mock:
+        respx.get("https://fhir.example/r4/metadata").mock(return_value=httpx.Response(404))
         located = {"Content-Location": "http://fhir.example/jobs/1"}
         respx.get("https://fhir.example/r4/Patient/$export").mock(return_value=httpx.Response(202, headers=located))
         job = ExportJob.start(Server("https://fhir.example/r4"), ExportRequest(), tmp_path / "https")

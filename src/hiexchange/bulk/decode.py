@@ -6,6 +6,7 @@ number decides. A gzip body is whole only with its trailer: CRC and length of ev
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -25,12 +26,18 @@ class NotOffered(Broken):
     """A coding that cannot be undone here; the plain body may be had by asking for identity."""
 
 
-def _new_inflater() -> Any:
+@functools.cache
+def _inflating() -> Any:
+    """Return the module to inflate with: isal where it is installed, zlib otherwise."""
     try:
         from isal import isal_zlib
     except ImportError:
-        return zlib.decompressobj(GZIP_WINDOW)
-    return isal_zlib.decompressobj(GZIP_WINDOW)
+        return zlib
+    return isal_zlib
+
+
+def _new_inflater() -> Any:
+    return _inflating().decompressobj(GZIP_WINDOW)
 
 
 class Gunzip:
@@ -59,8 +66,8 @@ class Gunzip:
             self._fresh = False
             try:
                 piece = self._inflater.decompress(data, STEP)
-            except Exception as error:  # zlib.error or isal's own class, which is not always its subclass
-                raise Broken(f"gzip data is damaged: {type(error).__name__}") from None
+            except (zlib.error, _inflating().error):  # isal's own class is no subclass
+                raise Broken("gzip data is damaged") from None
             if piece:
                 yield piece
             data = self._inflater.unconsumed_tail

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hiexchange._files import sha256_text, storage_errors
-from hiexchange._http import NoAnswer, Response, Session, now_utc, redact, retry_after, shut_down
+from hiexchange._http import NoAnswer, Response, Session, beginning, now_utc, redact, retry_after, shut_down
 from hiexchange.bulk.decode import Broken, NotOffered
 from hiexchange.bulk.governor import Governor
 from hiexchange.bulk.journal import Journal
@@ -32,6 +32,7 @@ from hiexchange.servers import Preset
 
 RETRY_CODES = {408, 425, 500, 502, 504, 520, 521, 522, 523, 524}
 THROTTLE_CODES = {429, 503}
+ERROR_TEXT = 4096
 EXPIRED = "the link has expired"
 HEADERS = {"Accept": "application/fhir+ndjson", "Accept-Encoding": "gzip"}
 
@@ -67,6 +68,10 @@ class Tries:
     absent_since: float = 0.0
     without_token: bool = False
     identity: bool = False
+    validator: str = ""
+    """Strong ETag of the body last seen, where an attempt may go on with what an earlier one got."""
+    kept: int = 0
+    """Bytes got by an earlier attempt, to go on from."""
 
 
 @dataclass(slots=True)
@@ -230,7 +235,7 @@ class Downloads:
             try:
                 body = self._receive(file, part, tries)
             except NoAnswer as error:
-                part.unlink(missing_ok=True)
+                self._keep(part, tries)
                 if self.session.stopped.is_set():
                     raise Stopped from None
                 if error.fatal:
@@ -255,14 +260,25 @@ class Downloads:
     def _receive(self, file: PlannedFile, part: Path, tries: Tries) -> Body:
         item = file.item
         response = self._request(file, tries)
+        kept = part.with_suffix(".kept.part")
         with self._lock:
             self._open[id(response)] = response
         try:
             self._judge(response, file, tries)
+            if goes_on := response.status_code == 206:
+                part.replace(kept)
+            tries.validator, tries.kept = self._validator(response, item), 0
             body = receive(
-                response, part, item, self.session.policy, stopped=self.session.stopped.is_set, dated=self.dated
+                response,
+                part,
+                item,
+                self.session.policy,
+                stopped=self.session.stopped.is_set,
+                dated=self.dated,
+                kept=kept if goes_on else None,
             )
         finally:
+            kept.unlink(missing_ok=True)
             with self._lock:
                 self._open.pop(id(response), None)
             response.close()
@@ -278,8 +294,32 @@ class Downloads:
             raise GiveUp(
                 f"it was downloaded {self.preset.download_quota} times, all the server allows", kind="exhausted"
             )
-        headers = {**HEADERS, "Accept-Encoding": "identity"} if tries.identity else HEADERS
+        headers = dict(HEADERS)
+        if tries.identity or self._may_go_on(file.item):
+            headers["Accept-Encoding"] = "identity"
+        if tries.kept:
+            headers |= {"Range": f"bytes={tries.kept}-", "If-Range": tries.validator}
         return self.session.send("GET", file.item.url, token=token, headers=headers, stream=True)
+
+    def _may_go_on(self, item: OutputFile) -> bool:
+        """Say whether a cut body may be continued: only where the server is known to do it right, and a checksum
+        proves the whole."""
+        return self.preset.range == "safe" and item.checksum is not None
+
+    def _validator(self, response: Response, item: OutputFile) -> str:
+        """Return the strong ETag of a body that may be continued (RFC 9110 section 13.1.5), or nothing."""
+        etag = response.headers.get("etag", "")
+        plain = "content-encoding" not in response.headers
+        return etag if plain and etag.startswith('"') and self._may_go_on(item) else ""
+
+    @staticmethod
+    def _keep(part: Path, tries: Tries) -> None:
+        """Keep what a cut attempt got if the next may go on from there; remove it otherwise."""
+        got = part.stat().st_size if tries.validator and part.exists() else 0
+        if got:
+            tries.kept = got
+        else:
+            part.unlink(missing_ok=True)
 
     def _token_for(self, file: PlannedFile) -> bool:
         """Decide about the token: never where the manifest says it is not needed."""
@@ -297,16 +337,22 @@ class Downloads:
             return
         if status == 204 and not file.item.count:
             return
+        if status == 206:
+            # The total a server names is never trusted, only where its part begins.
+            if tries.kept and response.headers.get("content-range", "").startswith(f"bytes {tries.kept}-"):
+                return
+            asked, tries.kept = bool(tries.kept), 0
+            raise Again("another part was sent than asked for" if asked else "a part was sent instead of the whole")
         if status in THROTTLE_CODES:
             raise self._throttled(response)
         if status == 401:
             raise self._refused(response)
-        text = self._error_text(response)
+        text = beginning(response, ERROR_TEXT).lower()
         if status == 410 or (status == 403 and "expired" in text):
             raise GiveUp(EXPIRED)
         if status == 404:
             raise self._absent(tries)
-        if status == 400 and "InvalidArgument" in text and not tries.without_token:
+        if status == 400 and "invalidargument" in text and not tries.without_token:
             # A presigned storage link refuses a second credential; the reverse is never tried.
             tries.without_token = True
             self.report(Warned(f"{file.file}: storage refused the token, fetched without it"))
@@ -315,8 +361,9 @@ class Downloads:
             raise GiveUp("the server hands out no more downloads of it", kind="exhausted")
         if status in RETRY_CODES:
             raise Again(f"HTTP {status}")
-        if status == 206:
-            raise Again("a part was sent instead of the whole")
+        if status == 416 and tries.kept:
+            tries.kept = 0
+            raise Again("the server cannot go on where the file was cut", wait_s=0.0)
         raise GiveUp(f"HTTP {status}")
 
     def _throttled(self, response: Response) -> Again:
@@ -350,19 +397,6 @@ class Downloads:
         if tries.absent >= policy.fresh_404_attempts or aged:
             return GiveUp("HTTP 404")
         return Again("HTTP 404", wait_s=policy.fresh_404_window_s / policy.fresh_404_attempts)
-
-    @staticmethod
-    def _error_text(response: Response) -> str:
-        """Return the start of an error body, for decisions only."""
-        text = b""
-        try:
-            for piece in response.iter_bytes():
-                text += piece
-                if len(text) > 4096:
-                    break
-        except Exception:  # any failure to read an error's text leaves the status to decide
-            return ""
-        return text[:4096].decode(errors="replace").lower().replace("invalidargument", "InvalidArgument")
 
     def _commit(self, file: PlannedFile, part: Path, body: Body, number: int) -> None:
         """Journal the proof, then give the file its name."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from hiexchange._http import Response, redact
+from hiexchange._http import Response, Session, redact
 from hiexchange.bulk.answers import read_object, to_answer
 from hiexchange.bulk.manifest import parse_instant
 from hiexchange.errors import ProtocolViolation, RequestRefused
@@ -75,11 +75,17 @@ def members(server: Server, group_id: str) -> list[Attribution]:
     """
     session = server.connect()
     try:
-        url = f"{server.url}/Group/{group_id}"
-        response = session.send("GET", url, token=server.auth is not None, headers={"Accept": "application/fhir+json"})
-        group = _accepted(response)
+        return read_members(session, group_id)
     finally:
         session.close()
+
+
+def read_members(session: Session, group_id: str) -> list[Attribution]:
+    """Return a Group's members, in a session that is open; otherwise as :func:`members`."""
+    url = f"{session.base_url}/Group/{group_id}"
+    group = _accepted(
+        session.send("GET", url, token=session.auth is not None, headers={"Accept": "application/fhir+json"})
+    )
     return [_attribution(member) for member in group.get("member") or () if isinstance(member, Mapping)]
 
 

@@ -6,14 +6,17 @@ sent, or the server answered that it did not take it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
+from hiexchange._files import write_json
 from hiexchange._http import NoAnswer, Response, Session, now_utc, origin, redact
 from hiexchange.auth import TokenAuth
-from hiexchange.bulk.answers import to_answer
+from hiexchange.bulk.answers import read_object, to_answer
+from hiexchange.bulk.dpc import lapsing, read_members
 from hiexchange.bulk.journal import Journal
-from hiexchange.bulk.log import ExportLog
+from hiexchange.bulk.log import ABOUT, ExportLog
 from hiexchange.bulk.orphans import find_listed, find_named, split_locations
 from hiexchange.bulk.protocol import Action, Answer, classify_kickoff, named_parameter
 from hiexchange.bulk.request import ExportRequest, KickOff, kick_off, without_parameter
@@ -28,6 +31,8 @@ from hiexchange.errors import (
 )
 from hiexchange.events import KickedOff, Reporter, Throttled, Warned
 from hiexchange.servers import Preset
+
+LAPSED = "lapsed-members.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,7 @@ class KickOffPhase:
         self.session, self.request, self.preset = session, request, preset
         self.journal, self.report, self.log = journal, report, log
         self._tries = 0
+        self._about: Mapping[str, str | None] = {}
         self._method = preset.kickoff
         # An intent without an outcome: the server may have accepted a kick-off whose answer was lost.
         self._lost_at = journal.state.intent_at if journal.state.phase == "intent" else None
@@ -68,6 +74,7 @@ class KickOffPhase:
             KickOffRejected, AuthError, ProtocolViolation: It will not.
             ServerUnavailable: It could not, within the budget.
         """
+        self._about = about_server(self.session)
         while True:
             sent = kick_off(
                 self.request,
@@ -138,7 +145,7 @@ class KickOffPhase:
     def _judge(self, sent: KickOff, response: Response) -> Accepted | None:
         answer = to_answer(response)
         action = classify_kickoff(answer)
-        self.log.kickoff(sent.url, dict(self.request.parameters()), response, codes=answer.codes())
+        self.log.kickoff(sent.url, dict(self.request.parameters()), response, codes=answer.codes(), about=self._about)
         if action.kind == "accepted":
             return self._accepted(response)
         if action.kind == "manifest":
@@ -241,6 +248,20 @@ class KickOffPhase:
             return KickOffRejected("the server offers no export by this method", where=where, said=said)
         return self._rejected(answer, where, said)
 
+    def _lapsed(self) -> str:
+        """List the members whose attributions have lapsed, in the folder: ids of patients are not for messages."""
+        advice = "re-attest the roster: its attributions have lapsed"
+        if self.request.group is None:
+            return advice
+        try:
+            found = lapsing(read_members(self.session, self.request.group), before=now_utc())
+        except HIExchangeError:
+            return advice
+        place = self.journal.path.with_name(LAPSED)
+        rows = [{"patient": item.patient_id, "ends_at": item.ends_at, "active": item.active} for item in found]
+        write_json(place, rows)
+        return f"{advice}; {len(found):,} members are listed in {place.name}"
+
     def _rejected(self, answer: Answer, where: str, said: str) -> KickOffRejected:
         names = tuple(dict.fromkeys(name for name, _ in self.request.parameters()))
         text = answer.diagnostics().lower()
@@ -252,7 +273,7 @@ class KickOffPhase:
                 hint="try again when attribution has arrived; the former year's leavers are group 'runout'",
             )
         if answer.status == 406:
-            hint: str | None = "re-attest the roster: its attributions have lapsed"
+            hint: str | None = self._lapsed()
         elif self.preset.groups and self.request.group not in (None, *self.preset.groups):
             groups = " and ".join(f'"{name}"' for name in self.preset.groups)
             hint = f"{self.preset.name} accepts only {groups}; see `hiexchange servers {self.preset.name}`"
@@ -266,6 +287,21 @@ class KickOffPhase:
             said=said,
             hint=hint,
         )
+
+
+def about_server(session: Session) -> Mapping[str, str | None]:
+    """Return what a server says of itself, for the log; nothing when its CapabilityStatement cannot be had."""
+    try:
+        response = session.send(
+            "GET", f"{session.base_url}/metadata", token=False, headers={"Accept": "application/fhir+json"}
+        )
+    except HIExchangeError:
+        return {}
+    body = read_object(response.content) or {}
+    software = body.get("software")
+    software = software if isinstance(software, Mapping) else {}
+    found = (software.get("name"), software.get("version"), software.get("releaseDate"), body.get("fhirVersion"))
+    return {name: value if isinstance(value, str) else None for name, value in zip(ABOUT, found, strict=True)}
 
 
 def _where(response: Response) -> str:

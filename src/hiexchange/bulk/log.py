@@ -23,6 +23,8 @@ from hiexchange._files import storage_errors
 from hiexchange._http import Response, redact
 
 VERSION = "2"
+ABOUT = ("softwareName", "softwareVersion", "softwareReleaseDate", "fhirVersion")
+"""What the format tells about a server, from its CapabilityStatement; null where it does not say."""
 NOT_LOGGED = {"set-cookie", "authorization", "www-authenticate", "proxy-authenticate"}
 
 
@@ -54,16 +56,21 @@ class ExportLog:
             finally:
                 os.close(handle)
 
-    def kickoff(self, url: str, parameters: Mapping[str, str], response: Response, *, codes: tuple[str, ...]) -> None:
-        """Record the kick-off's answer."""
+    def kickoff(
+        self,
+        url: str,
+        parameters: Mapping[str, str],
+        response: Response,
+        *,
+        codes: tuple[str, ...],
+        about: Mapping[str, str | None],
+    ) -> None:
+        """Record the kick-off's answer; ``about`` holds what the server says of itself, see :data:`ABOUT`."""
         accepted = response.status_code < 300
         self.write(
             "kickoff",
             exportUrl=redact(url),
-            softwareName=None,
-            softwareVersion=None,
-            softwareReleaseDate=None,
-            fhirVersion=None,
+            **{name: about.get(name) for name in ABOUT},
             requestParameters={name: value for name, value in parameters.items() if name != "patient"},
             errorCode=None if accepted else response.status_code,
             errorBody=None if accepted else ", ".join(codes) or None,

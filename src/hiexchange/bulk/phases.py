@@ -22,7 +22,7 @@ from hiexchange.bulk.journal import JobState, Journal
 from hiexchange.bulk.kickoff import KickOffPhase
 from hiexchange.bulk.log import ExportLog
 from hiexchange.bulk.manifest import Manifest, parse_manifest
-from hiexchange.bulk.plan import Plan, PlannedFile, make_plan, renew
+from hiexchange.bulk.plan import Plan, PlannedFile, make_plan, renew, shortest_life_first
 from hiexchange.bulk.polling import FATAL, Page, Poller, fetch_next, poll_rules
 from hiexchange.bulk.rejects import Rejects
 from hiexchange.bulk.request import ExportRequest
@@ -232,7 +232,7 @@ class Phases:
     def download(self, workers: int | None) -> None:
         """Fetch every file that is not committed; failures of single files are journaled."""
         plan = self.plan()
-        planned = renew(plan.files, self.state.urls)
+        planned = shortest_life_first(renew(plan.files, self.state.urls))
         for text in plan.warnings:
             self.report(Warned(text))
         done = self.state.files

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qsl, urlsplit
 
 from hiexchange.bulk.manifest import Manifest, OutputFile, join_pages
 
+NEVER = datetime.max.replace(tzinfo=UTC)
 UNTYPED = {"output": "organized", "outcome": "OperationOutcome", "deleted": "Bundle"}
 """Names of files without a type: organized output, and all of STU4's deleted and outcome."""
 
@@ -23,6 +26,8 @@ class PlannedFile:
     file: str
     item: OutputFile
     requires_token: bool | None
+    expires: datetime | None = None
+    """When the page that lists it says its links end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,7 @@ def make_plan(pages: Iterable[Manifest]) -> Plan:
             folder = "organized" if item.kind == "output" and item.type is None else item.kind
             counters[item.kind, name] += 1
             file = f"{folder}/{name}.{counters[item.kind, name]:05}.ndjson"
-            seen[item.url] = PlannedFile(file, item, page.requires_access_token)
+            seen[item.url] = PlannedFile(file, item, page.requires_access_token, page.expires)
             planned.append(seen[item.url])
     warnings += [f"a block goes on in a file that is not listed: {name[:80]}" for name in sorted(continued - names)]
     return Plan(join_pages(pages), tuple(planned), tuple(dict.fromkeys(warnings)))
@@ -92,3 +97,39 @@ def renew(planned: Iterable[PlannedFile], urls: Mapping[str, str]) -> list[Plann
     return [
         replace(file, item=replace(file.item, url=urls[file.file])) if file.file in urls else file for file in planned
     ]
+
+
+def shortest_life_first(files: Iterable[PlannedFile]) -> list[PlannedFile]:
+    """Return the files whose links end soonest first; otherwise the order of the manifest stays."""
+    return sorted(files, key=_ends_at)
+
+
+def _ends_at(file: PlannedFile) -> datetime:
+    known = [moment for moment in (file.expires, signed_until(file.item.url)) if moment is not None]
+    return min(known, default=NEVER)
+
+
+def signed_until(url: str) -> datetime | None:
+    """Return when a signed link ends, as its own query says; None when it does not.
+
+    Source:
+        AWS Signature Version 4 and Google V4 (``X-Amz-Date`` and ``X-Amz-Expires``, ``X-Goog-…``), their version 2
+        and CloudFront (``Expires``, epoch seconds), Azure shared access signatures (``se``).
+    """
+    query = urlsplit(url).query
+    if not query:
+        return None
+    given = {name.lower(): value for name, value in parse_qsl(query)}
+    try:
+        for vendor in ("x-amz-", "x-goog-"):
+            if vendor + "date" in given and vendor + "expires" in given:
+                begun = datetime.strptime(given[vendor + "date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+                return begun + timedelta(seconds=int(given[vendor + "expires"]))
+        if "expires" in given:
+            return datetime.fromtimestamp(int(given["expires"]), UTC)
+        if "se" in given:
+            ends = datetime.fromisoformat(given["se"])
+            return ends if ends.tzinfo else ends.replace(tzinfo=UTC)
+    except (ValueError, OverflowError, OSError):
+        return None  # a parameter of that name that means something else
+    return None

@@ -70,9 +70,25 @@ class Meter:
 
 
 def receive(
-    response: Response, part: Path, item: OutputFile, policy: Policy, *, stopped: Callable[[], bool], dated: bool
+    response: Response,
+    part: Path,
+    item: OutputFile,
+    policy: Policy,
+    *,
+    stopped: Callable[[], bool],
+    dated: bool,
+    kept: Path | None = None,
 ) -> Body:
-    """Stream a 200 answer into ``part`` and check it on the way; ``part`` is fsynced.
+    """Stream an answer into ``part`` and check it on the way; ``part`` is fsynced.
+
+    Args:
+        response: A 200, or the 206 that goes on where ``kept`` ends.
+        part: Where the file is written.
+        item: The file as the manifest lists it.
+        policy: Limits.
+        stopped: Says whether to stop.
+        dated: Look for ``meta.lastUpdated``.
+        kept: The beginning, from an earlier attempt; it is checked again with the rest.
 
     Raises:
         NoAnswer: The connection broke.
@@ -100,7 +116,7 @@ def receive(
                     stored.put(clean)
 
             with Lane(check) as checked:
-                for plain in _decoded(response, decoder, body, policy, stopped):
+                for plain in _decoded(_from(kept, response, decoder, body), decoder, body, policy, stopped):
                     checked.put(plain)
             stored.put(body.check.finish())
         os.fsync(file.fileno())
@@ -117,10 +133,10 @@ def receive(
 
 
 def _decoded(
-    response: Response, decoder: BodyDecoder, body: Body, policy: Policy, stopped: Callable[[], bool]
+    raws: Iterator[bytes], decoder: BodyDecoder, body: Body, policy: Policy, stopped: Callable[[], bool]
 ) -> Iterator[bytes]:
     meter = Meter(policy)
-    for raw in _until_cut(response, decoder, body):
+    for raw in raws:
         if stopped():
             raise Stopped
         body.wire_bytes += len(raw)
@@ -135,6 +151,15 @@ def _decoded(
     for piece in decoder.finish():
         body.plain_bytes += len(piece)
         yield piece
+
+
+def _from(kept: Path | None, response: Response, decoder: BodyDecoder, body: Body) -> Iterator[bytes]:
+    """Yield the raw bytes kept from an earlier attempt, then those of the answer."""
+    if kept is not None:
+        with kept.open("rb") as file:
+            while block := file.read(BUFFER):
+                yield block
+    yield from _until_cut(response, decoder, body)
 
 
 def _until_cut(response: Response, decoder: BodyDecoder, body: Body) -> Iterator[bytes]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 from hiexchange import events
 from hiexchange.cli import render
@@ -19,6 +22,16 @@ def reporter() -> events.Reporter:
             render.err(f"  {text}")
 
     return report
+
+
+@contextlib.contextmanager
+def resume_hint(folder: Path) -> Iterator[None]:
+    """Say how to go on when the user, or the machine's own stop, interrupts a job."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        render.err(f"  interrupted; `hiexchange export resume {folder}` goes on: finished files are kept")
+        raise
 
 
 def _text(event: Event) -> str:

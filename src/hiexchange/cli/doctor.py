@@ -17,23 +17,15 @@ def register(app: typer.Typer) -> None:
     app.command("doctor")(doctor)
 
 
+@_server.options()
 def doctor(
-    config: _server.Config = _server.DEFAULT_CONFIG,
-    server: _server.Name = "",
-    url: _server.Url = "",
-    preset: _server.PresetName = "",
-    client_id: _server.ClientId = "",
-    client_secret: _server.ClientSecret = "",
-    key: _server.Key = "",
+    given: _server.Given,
     folder: Annotated[Path, typer.Option(help="Where jobs will be written.")] = Path(),
 ) -> None:
     """Check key, clock, JWKS, metadata, token, proxy and disk; nothing is exported."""
     from hiexchange.bulk.doctor import examine
 
-    chosen = _server.chosen(
-        config, server, url=url, preset=preset, client_id=client_id, client_secret=client_secret, key=key
-    )
-    findings = examine(chosen, folder)
+    findings = examine(given.chosen(), folder)
     for finding in findings:
         mark = {"ok": "ok", "warn": "WARN", "fail": "FAIL"}[finding.state]
         render.out(f"{mark:<5} {finding.name:<10} {finding.text}")

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hiexchange.cli import _request, _server, render
-from hiexchange.cli._progress import reporter
+from hiexchange.cli._progress import reporter, resume_hint
 
 if TYPE_CHECKING:
     from hiexchange.bulk import ExportJob, ExportResult
-    from hiexchange.servers import Server
 
 Folder = Annotated[Path, typer.Argument(help="The job's folder.")]
 Partial = Annotated[bool, typer.Option("--accept-partial", help="Take what could be had; exit 0.")]
@@ -28,8 +27,10 @@ def register(app: typer.Typer) -> None:
 
 
 @export.command()
+@_server.options()
 def start(
     folder: Folder,
+    given: _server.Given,
     group: _request.Group = "",
     types: _request.Types = "",
     since: _request.Since = "",
@@ -38,13 +39,6 @@ def start(
     elements: _request.Elements = "",
     level: _request.Level = "",
     method: _request.Method = "auto",
-    config: _server.Config = _server.DEFAULT_CONFIG,
-    server: _server.Name = "",
-    url: _server.Url = "",
-    preset: _server.PresetName = "",
-    client_id: _server.ClientId = "",
-    client_secret: _server.ClientSecret = "",
-    key: _server.Key = "",
     accept_partial: Partial = False,
     workers: Workers = 0,
     as_json: AsJson = False,
@@ -52,35 +46,27 @@ def start(
     """Kick off an export and fetch it; in a folder with a job of the same request, go on with that."""
     from hiexchange.bulk import ExportJob
 
-    chosen = _server.chosen(
-        config, server, url=url, preset=preset, client_id=client_id, client_secret=client_secret, key=key
-    )
     wanted = _request.request(
         group=group, types=types, since=since, until=until, type_filter=type_filter,
         elements=elements, level=level, method=method,
     )  # fmt: skip
-    _run(ExportJob.start(chosen, wanted, folder, on_event=reporter()), accept_partial, workers, as_json)
+    with resume_hint(folder):
+        job = ExportJob.start(given.chosen(), wanted, folder, on_event=reporter())
+        _run(job, accept_partial, workers, as_json)
 
 
 @export.command()
+@_server.options(address=False)
 def resume(
     folder: Folder,
-    config: _server.Config = _server.DEFAULT_CONFIG,
-    server: _server.Name = "",
-    client_id: _server.ClientId = "",
-    client_secret: _server.ClientSecret = "",
-    key: _server.Key = "",
+    given: _server.Given,
     accept_partial: Partial = False,
     workers: Workers = 0,
     as_json: AsJson = False,
 ) -> None:
     """Go on with the job in a folder; finished files are not fetched again."""
-    from hiexchange.bulk import ExportJob
-
-    job = ExportJob.resume(
-        folder, server=_known(folder, config, server, client_id, client_secret, key), on_event=reporter()
-    )
-    _run(job, accept_partial, workers, as_json)
+    with resume_hint(folder):
+        _run(_resumed(folder, given), accept_partial, workers, as_json)
 
 
 @export.command()
@@ -112,59 +98,28 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
 
 
 @export.command()
-def finish(
-    folder: Folder,
-    config: _server.Config = _server.DEFAULT_CONFIG,
-    server: _server.Name = "",
-    client_id: _server.ClientId = "",
-    client_secret: _server.ClientSecret = "",
-    key: _server.Key = "",
-) -> None:
+@_server.options(address=False)
+def finish(folder: Folder, given: _server.Given) -> None:
     """Say that the data were taken over, and delete the job at the server."""
-    from hiexchange.bulk import ExportJob
-
-    job = ExportJob.resume(
-        folder, server=_known(folder, config, server, client_id, client_secret, key), on_event=reporter()
-    )
-    job.mark_ingested()
-    job.finish()
+    with _resumed(folder, given) as job:
+        job.mark_ingested()
+        job.finish()
     render.out("finished")
 
 
 @export.command()
-def cancel(
-    folder: Folder,
-    config: _server.Config = _server.DEFAULT_CONFIG,
-    server: _server.Name = "",
-    client_id: _server.ClientId = "",
-    client_secret: _server.ClientSecret = "",
-    key: _server.Key = "",
-) -> None:
+@_server.options(address=False)
+def cancel(folder: Folder, given: _server.Given) -> None:
     """Delete the job at the server now; files that are here stay."""
-    from hiexchange.bulk import ExportJob
-
-    job = ExportJob.resume(
-        folder, server=_known(folder, config, server, client_id, client_secret, key), on_event=reporter()
-    )
-    job.cancel()
+    with _resumed(folder, given) as job:
+        job.cancel()
     render.out("cancelled")
 
 
-def _known(folder: Path, config: Path, name: str, client_id: str, client_secret: str, key: str) -> Server:
-    """Return the server of the job's folder with the credential from the options or the configuration."""
-    from hiexchange._files import read_json
-    from hiexchange.errors import ConfigError
+def _resumed(folder: Path, given: _server.Given) -> ExportJob:
+    from hiexchange.bulk import ExportJob
 
-    try:
-        stored = read_json(folder / "request.json")["server"]
-    except (OSError, ValueError, KeyError):
-        raise ConfigError("there is no export job in the folder", where=str(folder)) from None
-    if name or config.exists():
-        return _server.chosen(config, name, client_id=client_id, client_secret=client_secret, key=key)
-    return _server.chosen(
-        config, "", url=stored["url"], preset=stored["preset"], version=stored.get("version"),
-        client_id=client_id, client_secret=client_secret, key=key,
-    )  # fmt: skip
+    return ExportJob.resume(folder, server=given.of_job(folder), on_event=reporter())
 
 
 def _run(job: ExportJob, accept_partial: bool, workers: int, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hiexchange.cli import _request, _server, render
-from hiexchange.cli._progress import reporter
+from hiexchange.cli._progress import reporter, resume_hint
 
 
 def register(app: typer.Typer) -> None:
@@ -16,7 +16,9 @@ def register(app: typer.Typer) -> None:
     app.command("pull")(pull)
 
 
+@_server.options()
 def pull(
+    given: _server.Given,
     lake: Annotated[Path, typer.Argument(help="The lake's folder; created.")] = Path("lake"),
     folder: Annotated[Path, typer.Option("--job", help="The job's folder; a job there is resumed.")] = Path("job"),
     group: _request.Group = "",
@@ -24,13 +26,6 @@ def pull(
     since: Annotated[str, typer.Option(help="Instant, or 'watermark' for the lake's own.")] = "",
     type_filter: _request.TypeFilter = None,
     level: _request.Level = "",
-    config: _server.Config = _server.DEFAULT_CONFIG,
-    server: _server.Name = "",
-    url: _server.Url = "",
-    preset: _server.PresetName = "",
-    client_id: _server.ClientId = "",
-    client_secret: _server.ClientSecret = "",
-    key: _server.Key = "",
     max_bad_lines: Annotated[int, typer.Option(help="Lines that may be quarantined.")] = 0,
 ) -> None:
     """Export into a job folder, load it into a lake, move the watermark, delete the job; safe to repeat."""
@@ -38,14 +33,13 @@ def pull(
     from hiexchange.bulk import watermark_key
     from hiexchange.lake import Lake
 
-    chosen = _server.chosen(
-        config, server, url=url, preset=preset, client_id=client_id, client_secret=client_secret, key=key
-    )
+    chosen = given.chosen()
     place = Lake(lake)
     if since == "watermark":
         plain = _request.request(group=group, types=types, since="", type_filter=type_filter, level=level)
         since = place.watermark(watermark_key(chosen.url, chosen.version, plain)) or ""
     wanted = _request.request(group=group, types=types, since=since, type_filter=type_filter, level=level)
-    done = pipeline.pull(chosen, place, wanted, folder=folder, max_bad_lines=max_bad_lines, on_event=reporter())
+    with resume_hint(folder):
+        done = pipeline.pull(chosen, place, wanted, folder=folder, max_bad_lines=max_bad_lines, on_event=reporter())
     render.table(sorted(done.export.count_by_type().items()), ("type", "resources"))
     render.err(f"  lake {lake}; watermark " + (done.export.watermark or ("", done.export.held or "held"))[1])

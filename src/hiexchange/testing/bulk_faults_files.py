@@ -6,9 +6,10 @@ import functools
 import gzip
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any
 
-from hiexchange.testing.bulk_faults import Exchange, Reply, always_file, edit_manifest, fault, first_file
+from hiexchange.testing.bulk_faults import Exchange, Hook, Reply, always_file, edit_manifest, fault, first_file
 
 XML = (("Content-Type", "application/xml"),)
 CHECKSUM, LENGTH = "https://ab2d.cms.gov/checksum", "https://ab2d.cms.gov/file_length"
@@ -314,6 +315,72 @@ def partial_content(ex: Exchange, reply: Reply) -> Reply:
     return reply.change(status=206, body=half, encoded=True).with_header("Content-Range", f"bytes 0-{len(half) - 1}/*")
 
 
+def _ranged(answer: Callable[[Reply, int], Reply]) -> Hook:
+    """Make a hook: the first try at each file is cut, a request with ``Range`` and the right ``If-Range`` answered."""
+
+    @functools.wraps(answer)
+    def hook(ex: Exchange, reply: Reply) -> Reply:
+        if ex.kind != "file":
+            return checksum_right(ex, reply)
+        whole = reply.change(encoded=True).with_header("ETag", '"one"')
+        if ex.times == 1:
+            return whole.change(cut_after=len(reply.body) * 3 // 4)
+        asked = ex.headers.get("range", "")
+        if not asked or ex.headers.get("if-range") != '"one"':
+            return whole
+        return answer(whole, int(asked.removeprefix("bytes=").removesuffix("-")))
+
+    return hook
+
+
+def _part(reply: Reply, start: int, said: str) -> Reply:
+    return reply.change(status=206, body=reply.body[start:]).with_header("Content-Range", said)
+
+
+@fault(59)
+@_ranged
+def range_kept(reply: Reply, start: int) -> Reply:
+    """Go on where the client asks."""
+    size = len(reply.body)
+    return _part(reply, start, f"bytes {start}-{size - 1}/{size}")
+
+
+@fault(59)
+@_ranged
+def range_false_total(reply: Reply, start: int) -> Reply:
+    """Go on where the client asks, and give the part's size as the total (DPC)."""
+    size = len(reply.body)
+    return _part(reply, start, f"bytes {start}-{size - 1}/{size - start}")
+
+
+@fault(59)
+@_ranged
+def range_elsewhere(reply: Reply, start: int) -> Reply:
+    """Send another part than the one asked for."""
+    return _part(reply, start // 2, f"bytes {start // 2}-{len(reply.body) - 1}/{len(reply.body)}")
+
+
+@fault(59)
+@_ranged
+def range_lies(reply: Reply, start: int) -> Reply:
+    """Send another part, labelled as the one asked for."""
+    return _part(reply, start // 2, f"bytes {start}-{len(reply.body) - 1}/{len(reply.body)}")
+
+
+@fault(59)
+@_ranged
+def range_refused(reply: Reply, start: int) -> Reply:
+    """Answer 416."""
+    return reply.change(status=416, body=b"").with_header("Content-Range", f"bytes */{len(reply.body)}")
+
+
+@fault(59)
+@_ranged
+def range_ignored(reply: Reply, start: int) -> Reply:
+    """Send the whole with 200."""
+    return reply
+
+
 @fault(60)
 def storage_redirect(ex: Exchange, reply: Reply) -> Reply:
     """Redirect files to another origin that takes no token (Cerner)."""
@@ -349,6 +416,12 @@ def files_throttled(ex: Exchange, reply: Reply) -> Reply:
 def trickle(ex: Exchange, reply: Reply) -> Reply:
     """Send the first try at a file byte by byte."""
     return reply.change(encoded=True, drip=(1, 0.03)) if first_file(ex) else reply
+
+
+@fault(63)
+def silent_midway(ex: Exchange, reply: Reply) -> Reply:
+    """Send half of the first file, then nothing for half a minute."""
+    return reply.change(encoded=True, drip=(len(reply.body) // 2, 30.0)) if first_file(ex) else reply
 
 
 @functools.cache

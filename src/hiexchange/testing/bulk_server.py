@@ -32,6 +32,12 @@ from hiexchange.testing.bulk_store import Job, NdjsonStore, OutputSlice, Selecti
 from hiexchange.testing.bulk_tokens import TokenDesk, json_reply
 
 SLICE = 1 << 16
+CAPABILITIES = {
+    "resourceType": "CapabilityStatement",
+    "fhirVersion": "4.0.1",
+    "kind": "instance",
+    "software": {"name": "hiexchange loopback", "version": "1", "releaseDate": "2026-01-01"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,7 @@ class BulkServer:
         port: int = 0,
         algorithm: str = "ES384",
         tls: tuple[str, str] | None = None,
+        client_ca: str | None = None,
     ) -> None:
         """Read the folder's file names; the socket is opened on entering.
 
@@ -99,7 +106,7 @@ class BulkServer:
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._host, self._port = host, port
-        self._tls = tls
+        self._tls, self._client_ca = tls, client_ca
         self._http: ThreadingHTTPServer | None = None
         self._thread: threading.Thread | None = None
         for known in self.faults:
@@ -126,6 +133,9 @@ class BulkServer:
         if self._tls is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*self._tls)
+            if self._client_ca is not None:
+                context.verify_mode = ssl.CERT_REQUIRED
+                context.load_verify_locations(self._client_ca)
             self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
         self._thread = threading.Thread(
             target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, name="bulk-server", daemon=True
@@ -202,7 +212,7 @@ class BulkServer:
         if kind == "smart":
             return self.desk.discovery(f"{self.origin}/token")
         if kind == "metadata":
-            return json_reply({"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1", "kind": "instance"})
+            return json_reply(CAPABILITIES)
         if kind == "token":
             return self.desk.issue(exchange.headers, body, audience=f"{self.origin}/token", now=self.now())
         if kind == "other":
