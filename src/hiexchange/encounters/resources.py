@@ -262,6 +262,8 @@ def _whole(resource: Resource) -> Resource:
 
 
 def _pruned(value: Any) -> Any:
+    if isinstance(value, str):
+        return value or None
     if isinstance(value, dict):
         return {key: item for key, part in value.items() if (item := _pruned(part))}
     if isinstance(value, list):
