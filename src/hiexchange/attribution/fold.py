@@ -143,7 +143,7 @@ class Work:
             SELECT md5_number(business_key) AS k, valid_from AS f, valid_to AS t, src,
                 (CASE change_type {changes} END)::UTINYINT AS change, {_PAYLOAD_HASH} AS ph
             FROM past WHERE known_to > known_from
-            QUALIFY row_number() OVER (PARTITION BY attribution_id ORDER BY known_from DESC, list_seq DESC) = 1
+            QUALIFY row_number() OVER (PARTITION BY md5_number(attribution_id) ORDER BY known_from DESC, list_seq DESC) = 1
                 AND valid_from < valid_to"""
         )
         self.con.execute(

@@ -126,14 +126,42 @@ def _edition(roster: RosterLike) -> Edition:
 
 
 def _of_list(history: Any, roster: RosterLike, members: pa.Table) -> pa.Table:
+    """Return the history of the roster's list, read batch by batch: a history has millions of rows."""
     if history is None:
         return ATTRIBUTION.empty()
-    table = check(history, ATTRIBUTION)
-    if not len(table):
-        return table
     payers = pa.array({roster.payer_id, *pc.unique(members["payer_id"]).to_pylist()})
-    mask = pc.and_(pc.is_in(table["payer_id"], value_set=payers), pc.equal(table["list_id"], roster.list_id))
-    return table if pc.all(mask).as_py() else table.filter(mask)
+    held = isinstance(history, pa.Table)
+    reader = history.to_reader(SHARED) if held else pa.RecordBatchReader.from_stream(history)
+    parts, pending, shared = [], list[pa.Table](), dict[str, pa.Array]()
+    for batch in reader:
+        table = check(pa.Table.from_batches([batch]), ATTRIBUTION)
+        mask = pc.and_(pc.is_in(table["payer_id"], value_set=payers), pc.equal(table["list_id"], roster.list_id))
+        pending.append(table if pc.all(mask).as_py() else table.filter(mask))
+        if held or len(pending) == 4:
+            parts.append(_slim(pa.concat_tables(pending), shared, copy=not held))
+            pending.clear()
+    parts.extend(_slim(table, shared, copy=False) for table in pending)
+    return pa.concat_tables(parts) if parts else ATTRIBUTION.empty()
+
+
+def _slim(table: pa.Table, shared: dict[str, pa.Array], *, copy: bool) -> pa.Table:
+    """Return the rows with columns of one value in a chunk ``shared`` between calls.
+
+    ``copy`` takes the other columns out of a reader's roomy buffers.
+    """
+    columns = []
+    for field, column in zip(table.schema, table.columns, strict=True):
+        first = column[0] if len(column) else None
+        empty = column.null_count == len(column)
+        if first is None or not (
+            empty or (not column.null_count and column[-1] == first and pc.all(pc.equal(column, first)).as_py())
+        ):
+            columns.append(column.combine_chunks() if copy else column)
+            continue
+        if field.name not in shared or shared[field.name][0] != first:
+            shared[field.name] = pa.repeat(first, SHARED)
+        columns.append(_of_chunk(shared[field.name], len(column)))
+    return pa.table(columns, schema=table.schema)
 
 
 def _editions(past: pa.Table) -> list[Edition]:
@@ -198,9 +226,12 @@ def _taken(column: pa.ChunkedArray, rows: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _repeated(value: Any, kind: pa.DataType, count: int) -> pa.ChunkedArray:
-    chunk = pa.repeat(pa.scalar(value, kind), min(count, SHARED))
+    return _of_chunk(pa.repeat(pa.scalar(value, kind), min(count, SHARED)), count)
+
+
+def _of_chunk(chunk: pa.Array, count: int) -> pa.ChunkedArray:
     whole, rest = divmod(count, SHARED)
-    return pa.chunked_array([*[chunk] * whole, chunk.slice(0, rest)] if whole else [chunk], type=kind)
+    return pa.chunked_array([*[chunk] * whole, chunk.slice(0, rest)] if whole else [chunk.slice(0, rest)], type=chunk.type)
 
 
 def _edition_columns(order: list[Edition], numbers: pa.ChunkedArray) -> dict[str, Any]:

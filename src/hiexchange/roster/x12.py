@@ -109,7 +109,14 @@ class _Reader:
             block = rest + self.text.slice(start, min(BLOCK, self.text.size - start)).to_pybytes()
             cut = block.rfind(mark) + 1
             rest = block[cut:]
-            for segment in block[:cut].decode("utf-8", "replace").split(self.terminator):
+            text = block[:cut].decode("utf-8", "replace")
+            plain = text.isascii() and "\n" not in text and "\r" not in text
+            for segment in text.split(self.terminator):
+                if plain:
+                    if segment:
+                        yield position, segment
+                    position += len(segment) + 1
+                    continue
                 if segment.strip():
                     yield position, segment.strip("\r\n")
                 position += (len(segment) if segment.isascii() else len(segment.encode())) + 1
