@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from hiexchange.lake import Lake
 lake, source = Lake(sys.argv[1]), Path(sys.argv[1] + ".ndjson")
-for number in range(12):
+for number in range(6):
     lines = (b'{"resourceType":"Patient","id":"%d","name":[{"family":"%d"}]}' % (ident, number) for ident in range(300))
     source.write_bytes(b"\\n".join(lines))
     lake.ingest(source)

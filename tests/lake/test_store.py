@@ -211,6 +211,20 @@ def test_small_files_are_put_together_above_eight(put):
     assert len(list(lake.to_ndjson("Patient"))) == 12
 
 
+def test_quarantine_and_deletions_of_many_loads_stay_few_files(tmp_path):
+    lake, folder = Lake(tmp_path / "lake"), tmp_path / "in"
+    (folder / "deleted").mkdir(parents=True)
+    for number in range(11):
+        (folder / "Patient.ndjson").write_text('{"resourceType":"Patient"')
+        bundle = {"resourceType": "Bundle", "entry": [{"request": {"method": "DELETE", "url": f"Patient/{number}"}}]}
+        (folder / "deleted" / "1.ndjson").write_bytes(msgspec.json.encode(bundle))
+        lake.ingest(folder, transaction_time=at("2026-01-01"))
+    for name in ("_rejects", "_tombstones"):
+        assert len(lake.files(name)) < 9
+        assert len(lake.table(name).to_arrow()) == 11
+    assert sorted(lake.table("_tombstones").to_arrow()["id"].to_pylist(), key=int) == [str(one) for one in range(11)]
+
+
 def test_compaction_sorts_to_one_schema_and_changes_no_resource(put):
     put(*(dated(f"p{number:02}", "2026-01-01T00:00:00Z", "x") for number in range(30, 0, -1)))
     lake, _ = put(patient("p00", gender="male", foo=1), patient("q", contact=[{"gender": "female"}]))

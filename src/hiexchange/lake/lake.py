@@ -27,6 +27,7 @@ from hiexchange.definitions import Definitions
 from hiexchange.errors import ConfigError, LakeError
 from hiexchange.events import Reporter, RowsWritten, Warned, ignore
 from hiexchange.lake import maintain, mirror
+from hiexchange.lake.contained import contained
 from hiexchange.lake.ingest import Done, Work, load_files
 from hiexchange.lake.job import Job, Loadable
 from hiexchange.lake.lineage import RAW, SHA256, stored_schema
@@ -302,6 +303,24 @@ class Lake:
             raw: Give the very bytes that came, where they were ingested with ``raw=True``.
         """
         return self._pinned(snapshot).lines(name, order, raw=raw)
+
+    def contained(self, name: str, resource: str, *, where: Any = None, snapshot: int | None = None) -> pa.Table:
+        """Return the resources of one type that are contained in those of a table, in the layout of their own type.
+
+        ``__hx_key`` is ``parent#id``; ``__hx_patient`` and lineage are the parent's. Views run over the result
+        as over a table of the lake.
+
+        Args:
+            name: Table of the parents (``ExplanationOfBenefit``).
+            resource: Type of the contained resources (``Practitioner``).
+            where: A ``pyarrow.compute`` expression that chooses parents.
+            snapshot: Number of a snapshot; default the current one.
+
+        Raises:
+            LakeError: The lake has no such table, or a contained resource can't be read.
+            ConfigError: The type is unknown in the table's FHIR version.
+        """
+        return contained(self._pinned(snapshot), name, resource, where)
 
     def sql(self, query: str, params: Any = None, *, snapshot: int | None = None) -> pa.Table:
         """Run a DuckDB query over a snapshot (default the current one); every table has its name.

@@ -59,8 +59,8 @@ def published(root: Path, snapshot: Snapshot, finished: list[Done], job: Job, lo
     rejected = reject_rows(finished, load.id)
     return snapshot.next(
         tables=tables,
-        rejects=(*snapshot.rejects, *_part(root, "_rejects", rejected, load.id)),
-        tombstones=(*snapshot.tombstones, *_part(root, "_tombstones", fresh, load.id)),
+        rejects=_added(root, "_rejects", snapshot.rejects, rejected, load.id),
+        tombstones=_added(root, "_tombstones", snapshot.tombstones, fresh, load.id),
         loads=(
             *snapshot.loads,
             replace(load, rows=sum(done.rows for done in finished), rejected=rejected.num_rows, deleted=fresh.num_rows),
@@ -81,9 +81,10 @@ def _merged(root: Path, table: str, state: TableState, mine: list[Done], graves:
     return replace(wider, files=maintain.tidied(root, table, files, stored_schema(wider), load))
 
 
-def _part(root: Path, name: str, data: pa.Table, load: str) -> tuple[DataFile, ...]:
-    part = write_part(root, name, data, load) if data.num_rows else None
-    return (part,) if part else ()
+def _added(root: Path, name: str, files: tuple[DataFile, ...], rows: pa.Table, load: str) -> tuple[DataFile, ...]:
+    """Return the files of a table of the lake's own with rows added."""
+    part = write_part(root, name, rows, load) if rows.num_rows else None
+    return maintain.tidied(root, name, (*files, part), rows.schema, load) if part else files
 
 
 def _buried(root: Path, snapshot: Snapshot, fresh: pa.Table) -> pa.Table:
