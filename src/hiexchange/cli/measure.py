@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,6 +65,7 @@ def run(
     offset: Offset = 0,
     profiles: Annotated[str, typer.Option("--profiles", help="infer, trust or ignore.")] = "infer",
     processes: Annotated[int, typer.Option("--processes", "-p", help="Worker processes.")] = 1,
+    engine: Annotated[str, typer.Option("--engine", help="rows, columns (the same results), or auto.")] = "rows",
     by: Annotated[
         str, typer.Option("--by", help="Cut by race, ethnicity, language, sex, payer (comma-separated).")
     ] = "",
@@ -80,6 +81,7 @@ def run(
         offset=offset,
         profiles=profiles,
         processes=processes,
+        engine=engine,
     )
     for item in runs:
         if out is not None:
@@ -125,6 +127,10 @@ def gaps(
     accept: Accept = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write CSV here (mode 600) instead of counts.")] = None,
     as_of: Annotated[datetime | None, typer.Option("--as-of", formats=["%Y-%m-%d"], help="Day of asking.")] = None,
+    documents: Annotated[
+        Path | None, typer.Option("--documents", help="Folder for a gaps-in-care document (DEQM) a patient with a gap.")
+    ] = None,
+    reporter: Annotated[str, typer.Option("--reporter", help="Reference to who reports.")] = "Organization/reporter",
 ) -> None:
     """Count gaps in care by reason, or write who has which to a file."""
     tables = []
@@ -136,8 +142,37 @@ def gaps(
             counts[reason or "-"] = counts.get(reason or "-", 0) + 1
         render.out(f"{item.measure.title}: {found.num_rows:,} gaps")
         render.table(sorted(counts.items()), ("reason", "gaps"))
+        if documents is not None:
+            _write_documents(item, found, documents, reporter, as_of.date() if as_of else None)
     if out is not None:
         _write_csv(tables, out)
+
+
+@group.command("completeness")
+def completeness(
+    source: Source,
+    measure: Annotated[list[str], typer.Option("--measure", "-m", help="Bundle file or folder.")],
+    start: Start,
+    end: End,
+    accept: Accept = None,
+    offset: Offset = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compare what claims alone, clinical data alone, and both together can tell of a measure."""
+    from hiexchange.measures import Measure
+    from hiexchange.measures import completeness as compare
+
+    loaded = [Measure.load(name, accept=accept or ()) for name in measure]
+    found = compare(
+        loaded, _source(source), period=(start.date(), end.date()), offset=timedelta(minutes=offset)
+    ).to_pylist()
+    if as_json:
+        render.json_out(found)
+        return
+    names = ("measure", "group", "data", "denominator", "numerator", "rate", "not_found", "value_missing", "errors")
+    shares = ("denominator_share", "numerator_share")
+    rows = [(*(_number(row[name]) for name in names), *(_number(row[name]) for name in shares)) for row in found]
+    render.table(rows, (*(name.replace("_", " ") for name in names), "of both: denominator", "numerator"))
 
 
 def _source(path: Path) -> Any:
@@ -201,6 +236,18 @@ def _write(run: Any, folder: Path) -> None:
     write_json(folder / f"{run.measure.id}.summary.json", run.to_fhir())
     with atomic_file(folder / f"{run.measure.id}.parquet") as file:
         pq.write_table(run.table, file)
+
+
+def _write_documents(run: Any, found: Any, folder: Path, reporter: str, as_of: date | None) -> None:
+    from hiexchange._files import write_json
+
+    folder.mkdir(parents=True, exist_ok=True)
+    now = datetime.now(UTC)
+    for subject in sorted(set(found["subject"].to_pylist())):
+        document = run.gaps_document(subject, reporter=reporter, generated_at=now, as_of=as_of)
+        # The name tells of no patient: it is the report's id, a hash.
+        write_json(folder / f"{document['entry'][1]['resource']['id']}.json", document)
+    render.err(f"documents in {folder}")
 
 
 def _write_csv(tables: list[Any], path: Path) -> None:

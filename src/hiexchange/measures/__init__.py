@@ -12,6 +12,7 @@ Nothing here downloads a measure, a value set or a code list.
 
 from __future__ import annotations
 
+from hiexchange.measures.claims import completeness
 from hiexchange.measures.evaluate import evaluate_all
 from hiexchange.measures.measure import Measure
 from hiexchange.measures.native import NativeMeasure, evaluate, measures
@@ -23,6 +24,7 @@ __all__ = [
     "MeasureRun",
     "NativeMeasure",
     "Summary",
+    "completeness",
     "evaluate",
     "evaluate_all",
     "measures",
