@@ -110,21 +110,17 @@ def from_json(model: Model, subjects: Sequence[sources.SubjectRows]) -> Batch:
     return batch
 
 
-def batches(
-    model: Model, source: Any, types: frozenset[str], elements: frozenset[str] | None, *, size: int = BATCH
-) -> Iterator[Batch]:
+def batches(model: Model, source: Any, types: frozenset[str], elements: frozenset[str] | None) -> Iterator[Batch]:
     """Yield the patients of any source in batches; see :func:`..sources.subjects`."""
     if hasattr(source, "files") and hasattr(source, "tables"):
-        yield from from_lake(model, source, types, elements, size=size)
+        yield from from_lake(model, source, types, elements)
         return
     people = sources.subjects(source, types, elements)
-    while subjects := list(islice(people, size)):
+    while subjects := list(islice(people, BATCH)):
         yield from_json(model, subjects)
 
 
-def from_lake(
-    model: Model, lake: Any, types: frozenset[str], elements: frozenset[str] | None, *, size: int = BATCH
-) -> Iterator[Batch]:
+def from_lake(model: Model, lake: Any, types: frozenset[str], elements: frozenset[str] | None) -> Iterator[Batch]:
     """Yield a lake's patients in batches, in the order of their ids; each type is read once, whatever its order."""
     held = lake.tables()
     if "Patient" not in held:
@@ -141,8 +137,8 @@ def from_lake(
         shared = _Shared(con, outside, elements)
         medications = _medications(con, outside.get("Medication"), elements)
         names = lakes.patient_ids(con, lake)
-        for at in range(0, len(names), size):
-            block = names.slice(at, size)
+        for at in range(0, len(names), BATCH):
+            block = names.slice(at, BATCH)
             found = {kind: run.upto(block[-1].as_py()) for kind, run in runs.items()}
             batch = _batch(model, block.to_pylist(), found)
             batch.attach = shared.with_references
