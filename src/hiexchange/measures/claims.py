@@ -45,7 +45,7 @@ SCHEMA = pa.schema(
 """One row a measure, group and kind of data.
 
 ``denominator_share`` and ``numerator_share`` say what part of the count with both kinds of data the row's own count
-is. ``not_found`` to ``negated`` count the open gaps by reason: what is missing where the numerator is not met.
+is. ``not_found`` to ``negated`` count who has a gap for that reason: what is missing where the numerator is not met.
 """
 
 Resource = Mapping[str, Any]
@@ -184,10 +184,9 @@ def _count(tallies: dict[tuple[str, str, str], _Tally], measure: str, part: str,
         tally.patients.add(row["subject"])
         for name in _COUNTS:
             tally.counts[name] += row[name] or 0
-        for message in row["messages"] or ():
-            code = message.removeprefix(PREFIX).partition(" ")[0] if message.startswith(PREFIX) else None
-            if code in tally.reasons:
-                tally.reasons[code] += 1
+        gaps = [text.removeprefix(PREFIX) for text in row["messages"] or () if text.startswith(PREFIX)]
+        for code in {text.partition(" ")[0] for text in gaps} & set(_REASONS):
+            tally.reasons[code] += 1
 
 
 def _row(tallies: dict[tuple[str, str, str], _Tally], measure: str, group: str, part: str) -> dict[str, Any]:
