@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from hiexchange._duck import quiet_connection
 from hiexchange.attribution.knowledge import active
-from hiexchange.tables import DAY, FLAG, INT, TEXT, TEXTS, Column, Table, check
+from hiexchange.tables import ATTRIBUTION_BASES, ATTRIBUTION_LEVELS, DAY, FLAG, INT, TEXT, TEXTS, Column, Table, check
 
 RECIPIENT = Table(
     "recipient",
@@ -45,17 +45,8 @@ PROVIDER_ORG_COLUMNS = ("npi", "tin", "org", "valid_from", "valid_to")
 class Policy:
     """How recipients are ordered, and when a list is too old to act on."""
 
-    basis_order: tuple[str, ...] = (
-        "patient_choice",
-        "provider_attested",
-        "payer_assigned",
-        "claims_plurality",
-        "claims_other",
-        "geographic",
-        "settlement_entity",
-    )
-    """HCP-LAN (2016): patient choice and attestation first, claims only when they are missing."""
-    level_order: tuple[str, ...] = ("clinician", "practice", "org", "aco")
+    basis_order: tuple[str, ...] = ATTRIBUTION_BASES
+    level_order: tuple[str, ...] = ATTRIBUTION_LEVELS
     payer_order: tuple[str, ...] = ()
     """Payers by precedence (Medicare first, say); others follow."""
     stale_after_days: int | None = 90

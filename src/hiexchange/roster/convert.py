@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from hiexchange._duck import quiet_connection
 from hiexchange.roster.layout import COMPUTED, ColumnRule, Layout
 from hiexchange.roster.synonyms import HALF_OPEN, folded
-from hiexchange.tables import MEMBER
+from hiexchange.tables import ATTRIBUTION_BASES, ATTRIBUTION_LEVELS, MEMBER
 
 MBI_SYSTEM = "http://hl7.org/fhir/sid/us-mbi"
 DATES = tuple(
@@ -25,16 +25,6 @@ DATES = tuple(
 )
 DATE_FORMATS = ("%Y-%m-%d", "%Y%m%d", "%m/%d/%Y", "%Y-%m-%dT%H:%M:%S", "%m/%d/%Y %H:%M:%S")
 NULLS = ("", "NULL", "N/A", "\\N", "NONE")
-BASES = (
-    "patient_choice",
-    "provider_attested",
-    "payer_assigned",
-    "claims_plurality",
-    "claims_other",
-    "geographic",
-    "settlement_entity",
-)
-LEVELS = ("clinician", "practice", "org", "aco")
 SEX = {"m": "male", "f": "female", "1": "male", "2": "female", "u": "unknown", "0": "unknown", "o": "other"} | {
     name: name for name in ("male", "female", "other", "unknown")
 }
@@ -398,7 +388,7 @@ class _Builder:
             "sharing_pref",
             "a sharing preference the layout does not map: refused, since it may be an opt-out",
         )
-        levels, bases = (", ".join(map(_literal, names)) for names in (LEVELS, BASES))
+        levels, bases = (", ".join(map(_literal, names)) for names in (ATTRIBUTION_LEVELS, ATTRIBUTION_BASES))
         add(f"attribution_level NOT IN ({levels})", "unknown_code", "attribution_level", "not a level of attribution")
         add(f"basis NOT IN ({bases})", "unknown_code", "basis", "not a basis of attribution")
         for name in ("rank", "program_year"):
