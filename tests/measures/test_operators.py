@@ -202,3 +202,127 @@ def test_lists_behave_as_sets_that_keep_order(a, b):
     assert lists.union(a, b) == list(dict.fromkeys(a + b))
     assert lists.except_(a, b) == [x for x in dict.fromkeys(a) if x not in b]
     assert lists.intersect(a, b) == [x for x in dict.fromkeys(a) if x in b]
+
+
+# Examples and tables of CQL 1.5, Appendix B, for operators the translated cases above do not reach ------------------
+
+S = "{urn:hl7-org:elm-types:r1}"
+
+
+def lit(value, kind=None):
+    if value is None:
+        return {"type": "Null"}
+    if isinstance(value, tuple):
+        return {"type": "Quantity", "value": value[0], "unit": value[1]}
+    if isinstance(value, list):
+        return {"type": "List", "element": [lit(item) for item in value]}
+    names = {bool: "Boolean", int: "Integer", float: "Decimal", str: "String"}
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return {"type": "Literal", "valueType": S + (kind or names[type(value)]), "value": text}
+
+
+def moment(text):
+    return {"type": "ToDateTime", "operand": lit(text)}
+
+
+def op(kind, *operands, **more):
+    given = [item if isinstance(item, dict) else lit(item) for item in operands]
+    return {"type": kind, "operand": given if len(given) > 1 else given[0], **more}
+
+
+def case(items, other, comparand=None):
+    rows = [{"when": lit(when), "then": lit(then)} for when, then in items]
+    node = {"type": "Case", "caseItem": rows, "else": lit(other)}
+    return node if comparand is None else {**node, "comparand": lit(comparand)}
+
+
+def scoped(kind, source, name, body):
+    return {"type": kind, "source": lit(source), "scope": "$this", name: body}
+
+
+THIS = {"type": "Current", "scope": "$this"}
+SPECIFICATION = [
+    *(
+        (op("ConvertsToBoolean", text), truth)
+        for text, truth in (("true", True), ("N", True), ("foo", False), ("", False))
+    ),
+    *(
+        (op("ConvertsToInteger", text), truth)
+        for text, truth in (("-128", True), ("+4", True), ("3.14", False), ("foo", False))
+    ),
+    *((op("ConvertsToDecimal", text), truth) for text, truth in (("25.5", True), ("-0.1", True), ("foo", False))),
+    *((op("ConvertsToLong", text), truth) for text, truth in (("12345", True), ("foo", False))),
+    *(
+        (op("ConvertsToDate", text), truth)
+        for text, truth in (("2014-01-01", True), ("2014-12", True), ("2014-13-01", False))
+    ),
+    (op("ConvertsToDateTime", "2014-01-01T12:00:00.0-06:00"), True),
+    (op("ConvertsToDateTime", "2014/01/01"), False),
+    *((op("ConvertsToTime", text), truth) for text, truth in (("T14:30:00.0", True), ("25:00", False))),
+    (op("ConvertsToQuantity", "5.5 'cm'"), True),
+    (op("ConvertsToQuantity", "cm 5"), False),
+    (op("ConvertsToRatio", "1.0 'mg':2.0 'mg'"), True),
+    (op("ConvertsToString", 5), True),
+    *((op(f"ConvertsTo{kind}", None), None) for kind in ("Boolean", "Date", "Decimal", "Integer", "Quantity", "Time")),
+    (op("CanConvertQuantity", (5, "mg"), "g"), True),
+    (op("CanConvertQuantity", (5, "mg"), "mL"), False),
+    (op("ToLong", "123"), 123),
+    (op("ToLong", "one"), None),
+    (op("ToChars", "abc"), ["a", "b", "c"]),
+    (op("ToList", 1), [1]),
+    (op("ToList", None), []),
+    (op("Convert", "5", toType=f"{S}Integer"), 5),
+    (op("CanConvert", "five", toType=f"{S}Integer"), False),
+    (op("NotEqual", 1, 2), True),
+    (op("NotEqual", 1, 1), False),
+    (op("NotEqual", 1, None), None),
+    (op("NotEqual", (1, "g"), (1000, "mg")), False),
+    *(
+        (op("GreaterOrEqual", a, b), truth)
+        for a, b, truth in ((2, 2, True), (2, 1, True), (1, 2, False), (1, None, None))
+    ),
+    *((op("LessOrEqual", a, b), truth) for a, b, truth in ((2, 2, True), (2, 1, False), (1, 2, True), (None, 2, None))),
+    (op("Lower", "ABC"), "abc"),
+    (op("Lower", None), None),
+    (op("EndsWith", "Chris Schuler is the man!!", "n!!"), True),
+    (op("EndsWith", "Chris Schuler is the man!!", "n!"), False),
+    *((op("IsTrue", value), value is True) for value in TRUTH),
+    *((op("IsFalse", value), value is False) for value in TRUTH),
+    (op("SameOrAfter", moment("2012-03-01"), moment("2012-02-28"), precision="Month"), True),
+    (op("SameOrAfter", moment("2012-02-01"), moment("2012-02-28"), precision="Month"), True),
+    (op("SameOrAfter", moment("2012-01-31"), moment("2012-02-28"), precision="Month"), False),
+    (op("SameOrAfter", moment("2012"), moment("2012-02"), precision="Month"), None),
+    (op("ProperContains", ["a", "b"], "a"), True),
+    (op("ProperContains", ["a"], "a"), False),
+    (op("CalculateAge", {"type": "ToDate", "operand": lit("2000-01-02")}, precision="Year"), 25),
+    (op("CalculateAge", {"type": "ToDate", "operand": lit("2000-01-01")}, precision="Year"), 26),
+    (case([(False, "a"), (None, "b"), (True, "c")], "d"), "c"),
+    (case([(False, "a"), (None, "b")], "d"), "d"),
+    (case([(1, "one"), (2, "two")], "many", comparand=2), "two"),
+    (case([(1, "one"), (None, "none")], "many", comparand=3), "many"),
+    (scoped("Filter", [1, 2, None, 3], "condition", op("Greater", THIS, 1)), [2, 3]),
+    (scoped("ForEach", [1, 2, 3], "element", op("Multiply", THIS, 2)), [2, 4, 6]),
+]
+
+
+@pytest.mark.parametrize(
+    ("node", "expected"), SPECIFICATION, ids=lambda value: value["type"] if isinstance(value, dict) else None
+)
+def test_an_operator_does_as_the_specification_has_it(node, expected):
+    found = evaluate(node)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+def test_conversions_and_statistics_of_the_specification_that_are_no_plain_values():
+    converted = evaluate(op("ConvertQuantity", (5, "mg"), "g"))
+    assert (converted.value, converted.unit) == (Decimal("0.005"), "g")
+    assert evaluate(op("ConvertQuantity", (5, "mg"), "mL")) is None
+    ratio = evaluate(op("ToRatio", "1.0 'mg':2.0 'mL'"))
+    assert [(part.value, part.unit) for part in (ratio.numerator, ratio.denominator)] == [(1, "mg"), (2, "mL")]
+    assert evaluate({"type": "PopulationVariance", "source": lit([1.0, 2.0, 3.0, 4.0, 5.0])}) == 2
+    clock = {"type": "Now"}
+    assert repr(evaluate(clock)) == "DateTime(2026-01-01T00:00:00.000Z)"
+    assert repr(evaluate({"type": "Today"})) == "Date(2026-01-01)"
+    assert repr(evaluate({"type": "TimeOfDay"})) == "Time(00:00:00.000)"
+    assert evaluate({"type": "TimezoneOffsetFrom", "operand": clock}) == 0
