@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from hiexchange.feedback import payer_feedback
     from hiexchange.lake import Lake
     from hiexchange.matching import match
-    from hiexchange.measures import Measure, evaluate
+    from hiexchange.measures import Measure
+    from hiexchange.measures.native import evaluate
     from hiexchange.pipeline import pull, run
     from hiexchange.roster import read_roster
-    from hiexchange.routing import load_subscriptions, route
+    from hiexchange.routing import load_subscriptions
+    from hiexchange.routing.route import route
     from hiexchange.servers import Server, ab2d, bcda, dpc
     from hiexchange.views import view
 

@@ -88,7 +88,8 @@ def prepare_members(con: duckdb.DuckDBPyConnection, members: pa.Table) -> None:
     """
     con.register("members_in", members)
     con.execute(
-        f"""CREATE TEMP TABLE source AS SELECT (row_number() OVER (ORDER BY key) - 1)::INTEGER AS n, 0 AS k, * EXCLUDE (row_no, roster_id, as_of_on)
+        f"""CREATE TEMP TABLE source AS
+            SELECT (row_number() OVER (ORDER BY key) - 1)::INTEGER AS n, 0 AS k, * EXCLUDE (row_no, roster_id, as_of_on)
             FROM ({_MEMBER_SOURCE} QUALIFY row_number() OVER (
                   PARTITION BY member_key ORDER BY as_of_on DESC NULLS LAST, since DESC, roster_id DESC, row_no DESC) = 1)"""
     )
