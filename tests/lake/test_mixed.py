@@ -74,6 +74,13 @@ def test_a_file_that_becomes_mixed_late_is_sorted_from_there(tmp_path, maker, as
         assert all(restore.equal(one, two) for one, two in zip(as_lines(made).split(b"\n"), back, strict=False))
 
 
+def test_the_type_of_a_file_is_that_of_its_resources_not_of_what_they_contain(tmp_path):
+    lake, report = ingested(tmp_path, [b"\xef\xbb\xbf" + LINES[7], b"not json"])
+    assert report.tables == {"Observation": 1}
+    assert lake.tables() == {"Observation": 1}
+    assert [row["table"] for row in lake.table("_rejects").to_arrow().to_pylist()] == ["Observation"]
+
+
 def test_mixed_lines_of_another_version_go_to_its_tables(tmp_path):
     _, report = ingested(tmp_path, LINES, fhir_version="STU3")
     assert set(report.tables) == {"Patient_STU3", "Observation_STU3", "OperationOutcome_STU3"}

@@ -24,11 +24,11 @@ from hiexchange.errors import ConfigError, LakeError
 from hiexchange.lake.cut import BLOCK_SIZE, Block, blocks
 from hiexchange.lake.decode import Encoded, Reject, Source, encode
 from hiexchange.lake.lineage import with_extras
-from hiexchange.lake.mixed import by_type, has_others
+from hiexchange.lake.mixed import by_type, has_others, type_of
 from hiexchange.lake.parts import PartWriter
 from hiexchange.lake.shape import Shape, merge
 from hiexchange.lake.store import DataFile
-from hiexchange.ndjson import open_bytes
+from hiexchange.ndjson import BOM, open_bytes
 
 PIECE = 64 << 20
 """Smaller files are not shared among processes."""
@@ -131,7 +131,10 @@ def resource_of(path: Path) -> str | None:
     """Return the resource type of a file by its first lines, or None for an empty file."""
     with opened(path) as stream:
         head = stream.read(1 << 20)
-    match = _TYPE.search(head)
+    for line in head.removeprefix(BOM).split(b"\n", 20)[:20]:
+        if kind := type_of(line):
+            return kind
+    match = _TYPE.search(head)  # a first line longer than the head, or none that is JSON
     if match:
         return match[1].decode()
     return None if not head.strip() else re.split(r"[._-]", path.name)[0]
