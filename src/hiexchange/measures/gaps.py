@@ -176,7 +176,7 @@ def _negated(define: Define, s: Subject) -> bool:
         ]
     for kind, path, value_set in facts[key]:
         for row in s.rows.get(kind, ()):
-            negative = row.data.get("status") in _NEGATIVE or row.data.get("doNotPerform") is True
+            negative = row.get("status") in _NEGATIVE or row.get("doNotPerform") is True
             if (
                 negative
                 and value_set is not None
