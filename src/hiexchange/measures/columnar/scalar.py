@@ -259,6 +259,11 @@ def _tokens(col: Col, token: Callable[[Any], Any], number: Callable[[Any], int])
         distinct, inverse = np.unique(parts, axis=1, return_inverse=True)
         keys = np.array([number(("record", tuple(row))) for row in distinct.T.tolist()], np.int64)
         return np.where(col.there, keys[inverse.reshape(-1)] if len(keys) else 0, 0)
+    if isinstance(col, Lists):
+        items = _tokens(col.child, token, number).tolist()
+        starts, counts = col.starts().tolist(), col.counts().tolist()
+        lists = [number(("list", tuple(items[at : at + count]))) for at, count in zip(starts, counts, strict=True)]
+        return np.where(col.there, np.array(lists, np.int64), 0)
     codes, values = factor(col)
     keys = np.array([*(number(token(value)) for value in values), 0], np.int64)
     return keys[codes]

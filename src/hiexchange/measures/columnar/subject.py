@@ -22,6 +22,7 @@ from hiexchange.measures.columnar.cells import (
     Words,
 )
 from hiexchange.measures.columnar.nodes import Table
+from hiexchange.measures.columnar.scalar import factor
 from hiexchange.measures.columnar.state import Selection, State
 from hiexchange.measures.cql.compiler import Define
 from hiexchange.measures.cql.model import Element
@@ -40,6 +41,20 @@ class Resource(Element):
         self._subject = subject
         self._table = table
         self._place = place
+
+    def get(self, path: str) -> Any:
+        """Return a child by element name, out of the column of its values."""
+        if path not in self.cache:
+            values = self._table.memo.get(("values", path))
+            if values is None:
+                try:
+                    values = factor(self._table.child(path))
+                except Unsupported:
+                    return super().get(path)
+                self._table.memo["values", path] = values
+            code = values[0][self._place]
+            self.cache[path] = None if code < 0 else values[1][code]
+        return self.cache[path]
 
     @property
     def data(self) -> dict[str, Any]:  # type: ignore[override]
