@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from hiexchange.testing.bulk_faults import Exchange, Reply
+from hiexchange.testing.bulk_faults import Exchange, Reply, always_file
 
 DRIVER = """
 import json, os, sys, threading, urllib.request
@@ -49,7 +49,7 @@ def arm(stop_at):
         setattr(os, name, counted(name))
 
 def life(place, instant):
-    policy = Policy(poll_min_s=0.002, backoff_min_s=0.002)
+    policy = Policy(poll_min_s=0.002, backoff_min_s=0.002, max_rejected=5)
     server = Server(url, preset=replace(preset("generic-stu2"), adopt="jobs_list"), policy=policy)
     request = ExportRequest(group="all", since=instant)
     if mode == "adopt":
@@ -97,6 +97,7 @@ for number in range(1, last + 1):
     ids = sorted(value["resourceType"] + value["id"] for path in lines for value in ndjson.reader(path))
     strays = [str(path.relative_to(place)) for path in place.rglob("*") if path.name.endswith(".part")]
     found.append({"instant": instant, "first": first, "second": second, "ids": len(set(ids)), "lines": len(ids),
+                  "rejected": (place / "rejected.ndjson").read_bytes().count(b"\\n"),
                   "phase": read_status(place).phase, "strays": strays,
                   "mark": SqliteWatermarks(place.with_suffix(".sqlite")).path.stat().st_size > 0})
     if first != STOPPED:
@@ -106,11 +107,11 @@ print(json.dumps(found))
 
 
 def in_one_file(exchange: Exchange, reply: Reply) -> Reply:
-    """Give the patients a photograph somewhere, so that attachments are fetched too."""
-    if exchange.kind != "file" or b'"Patient"' not in reply.body:
+    """Add a document to the first file, so that attachments are fetched too, and a line to quarantine."""
+    if not always_file(exchange) and exchange.path != "/extra/1.ndjson":
         return reply
     report = {"resourceType": "DocumentReference", "id": "-1", "content": [{"attachment": {"url": "/extra/photo"}}]}
-    return reply.change(body=reply.body + json.dumps(report).encode() + b"\n")
+    return reply.change(body=reply.body + json.dumps(report).encode() + b"\n{bad\n")
 
 
 @pytest.mark.kill
@@ -128,7 +129,7 @@ def test_stopped_before_every_call(wire: Any, tmp_path: Path, mode: str) -> None
     assert whole[0] == whole[1] >= (3 if mode == "organized" else 41), runs[-1]
     for run in runs:
         assert (run["second"], run["phase"], run["strays"]) == (0, "finished", []), (run, done.stderr)
-        assert (run["ids"], run["lines"]) == whole, (run, done.stderr)
+        assert (run["ids"], run["lines"], run["rejected"]) == (*whole, 1), (run, done.stderr)
     kicked = Counter(entry.path for entry in bulk.requests("kickoff"))
     assert len(kicked) == len(runs) and set(kicked.values()) == {1}, "more than one kick-off"
     assert len(runs) == last if mode == "adopt" else len(runs) < last

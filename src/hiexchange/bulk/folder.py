@@ -11,6 +11,7 @@ from hiexchange._http import Auth, Policy, redact
 from hiexchange.bulk import assemble
 from hiexchange.bulk.journal import Journal
 from hiexchange.bulk.plan import make_plan
+from hiexchange.bulk.rejects import keep_rows_of
 from hiexchange.bulk.result import ExportResult, FileReceipt, JobStatus
 from hiexchange.errors import (
     ConfigError,
@@ -40,6 +41,7 @@ def repair(folder: Path, journal: Journal, *, full: bool, report: Reporter) -> N
         if not intact(final, receipt, full=full):
             report(Warned(f"{name} is not as it was committed; it is fetched again"))
             journal.write("forgotten", file=name)
+    keep_rows_of(folder / "rejected.ndjson", journal.state.files)
     for stray in (*folder.glob("*/*.part"), *folder.glob(".*.part")):
         stray.unlink()
 

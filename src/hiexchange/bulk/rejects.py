@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import os
 import threading
+from collections.abc import Container
 from pathlib import Path
 
 import msgspec
 
-from hiexchange._files import storage_errors
+from hiexchange._files import storage_errors, write_bytes
 from hiexchange.bulk.lines import LineCheck
 
 
@@ -46,3 +47,20 @@ class Rejects:
                 out.flush()
                 os.fsync(out.fileno())
             return True
+
+
+def keep_rows_of(path: Path, committed: Container[str]) -> None:
+    """Remove the rows of files that are not committed: they are fetched, and their lines quarantined, again."""
+    if not path.exists():
+        return
+    rows = path.read_bytes().splitlines(keepends=True)
+    kept = [row for row in rows if _file_of(row) in committed]
+    if kept != rows:
+        write_bytes(path, b"".join(kept))
+
+
+def _file_of(row: bytes) -> str:
+    try:
+        return str(msgspec.json.decode(row)["file"])
+    except msgspec.DecodeError:
+        return ""  # a row that was torn by a kill

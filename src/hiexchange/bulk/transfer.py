@@ -102,7 +102,6 @@ def receive(
     plain_digest = hashlib.sha256() if item.checksum else None
     digest = hashlib.sha256()
     with storage_errors(part), part.open("wb", buffering=0) as file:
-
         flushed = 0
 
         def store(data: bytes) -> None:
