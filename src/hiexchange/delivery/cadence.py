@@ -33,14 +33,7 @@ def last_tick(spec: ChannelSpec, sealed_to: datetime, now: datetime) -> datetime
         return None
     if spec.cadence.startswith("every "):
         return _floor(now, _minutes(spec))
-    latest = first
-    # A channel that slept for long needs its last tick only: look near the end first.
-    for start in (max(sealed_to, now - 40 * _DAY), sealed_to):
-        found = list(itertools.takewhile(lambda tick: tick <= now, _ticks(_line(spec), start)))
-        if found:
-            latest = max(latest, found[-1])
-            break
-    return latest
+    return max(first, _last(_line(spec), sealed_to, now) or first)
 
 
 def next_tick(spec: ChannelSpec, after: datetime) -> datetime | None:
@@ -96,6 +89,16 @@ def _line(spec: ChannelSpec) -> _Line:
 def _first(line: _Line, after: datetime) -> datetime | None:
     # Asked for every channel at every run, mostly with the same answer: a cron line takes 0.1 ms to read.
     return next(_ticks(line, after), None)
+
+
+@functools.lru_cache(maxsize=8192)
+def _last(line: _Line, sealed_to: datetime, now: datetime) -> datetime | None:
+    # A channel that slept for long needs its last tick only: look near the end first.
+    for start in (max(sealed_to, now - 40 * _DAY), sealed_to):
+        found = list(itertools.takewhile(lambda tick: tick <= now, _ticks(line, start)))
+        if found:
+            return found[-1]
+    return None
 
 
 def _ticks(line: _Line, after: datetime) -> Iterator[datetime]:
