@@ -7,8 +7,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from hiexchange.lake import restore
+from hiexchange.lake import decode, restore
 
 GOOD = b'{"resourceType":"Patient","id":"-1","active":true,"name":[{"family":"A","given":["B"]}]}'
 REFUSED = {
@@ -234,6 +236,21 @@ def test_dates_of_a_line_do_not_depend_on_its_neighbours(encoded):
     other = b'{"resourceType":"Observation","id":"2","issued":"2020","effectiveDateTime":"2020"}\n'
     alone, both = encoded(line, "Observation").batch, encoded(line + other, "Observation").batch
     assert both.slice(0, 1).equals(alone)
+
+
+@given(st.lists(st.binary(max_size=5), max_size=4).map(b"\xc3\xa9".join))
+def test_utf8_is_judged_as_python_does(text):
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        assert not decode._is_utf8(text)
+    else:
+        assert decode._is_utf8(text)
+
+
+@pytest.mark.parametrize("text", [b"\xed\xa0\x80", b"\xc0\xaf", b"\xf4\x90\x80\x80", b"\xe2\x82", b"\xf5\x80\x80\x80"])
+def test_utf8_of_surrogates_and_overlong_forms_is_refused(text):
+    assert not decode._is_utf8(text)
 
 
 def test_twenty_megabyte_line_is_a_row(encoded, restored):

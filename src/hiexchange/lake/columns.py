@@ -34,7 +34,7 @@ def read_columns(codes: Codes, starts: Indices, current: Plan) -> tuple[list[pa.
     """Read lines into the columns of the parse schema, decimals as literal text.
 
     Args:
-        codes: Lines in UTF-8; numbers are quoted in place.
+        codes: Lines in UTF-8, writable when the plan has decimals: numbers are quoted in place.
         starts: Where each line starts; blank lines belong to the line before.
         current: The members to read.
 
@@ -43,8 +43,8 @@ def read_columns(codes: Codes, starts: Indices, current: Plan) -> tuple[list[pa.
     """
     survey = Survey.of(codes)
     quote_numbers(codes, survey, current.marked_names)
-    offsets = pa.array(np.append(starts, len(codes)), pa.int32())
-    lines = pa.StringArray.from_buffers(len(starts), offsets.buffers()[1], pa.py_buffer(codes))
+    offsets = np.append(starts, len(codes)).astype(np.int32)
+    lines = pa.StringArray.from_buffers(len(starts), pa.py_buffer(offsets), pa.py_buffer(codes))
     good = np.ones(len(starts), bool)
     try:
         columns = _read(lines, current)

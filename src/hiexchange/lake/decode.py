@@ -28,6 +28,8 @@ from hiexchange.lake.shape import Shape, absorb, merge
 
 _SAMPLE = 32
 """Lines looked at to find out which members there are."""
+_SHARE = 8
+"""Part of a first block that is read to find out the same."""
 _ROUNDS = 8
 """Times that lines with new members are read again before they go the exact way."""
 
@@ -154,12 +156,9 @@ class _Encoding:
         """Mark the lines that must go the exact way, by cheap looks at the bytes."""
         data = self.data
         slow = np.zeros(len(self.starts), bool)
-        if not data.isascii():
-            try:
-                data.decode()
-            except UnicodeDecodeError:
-                for index in range(len(self.starts)):
-                    slow[index] = not _is_utf8(data[self.starts[index] : self.ends[index]])
+        if not _is_utf8(data):
+            for index in range(len(self.starts)):
+                slow[index] = not _is_utf8(data[self.starts[index] : self.ends[index]])
         if MARK in data:
             slow[self._lines_with(MARK)] = True
         commas = dangling_commas(np.frombuffer(data, np.uint8))
@@ -185,6 +184,9 @@ class _Encoding:
         Lines with members the shape lacks are read again with what a few of them have.
         """
         found: list[tuple[pa.RecordBatch, Indices]] = []
+        if not self.result.shape:
+            self._explore(lines[:: len(lines) // _SAMPLE + 1])
+            self._explore(lines[::_SHARE])
         for _ in range(_ROUNDS):
             current = plan(self.source.resource, self.result.shape, self.source.version)
             if "contained" in self.result.shape and self.contained is None:
@@ -201,6 +203,14 @@ class _Encoding:
                 break
             self.result.shape = wider
         return found
+
+    def _explore(self, lines: Indices) -> None:
+        """Widen the shape by what a share of the lines hold, so that few of all lines need a second reading."""
+        if self.result.shape and len(lines) > _SAMPLE:
+            good = self._read(lines, plan(self.source.resource, self.result.shape, self.source.version))[1]
+            lines = lines[~good]
+            lines = lines[:: len(lines) // _SAMPLE + 1]
+        self.result.shape = merge(self.result.shape, self._seen(lines))
 
     def _cut_contained(self, lines: Indices) -> Indices:
         """Find where ``contained`` is in each line; returns the lines that can be read without it."""
@@ -228,7 +238,7 @@ class _Encoding:
 
     def _read(self, lines: Indices, current: Plan) -> tuple[pa.RecordBatch | None, Flags]:
         """Read with a plan; returns the rows of the lines that are proven to be theirs, and which those are."""
-        codes, starts = self._text(lines)
+        codes, starts = self._text(lines, writable=bool(current.marked_names or self.contained))
         arrays, good = read_columns(codes, starts, current)
         if not good.any():
             return None, good
@@ -253,10 +263,10 @@ class _Encoding:
         start = int(self.starts[index])
         return self.data[start + span[0] : start + span[1]].decode()
 
-    def _text(self, lines: Indices) -> tuple[Codes, Indices]:
-        """Return a writable copy of lines, what is in ``contained`` blanked, and where each starts."""
+    def _text(self, lines: Indices, *, writable: bool) -> tuple[Codes, Indices]:
+        """Return lines, what is in ``contained`` blanked, and where each starts."""
         if len(lines) == len(self.starts) and not self.mended:
-            codes, starts = np.frombuffer(bytearray(self.data), np.uint8), self.starts
+            codes, starts = np.frombuffer(bytearray(self.data) if writable else self.data, np.uint8), self.starts
         else:
             texts = [self._line(index) + b"\n" for index in lines.tolist()]
             codes = np.frombuffer(bytearray(b"".join(texts)), np.uint8)
@@ -363,10 +373,14 @@ def _line_bounds(data: bytes, newlines: Indices) -> tuple[Indices, Indices]:
     return starts, ends
 
 
-def _is_utf8(line: bytes) -> bool:
+def _is_utf8(text: bytes) -> bool:
+    """Say whether bytes are UTF-8; Arrow's check makes no copy, as ``bytes.decode`` would."""
+    if text.isascii():
+        return True
+    ends = np.array([0, len(text)], np.int32)
     try:
-        line.decode()
-    except UnicodeDecodeError:
+        pa.StringArray.from_buffers(1, pa.py_buffer(ends), pa.py_buffer(text)).validate(full=True)
+    except pa.ArrowInvalid:
         return False
     return True
 
