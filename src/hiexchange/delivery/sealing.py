@@ -41,6 +41,8 @@ class Candidate:
     event_key: str
     person_id: str | None
     payer_ids: tuple[str, ...]
+    notice: str | None = None
+    """Statement of the Part 2 consent it goes out under, where it does."""
 
 
 Recheck = Callable[[Candidate], str | None]
@@ -240,7 +242,15 @@ def _held_back(store: Store, spec: ChannelSpec, items: list[Item], at: datetime,
 def candidate(spec: ChannelSpec, item: Item) -> Candidate:
     """Return what the re-check is asked about."""
     payers = tuple(item.context.get("payers", ()))
-    return Candidate(item.delivery_id, spec.subscriber_id, spec.channel_id, item.event_key, item.person_id, payers)
+    return Candidate(
+        item.delivery_id,
+        spec.subscriber_id,
+        spec.channel_id,
+        item.event_key,
+        item.person_id,
+        payers,
+        item.context.get("notice"),
+    )
 
 
 def hold(store: Store, delivery_id: str, reason: str, at: datetime) -> None:

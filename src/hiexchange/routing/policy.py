@@ -219,6 +219,14 @@ def consent_reason(rows: Iterable[Mapping[str, Any]], names: Container[str], pol
     return None
 
 
+def part2_statement(rows: Iterable[Mapping[str, Any]], names: Container[str]) -> str | None:
+    """Return the statement of a person's Part 2 consent to a recipient; None when there is none, or a denial."""
+    mine = [row for row in rows if row["scope"] == "part2" and concerns(row, names)]
+    if any(row["decision"] == DENY for row in mine):
+        return None
+    return max((row["statement"] for row in mine if row["statement"] is not None), default=None)
+
+
 def concerns(row: Mapping[str, Any], names: Container[str]) -> bool:
     """Say whether a consent decision is about one of these parties; one without a party is about all."""
     return row["party"] is None or row["party"] in names
@@ -251,15 +259,19 @@ class Recheck:
         """Return the rule that now forbids a delivery already decided, or None.
 
         Args:
-            candidate: Anything with ``subscriber_id``, ``person_id`` and ``payer_ids``.
+            candidate: Anything with ``subscriber_id``, ``person_id`` and ``payer_ids``, and ``notice`` where it goes
+                out under a Part 2 consent: revoked since, it does not.
         """
         subscription = self._active.get(candidate.subscriber_id)
         if subscription is None:
             return "subscription_inactive"
         rows = self._consents.of(candidate.person_id, self._now)
-        reason = consent_reason(rows, (subscription.id, *subscription.npi, *subscription.org), self._policy)
+        names = (subscription.id, *subscription.npi, *subscription.org)
+        reason = consent_reason(rows, names, self._policy)
         if reason is not None:
             return reason
+        if getattr(candidate, "notice", None) is not None and part2_statement(rows, names) is None:
+            return "part2_no_consent"
         refused = {row["party"] for row in rows if row["scope"] == "payer" and row["decision"] == DENY}
         payers = list(candidate.payer_ids)
         if payers and (None in refused or refused.issuperset(payers)):
