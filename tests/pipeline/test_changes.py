@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -173,3 +174,20 @@ def test_a_setting_that_cannot_work_is_refused_before_anything_is_written(site: 
     with pytest.raises(ConfigError, match=words):
         pipeline.run(config.load(site.configuration))
     assert not (Path(site.configuration).parent / "out").exists()
+
+
+def test_a_payer_that_joins_late_sends_no_flood_of_old_visits(site: Any) -> None:
+    settings = config.load(site.configuration)
+    early = tuple(entry for entry in settings.rosters if "payer-a" in entry.path)
+    pipeline.run(msgspec.structs.replace(settings, rosters=early))
+    second = again(site)
+    third = pipeline.run(config.load(site.configuration))
+    for result in (second, third):
+        decisions = result.routing.decisions.to_pylist()
+        days = {row["event_key"]: row["event_on"] for row in result.routing.events.to_pylist()}
+        old = [row for row in decisions if row["reason_code"] == "beyond_back_fill"]
+        assert old and result.identity_holds
+        assert all((NOON.date() - days[row["event_key"]]).days > 20 for row in old)
+        late = [row for row in decisions if row["decision"] == "deliver" and row["payer_ids"] == ["payer-b"]]
+        assert all((NOON.date() - days[row["event_key"]]).days < 30 for row in late)
+    assert third.deliveries.num_rows == second.deliveries.num_rows

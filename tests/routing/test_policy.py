@@ -272,13 +272,14 @@ def test_stale_rosters_stop(world: SimpleNamespace) -> None:
 
 
 def test_retroactive_attributions_are_caught_up_within_a_limit(world: SimpleNamespace) -> None:
-    known = [world.attribution(known_from=datetime(2026, 3, 5, tzinfo=UTC))]
-    last = world.KNOWN - timedelta(days=2)
-    routing = world.routed(attributions=known, last_known_at=last)
-    assert routing.deliverable["catch_up"].to_pylist() == [True]
-    limited = world.routed(attributions=known, last_known_at=last, subscriptions=[world.subscription(back_fill_days=3)])
-    assert world.outcome(limited) == [("held", "beyond_back_fill", "clinic")]
-    assert world.routed(last_known_at=last).deliverable["catch_up"].to_pylist() == [False]
+    known = [world.attribution(known_from=world.KNOWN)]
+    again = [*known, world.attribution(known_from=datetime(2026, 4, 7, tzinfo=UTC), change_type="nochange")]
+    for rows, at in ((known, world.KNOWN), (again, datetime(2026, 5, 1, tzinfo=UTC))):
+        routing = world.routed(attributions=rows, known_at=at)
+        assert routing.deliverable["catch_up"].to_pylist() == [True]
+        limited = world.routed(attributions=rows, known_at=at, subscriptions=[world.subscription(back_fill_days=3)])
+        assert world.outcome(limited) == [("held", "beyond_back_fill", "clinic")], "as long as anybody asks"
+    assert world.routed().deliverable["catch_up"].to_pylist() == [False]
 
 
 # Preferences ------------------------------------------------------------------------------------

@@ -231,22 +231,21 @@ def both(world: World, path: Path, **rules: Any) -> tuple[pa.Table, pa.Table]:
     """Decisions of the join over whole tables, and of the router over the index."""
     attribution, links = ATTRIBUTION.from_rows(world.attribution), PERSON_LINK.from_rows(world.links)
     events, persons = ENCOUNTER_EVENT.from_rows(world.events), PERSON.from_rows(world.persons)
-    last = rules.pop("last_known_at", None)
     policy = Policy(**rules)
     with RoutingIndex(path, attribution=attribution, links=links, known_at=KNOWN, persons=persons) as index:
         router = Router(index, world.subscriptions, consent=world.consent, provider_org=world.places, policy=policy)
-        one = router.route(events, known_at=KNOWN, last_known_at=last)
+        one = router.route(events, known_at=KNOWN)
         joined = route(
             events, attribution, links, world.subscriptions, known_at=KNOWN, consent=world.consent, persons=persons,
-            policy=policy, provider_org=world.places, last_known_at=last,
+            policy=policy, provider_org=world.places,
         )  # fmt: skip
     return joined.decisions, one.decisions
 
 
 RULES: list[dict[str, Any]] = [
-    {"last_known_at": KNOWN - timedelta(days=2)},
-    {"consent_default": "deny", "last_known_at": KNOWN - timedelta(days=4)},
-    {"stale_after_days": 30, "last_known_at": KNOWN - timedelta(days=2)},
+    {},
+    {"consent_default": "deny"},
+    {"stale_after_days": 30},
 ]
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hiexchange import tables
-from hiexchange.attribution import DISPUTE, as_known, overlay
+from hiexchange.attribution import DISPUTE, overlay
 from hiexchange.config import Settings
 from hiexchange.delivery import Outbox
 from hiexchange.encounters import Intake, lookups, read_adt, read_view
@@ -115,11 +115,10 @@ def _intakes(result: RunResult, known: pa.Table, settings: Settings) -> list[Int
 def route_events(result: RunResult, events: pa.Table, subscriptions: Subscriptions, settings: Settings) -> Routing:
     """Decide who gets which event, as known now; keep the decisions that let something out."""
     with result.stage("route") as facts:
-        attribution = as_known(result.attribution, result.known_at)
         disputes = stored(result.lake, DISPUTE)
         routing = route(
             events,
-            overlay(attribution, disputes) if disputes.num_rows else attribution,
+            overlay(result.attribution, disputes) if disputes.num_rows else result.attribution,
             result.links,
             subscriptions,
             known_at=result.known_at,

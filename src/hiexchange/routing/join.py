@@ -2,7 +2,7 @@
 
 Tables on the connection before: ``event``, ``link_first``, ``link_again``, ``attribution_in``,
 ``consent``, ``provider_org_in``, ``person_in`` and the small tables of subscriptions made by ``route``. All time is
-in the parameters ``known_at`` (instant), ``known_on`` (its UTC date), ``last_at`` (previous run).
+in the parameters ``known_at`` (instant) and ``known_on`` (its UTC date).
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ CREATE TEMP TABLE candidate AS
 SELECT row_number() OVER () AS cid, e.event_key, a.*,
        a.valid_from <= e.lookup_on AND e.lookup_on < a.valid_to AS at_event,
        a.valid_from <= $known_on AND $known_on < a.valid_to AS at_delivery,
-       $last_at IS NOT NULL AND e.received_at < $last_at AND a.first_known >= $last_at AS catch_up,
-       date_diff('day', e.event_on, $known_on) AS age_days
+       a.first_known > e.received_at AS catch_up,
+       date_diff('day', e.event_on, (a.first_known AT TIME ZONE 'UTC')::DATE) AS age_days
 FROM told e
 JOIN link l ON l.person_id = e.person_id AND l.band = 'auto'
 JOIN attributed a ON a.member_key = l.member_key

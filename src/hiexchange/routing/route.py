@@ -146,16 +146,17 @@ def route(  # every argument is a table or a clock of its own: bundling them wou
     provider_org: Any = None,
     persons: Any = None,
     policy: Policy | None = None,
-    last_known_at: datetime | None = None,
 ) -> Routing:
     """Return who gets each event, as known at one instant, and why the others do not.
 
     Who: attribution valid on the event's local day, as known at ``known_at``. May they still: the
-    policy gate, with the clock ``known_at``. The row order of no argument has an effect.
+    policy gate, with the clock ``known_at``. An event that was received before its attribution was first
+    known is a catch-up, limited by the subscriber's ``back_fill_days`` between the event and that knowledge;
+    the answer is the same at every later run. The row order of no argument has an effect.
 
     Args:
         events: ENCOUNTER_EVENT rows.
-        attribution: ATTRIBUTION rows, the whole history or what is known of it at ``known_at``: a table,
+        attribution: ATTRIBUTION rows, the whole history (when a row was first known counts): a table,
             a lake table, or paths of Parquet files (``lake.files("attribution")``: fastest for a state).
         links: PERSON_LINK rows, likewise; only band ``auto`` routes.
         subscriptions: Who wants what.
@@ -164,14 +165,12 @@ def route(  # every argument is a table or a clock of its own: bundling them wou
         provider_org: Where clinicians work (:data:`hiexchange.routing.policy.PROVIDER_ORG`).
         persons: PERSON rows, for filters by age and the rule about the deceased.
         policy: The exchange's rules; by default an opt-out exchange.
-        last_known_at: ``known_at`` of the previous run. An event received before it that is newly
-            attributed is a catch-up, limited by the subscriber's ``back_fill_days``.
 
     Raises:
         SchemaMismatch: A table is not what it should be.
         ValueError: ``known_at`` has no time zone.
     """
-    if known_at.tzinfo is None or (last_known_at is not None and last_known_at.tzinfo is None):
+    if known_at.tzinfo is None:
         raise ValueError("known_at must be aware: give it a time zone")
     known_at = known_at.astimezone(UTC)
     policy = policy or Policy()
@@ -180,7 +179,6 @@ def route(  # every argument is a table or a clock of its own: bundling them wou
     parameters = {
         "known_at": known_at,
         "known_on": known_at.date(),
-        "last_at": last_known_at,
         "stale_days": policy.stale_after_days,
         "opt_in": policy.consent_default == "deny",
         "bases": list(ATTRIBUTION_BASES),

@@ -63,7 +63,6 @@ class _Clock:
 
     known_at: datetime
     on: date
-    last_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,22 +125,21 @@ class Router:
         self._wishes: list[Wish] = []
         self._keys: dict[tuple[str, str], list[Wish]] = {}
 
-    def route(self, events: Any, *, known_at: datetime, last_known_at: datetime | None = None) -> Routing:
+    def route(self, events: Any, *, known_at: datetime) -> Routing:
         """Return who gets each event, as :func:`hiexchange.routing.route` does.
 
         Args:
             events: ENCOUNTER_EVENT rows; what a cancel takes back should be among them.
             known_at: Knowledge time (aware).
-            last_known_at: ``known_at`` of the previous run.
 
         Raises:
             SchemaMismatch: The table is not of its schema.
             ValueError: ``known_at`` has no time zone.
         """
-        if known_at.tzinfo is None or (last_known_at is not None and last_known_at.tzinfo is None):
+        if known_at.tzinfo is None:
             raise ValueError("known_at must be aware: give it a time zone")
         known_at = known_at.astimezone(UTC)
-        clock = _Clock(known_at, known_at.date(), last_known_at)
+        clock = _Clock(known_at, known_at.date())
         self._turn_to(clock.on)
         table = check(events, ENCOUNTER_EVENT)
         rows = table.select(_EVENT).to_pylist()
@@ -257,7 +255,7 @@ class Router:
         stale = self._policy.stale_after_days
         if stale is not None and row["as_of_on"] is not None and row["as_of_on"] < clock.on - timedelta(days=stale):
             return "stale_roster"
-        if candidate.catch_up and (clock.on - told.row["event_on"]).days > item.back_fill_days:
+        if candidate.catch_up and (row["first_known"].date() - told.row["event_on"]).days > item.back_fill_days:
             return "beyond_back_fill"
         return None
 
@@ -318,13 +316,11 @@ def _told(event: Row, by_key: Mapping[str, Row], consents: list[dict[str, Any]])
 
 
 def _candidates(told: _Told, rows: Iterable[Row], clock: _Clock) -> Iterator[_Candidate]:
-    late = clock.last_at is not None and told.row["received_at"] < clock.last_at
     for row in rows:
         at_event = row["valid_from"] <= told.lookup_on < row["valid_to"]
         at_delivery = row["valid_from"] <= clock.on < row["valid_to"]
         if at_event or at_delivery:
-            catch_up = late and clock.last_at is not None and row["first_known"] >= clock.last_at
-            yield _Candidate(row, at_event, at_delivery, catch_up)
+            yield _Candidate(row, at_event, at_delivery, catch_up=row["first_known"] > told.row["received_at"])
 
 
 def _preference(told: _Told, wish: Wish, person: Row | None) -> str | None:
