@@ -123,3 +123,15 @@ def test_eastern_order_of_names_is_recognised(member_table: Build, person_table:
     person = HOME | BIRTH | {"first_name": "Lan", "last_name": "Nguyen", "middle_name": "Thi"}
     member = HOME | BORN | {"first_name": "Nguyen Thi", "last_name": "Lan"}
     assert one(member_table(member), person_table(person))["band"] == "auto"
+
+
+def test_a_second_name_left_out_counts_only_where_no_twin_could_share_the_first(
+    member_table: Build, person_table: Build
+) -> None:
+    person = HOME | BIRTH | {"first_name": "Maria Elena", "last_name": "Quill"}
+    short = HOME | BORN | {"first_name": "Maria", "last_name": "Quill"}
+    assert one(member_table(short), person_table(person))["band"] == "auto"
+    twin = HOME | BORN | {"first_name": "Maria Luz", "last_name": "Quill", "member_id": "-9"}
+    rows = match(member_table(short, twin), person_table(person), known_at=NOW).to_pylist()
+    assert [row["band"] for row in rows] == ["review", "review"]
+    assert one(member_table(short | {"middle_name": "E"}), person_table(person))["band"] == "auto"

@@ -55,8 +55,11 @@ _CLOSE = """(a.num = b.num OR a.core = b.core OR a.ph = b.ph OR a.em = b.em OR a
 _FIRST = """CASE
     WHEN a.f IS NULL OR b.f IS NULL THEN 0
     WHEN a.f = b.f THEN 5
-    WHEN a.f0 = b.f0 AND length(a.f0) > 1 THEN CASE WHEN a.fr IS NULL OR b.fr IS NULL OR a.fr = b.fr
-        OR (least(length(a.fr), length(b.fr)) = 1 AND a.fr[1:1] = b.fr[1:1]) THEN 5 ELSE 2 END
+    WHEN a.f0 = b.f0 AND length(a.f0) > 1 THEN CASE
+        WHEN a.fr = b.fr OR (least(length(a.fr), length(b.fr)) = 1 AND a.fr[1:1] = b.fr[1:1]) THEN 5
+        WHEN a.fr IS NOT NULL AND b.fr IS NOT NULL THEN 2
+        WHEN length(coalesce(a.fr, b.fr)) = 1 OR a.g = b.g OR (least(length(a.g), length(b.g)) = 1 AND a.g[1:1] = b.g[1:1]) THEN 5
+        ELSE 4 END
     WHEN nick.a IS NOT NULL THEN 4
     WHEN (length(a.f0) = 1 OR length(b.f0) = 1) AND a.f[1:1] = b.f[1:1] THEN 1
     WHEN length(a.f) > 2 AND length(b.f) > 2 AND (a.f = b.g OR a.g = b.f) THEN 3
@@ -65,6 +68,7 @@ _FIRST = """CASE
         CASE WHEN {odd} AND (damerau_levenshtein(a.f, b.f) <= 1 OR jaro_winkler_similarity(a.f, b.f) >= 0.92) THEN 3 ELSE 2 END
     WHEN abs(length(a.f) - length(b.f)) <= 1 AND damerau_levenshtein(a.f, b.f) <= 1 THEN CASE WHEN {odd} THEN 3 ELSE 2 END
     ELSE -1 END""".replace("{odd}", "least(a.cf, b.cf) <= 1 + 0.001 * greatest(a.cf, b.cf)")
+# A second name that one side left out (Maria for Maria Elena) is a pet form's case: the twin may be Maria Luz.
 # Two strings that are both names many people bear are two names (jayden, kayden); a string hardly
 # anyone bears, close to a name, is that name mistyped. The index itself is the dictionary.
 
@@ -221,6 +225,7 @@ def _mark_vague(con: duckdb.DuckDBPyConnection, *, left: str, right: str, out: s
     sides = [
         rivals.format(form="a.f", other="b.f", if_form="(q.f = 4 OR a.cf <= b.cf)"),
         rivals.format(form="b.f", other="a.f", if_form="(q.f = 4 OR b.cf <= a.cf)"),
+        f"""SELECT q.ln, q.rn FROM {out} q JOIN {left} a ON a.n = q.ln JOIN {right} b ON b.n = q.rn WHERE q.f = 4 AND a.f0 = b.f0""",
         # Two strings of which neither is known as a name may be two names.
         f"""SELECT q.ln, q.rn FROM {out} q JOIN {left} a ON a.n = q.ln JOIN {right} b ON b.n = q.rn WHERE q.f = 3
             AND a.f NOT IN (SELECT f FROM given_counts WHERE borne) AND b.f NOT IN (SELECT f FROM given_counts WHERE borne)""",
