@@ -198,6 +198,14 @@ def test_a_merge_changes_no_visit(world: SimpleNamespace) -> None:
     assert second.events["person_id"].to_pylist() == ["p1", "p1", "p1"]
 
 
+def test_an_identifier_that_ended_stays_ended_when_the_inbox_is_read_again(world: SimpleNamespace) -> None:
+    inbox = [world.adt("A01", at(1), patient="200"), world.adt("A40", at(3), patient="100", old="200")]
+    first = world.read(*inbox)
+    second = world.read(*inbox, world.adt("A03", at(5), patient="200"), history=first.events)
+    assert second.duplicates == 2
+    assert second.events["patient_id_sent"].to_pylist() == ["100"]
+
+
 def test_a_merge_is_news_once_and_only_of_an_identifier_in_use(world: SimpleNamespace) -> None:
     admit = world.adt("A01", at(2), patient="200")
     early = world.read(world.adt("A40", at(1), patient="100", old="200"))

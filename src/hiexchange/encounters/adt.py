@@ -116,13 +116,14 @@ def collect(raws: Iterable[RawMessage], settings: AdtSettings, *, history: Any =
             issues.append(issue(getattr(error, "issue_code", "not_hl7"), error.what, where, column=error.where))
             continue
         mark = (row["sending_facility"], row["message_control_id"], row["message_sha"])
+        if row["trigger"] == "merge":
+            # Known or not: rows keep no identifiers that ended, so an inbox that is read again tells of them again.
+            merges.append(_merge(row))
         if mark in seen:
             duplicates += 1
             continue
         seen.add(mark)
         issues += _doubts(row, mark, control_ids)
-        if row["trigger"] == "merge":
-            merges.append(_merge(row))
         rows.append(row)
     people = settings.identities.merged(merges)
     _announce(rows, known)
