@@ -281,7 +281,15 @@ def token(value: Any) -> Any:
 
     Null is one value, resources are themselves, quantities of one dimension meet in base units.
     """
-    if value is None or isinstance(value, bool):
+    kind = type(value)
+    # The commonest first: a list of tuples asks for a token of each of their parts.
+    if kind is t.DateTime or kind is t.Date:
+        return (kind, value.key)
+    if kind is dict:
+        return (dict, *[(key, token(item)) for key, item in value.items()])
+    if kind is Interval:
+        return _interval_token(value)
+    if value is None or kind is bool:
         return (bool, value)
     if isinstance(value, str):
         return value
@@ -300,14 +308,13 @@ def token(value: Any) -> Any:
         if unit is None or value.value is None:
             return (Quantity, value.value, value.unit)
         return (Quantity, unit[1], value.value * unit[0].numerator / unit[0].denominator)
-    if isinstance(value, Interval):
-        return (
-            (Interval, token(value.start), token(value.end), value.low_closed, value.high_closed)
-            if (value.start is None or value.end is None)
-            else (Interval, token(value.start), token(value.end))
-        )
     if isinstance(value, list):
         return (list, *map(token, value))
-    if isinstance(value, dict):
-        return (dict, *((key, token(item)) for key, item in value.items()))
-    return (type(value), id(value))
+    return (kind, id(value))
+
+
+def _interval_token(value: Interval) -> Any:
+    start, end = value.start, value.end
+    if start is None or end is None:
+        return (Interval, token(start), token(end), value.low_closed, value.high_closed)
+    return (Interval, token(start), token(end))
