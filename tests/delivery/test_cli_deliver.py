@@ -156,3 +156,23 @@ def test_alarms_look_at_the_lake_s_sources_and_rosters(waiting, run, tmp_path, e
     lake.append("roster", ROSTER.from_rows([roster | {"state": "accepted", "accepted_by": "ann"}]))
     _, output = run("alarms", "--now", "2026-11-10T12:10:00Z", "--lake", str(lake.path), "--json")
     assert [alarm["kind"] for alarm in json.loads(output)] == ["silent_source"]
+
+
+def test_run_asks_for_subscriptions_and_consent_again(waiting, run, tmp_path, exchange):
+    (tmp_path / "subs.toml").write_text('[[subscriptions]]\nid = "a"\nnpi = ["1777777778"]\nchannel = "in"\n')
+    (tmp_path / "consents.csv").write_text("person_id,scope,decision\n-1,exchange,deny\n")
+    with pytest.raises(ConfigError, match="needs --subscriptions"):
+        run("run", "--consent", str(tmp_path / "consents.csv"))
+    files = ("--subscriptions", str(tmp_path / "subs.toml"), "--consent", str(tmp_path / "consents.csv"))
+    code, output = run("run", "--now", AT, *files, "--json")
+    assert (code, json.loads(output)["states"]) == (0, {"acked": 1, "held": 1})
+
+
+def test_a_configuration_brings_its_own_consents_and_policy(waiting, run, tmp_path):
+    (tmp_path / "hiexchange.toml").write_text(
+        'output = "out"\n[routing]\nconsents = "c.csv"\nconsent_default = "deny"\n'
+        '[[subscriptions]]\nid = "a"\nnpi = ["1777777778"]\nchannel = "in"\n'
+    )
+    (tmp_path / "c.csv").write_text("person_id,scope,decision\n-2,exchange,permit\n")
+    code, output = run("run", "--now", AT, "--subscriptions", str(tmp_path / "hiexchange.toml"), "--json")
+    assert (code, json.loads(output)["states"]) == (0, {"acked": 1, "held": 1})

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from hiexchange.lake import Lake
-    from hiexchange.routing import Routing
+    from hiexchange.routing import Policy, Recheck, Routing, Subscriptions
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,51 @@ class Routed:
     persons: pa.Table
     refused: int
     """Messages and resources that could not become events."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Who wants what, and who may have it."""
+
+    subscriptions: Subscriptions
+    consent: pa.Table | None
+    policy: Policy
+
+    def recheck(self, now: datetime) -> Recheck:
+        """Return what is asked again before anything is sent."""
+        from hiexchange.routing import Recheck
+
+        return Recheck(self.subscriptions, self.consent, now=now, policy=self.policy)
+
+
+def rules(path: Path, consent: Path | None) -> Rules:
+    """Read subscriptions and consent decisions.
+
+    ``path`` is a file of subscriptions, or a configuration such as ``hiexchange.toml``, whose ``[routing]`` then
+    gives the policy and, unless ``consent`` is given, the consent file.
+
+    Raises:
+        ConfigError: A file cannot be used.
+    """
+    import tomllib
+
+    from hiexchange import config
+    from hiexchange.routing import Policy, load_consents, load_subscriptions
+
+    existing(path, "subscriptions file")
+    try:
+        keys = set(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        keys = set()  # read again below, with a message that says what is wrong
+    entries: Any = path
+    policy = Policy()
+    if keys & {"servers", "rosters", "output", "lake", "routing"}:
+        settings = config.load(path)
+        entries, own = settings.subscriptions, settings.routing
+        policy = Policy(consent_default=own.consent_default, stale_after_days=own.stale_after_days)
+        if consent is None and own.consents:
+            consent = settings.path(own.consents)
+    return Rules(load_subscriptions(entries), load_consents(consent) if consent else None, policy)
 
 
 def routed(
@@ -39,12 +84,12 @@ def routed(
 
     from hiexchange.encounters import lookups, read_adt, read_view
     from hiexchange.lake import Lake
-    from hiexchange.routing import load_consents, load_subscriptions, route
+    from hiexchange.routing import route
     from hiexchange.tables import ATTRIBUTION, PERSON, check
     from hiexchange.views import view
 
     at = instant(known_at)
-    wanted = load_subscriptions(_entries(subscriptions))
+    wanted = rules(subscriptions, consent)
     store = Lake(existing(lake, "lake"))
     persons = check(view("patient_demographics", store), PERSON) if "Patient" in store.tables() else PERSON.empty()
     zones = {"*": zone} if zone else None
@@ -62,26 +107,13 @@ def routed(
         pa.concat_tables([intake.events for intake in intakes]),
         attribution,
         links,
-        wanted,
+        wanted.subscriptions,
         known_at=at,
-        consent=load_consents(consent) if consent else None,
+        consent=wanted.consent,
         persons=persons,
+        policy=wanted.policy,
     )
     return Routed(store, routing, links, persons, sum(intake.quarantined for intake in intakes))
-
-
-def _entries(path: Path) -> Any:
-    """Return the subscriptions of a configuration such as ``hiexchange.toml``, else the path of the file itself."""
-    import tomllib
-
-    from hiexchange import config
-
-    existing(path, "subscriptions file")
-    try:
-        keys = set(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
-        return path  # read again there, with a message that says what is wrong
-    return config.load(path).subscriptions if keys & {"servers", "rosters", "output", "lake"} else path
 
 
 def _links(lake: Lake, persons: pa.Table, known_at: datetime) -> pa.Table:

@@ -14,6 +14,7 @@ from hiexchange.cli import render
 if TYPE_CHECKING:
     from hiexchange.delivery import Alarm, DeliveryReport, Outbox
     from hiexchange.encounters import Silence
+    from hiexchange.routing import Recheck
 
 FAILED = 8
 
@@ -27,6 +28,11 @@ Now = Annotated[
     str | None, typer.Option("--now", help="Instant to judge by (ISO 8601 with offset); default: the clock.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Subscribers = Annotated[
+    Path | None,
+    typer.Option("--subscriptions", help="TOML of subscriptions: ask again, before sending, whether each may go."),
+]
+Consent = Annotated[Path | None, typer.Option("--consent", help="Consent decisions as they stand now, CSV or NDJSON.")]
 Subscriber = Annotated[str | None, typer.Option("--subscriber", help="Only this subscriber.")]
 
 DEFAULT_LEDGER = "outbox.sqlite"
@@ -42,12 +48,16 @@ def run(
     ledger: Ledger = DEFAULT_LEDGER,
     base: Base = None,
     flush: Annotated[bool, typer.Option("--flush", help="Seal everything that waits, whatever the cadence.")] = False,
+    subscriptions: Subscribers = None,
+    consent: Consent = None,
     now: Now = None,
     json: Json = False,
 ) -> None:
     """Seal what is due and send what is sealed. Safe to repeat; exit code 8 when something failed for good."""
+    at = _instant(now)
+    gate = _gate(subscriptions, consent, at)
     with _open(ledger, base) as outbox:
-        report = outbox.run(_instant(now), flush=flush, on_event=_progress)
+        report = outbox.run(at, flush=flush, on_event=_progress, recheck=gate)
     _show(report, json)
     if report.states.get("dead") or report.problems:
         raise typer.Exit(FAILED)
@@ -59,6 +69,8 @@ def watch(
     base: Base = None,
     most: Annotated[float, typer.Option("--every", help="Look at least every so many seconds.")] = 5.0,
     runs: Annotated[int | None, typer.Option("--runs", help="Stop after so many looks.")] = None,
+    subscriptions: Subscribers = None,
+    consent: Consent = None,
 ) -> None:
     """Run whenever something is due, until interrupted; alarms are told when they begin and when they end."""
     from hiexchange.delivery import AlarmBell, alarms
@@ -71,7 +83,8 @@ def watch(
             now = datetime.now(UTC)
             pause = most
             if outbox.due(now):
-                report = outbox.run(now, on_event=_progress)
+                # Read anew each time: a consent withdrawn a minute ago counts.
+                report = outbox.run(now, on_event=_progress, recheck=_gate(subscriptions, consent, now))
                 render.err(f"{now:%Y-%m-%d %H:%M:%S} {_line(report)}")
                 # What is due but cannot be done (an expired key) must not be tried without a pause.
                 pause = 0.0 if report.sealed or report.batches_acked else most
@@ -233,6 +246,17 @@ def verify(
     render.out(f"head {found.audit_rows}:{found.head}")
     if not found.ok:
         raise typer.Exit(FAILED)
+
+
+def _gate(subscriptions: Path | None, consent: Path | None, now: datetime) -> Recheck | None:
+    from hiexchange.cli._routing import rules
+    from hiexchange.errors import ConfigError
+
+    if subscriptions is None:
+        if consent is not None:
+            raise ConfigError("--consent needs --subscriptions", hint="give the file that says who the recipients are")
+        return None
+    return rules(subscriptions, consent).recheck(now)
 
 
 def _open(ledger: str, base: Path | None) -> Outbox:
