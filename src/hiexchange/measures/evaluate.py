@@ -144,8 +144,9 @@ def evaluate_all(
     ]
     types = frozenset().union(*(measure.types for measure in measures))
     elements = sources.elements_of(library for measure in measures for library in measure.libraries)
+    options = _options(job)
     if engine == "columns" or (engine == "auto" and hasattr(source, "files")):
-        results = _on_columns(job, source, types, elements, processes)
+        results = _on_columns(job, (source, types, elements), processes, options)
     else:
         keep = _candidates(job, source) if prefilter and hasattr(source, "files") else None
         results = _evaluated(job, sources.subjects(source, types, elements, keep=keep), processes)
@@ -158,21 +159,23 @@ def evaluate_all(
     # Bundles handed over as an iterator are gone; a lake or a folder can be read again.
     kept = source if isinstance(source, str | Path | list | tuple) or hasattr(source, "files") else None
     return [
-        MeasureRun(gatherer.table(), measure.info, period, run_id, measure.accepted, _options(job), kept)
+        MeasureRun(gatherer.table(), measure.info, period, run_id, measure.accepted, options, kept)
         for measure, gatherer in zip(measures, gatherers, strict=True)
     ]
 
 
 def _on_columns(
-    job: Job, source: Any, types: frozenset[str], elements: frozenset[str] | None, processes: int
+    job: Job, wanted: tuple[Any, frozenset[str], frozenset[str]], processes: int, options: dict[str, str]
 ) -> Iterator[list[list[rows.Row]]]:
+    """Yield each patient's rows; write into ``options`` how many were left to stage 1."""
     from hiexchange.measures.columnar.data import batches
     from hiexchange.measures.columnar.run import Columns, interleaved
 
     engine = Engine(job)
     columns = Columns(engine.compiled, engine.context, engine.reached)
-    found = batches(engine.program.model, source, types, elements)
-    return interleaved(columns, found, lambda people: _evaluated(job, people, processes, engine))
+    found = batches(engine.program.model, *wanted)
+    yield from interleaved(columns, found, lambda people: _evaluated(job, people, processes, engine))
+    options |= {"engine": "columns", "patients_left_to_rows": str(columns.left)}
 
 
 def _candidates(job: Job, lake: Any) -> set[str] | None:
