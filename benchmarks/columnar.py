@@ -1,9 +1,11 @@
 """Compare the two engines of official measures: a patient at a time (stage 1), and many at once over columns (stage 2).
 
-    python benchmarks/columnar.py --measures DIR --cases DIR [--patients 10000] [--only CMS165,...] [--generated 10000]
+    python benchmarks/columnar.py --measures DIR --cases DIR [--patients 10000] [--only CMS165,...]
+        [--generated 10000] [--folder DIR --copies 10 --year 2020]
 
 Patients are copies of the official cases under new ids, in a lake: every branch of a measure is walked. With
 ``--generated`` the project's own synthetic population is run too; its patients are in no initial population.
+With ``--folder`` (NDJSON, such as synthea-100) each of its patients is copied: patients of hundreds of resources.
 Both engines read the lake, and their tables are compared. CPU seconds of this process, reading included.
 """
 
@@ -13,6 +15,7 @@ import argparse
 import gzip
 import itertools
 import json
+import re
 import statistics
 import tempfile
 import time
@@ -41,10 +44,15 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(FIVE), help="measures whose name contains one of these")
     parser.add_argument("--patients", type=int, default=10_000, help="copies of cases, in all measures together")
     parser.add_argument("--generated", type=int, default=0)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--copies", type=int, default=10)
+    parser.add_argument("--year", type=int, default=2020)
     options = parser.parse_args()
     shares(options)
     with tempfile.TemporaryDirectory() as folder:
         copies(options, Path(folder))
+        if options.folder:
+            repeated(options, Path(folder))
         if options.generated:
             generated(options, Path(folder))
 
@@ -234,6 +242,25 @@ def generated(options: argparse.Namespace, folder: Path) -> None:
     lake.ingest(folder / "people" / "fhir")
     measures = [Measure.load(file, accept={"all"}) for file in files(options)]
     race(f"generated, {len(measures)} measures, one pass", measures, lake, GENERATED)
+
+
+def repeated(options: argparse.Namespace, folder: Path) -> None:
+    """A folder of NDJSON, every patient several times: ids and references get a suffix."""
+    (folder / "repeated").mkdir()
+    for file in sorted(options.folder.glob("*.ndjson*")):
+        data = file.read_bytes()
+        text = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+        with (folder / "repeated" / file.name.removesuffix(".gz")).open("wb") as out:
+            for number in range(options.copies):
+                out.write(_REFERENCE.sub(rb'\g<1>-%d"' % number, text))
+    lake = Lake(folder / "repeated" / "lake")
+    lake.ingest(folder / "repeated")
+    measures = [Measure.load(file, accept={"all"}) for file in files(options)]
+    period = (date(options.year, 1, 1), date(options.year, 12, 31))
+    race(f"{options.folder.name} x {options.copies}, {len(measures)} measures", measures, lake, period)
+
+
+_REFERENCE = re.compile(rb'("id":"[^"]+|"reference":"[A-Z][A-Za-z]+/[^"]+)"')
 
 
 if __name__ == "__main__":

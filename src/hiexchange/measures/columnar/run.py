@@ -42,6 +42,8 @@ class Columns:
         self.names = Names()
         self.given_up: Counter[tuple[str, str]] = Counter()
         """(measure, reason) of measures that columns could not hold, by batches."""
+        self.left = 0
+        """Subjects left to stage 1 so far."""
 
     def evaluate(self, batch: Batch) -> list[Rows | None]:
         """Return each subject's rows by measure, None for one that is left to stage 1."""
@@ -55,7 +57,9 @@ class Columns:
                 self._measure(ev, at, compiled, found, left)
             except Unsupported as error:
                 self.given_up[compiled.measure.id, error.what] += 1
-                return [None] * batch.n
+                left[:] = True
+                break
+        self.left += int(left.sum())
         return [None if left[at] else found[at] for at in range(batch.n)]
 
     def _measure(self, ev: Evaluator, at: int, compiled: Compiled, found: list[Rows], left: Mask) -> None:
