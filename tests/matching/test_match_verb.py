@@ -69,12 +69,13 @@ def test_a_doubtful_member_is_reviewed_decided_and_then_linked(app: typer.Typer,
     assert "1 pairs" in run(app, "review", tmp_path / "q.csv", "--lake", lake)
     text = (tmp_path / "q.csv").read_text().splitlines()
     (tmp_path / "q.csv").write_text("\n".join([text[0], "same,j.doe" + text[1][1:]]))
-    decisions = tmp_path / "d.parquet"
-    assert "1 decisions taken" in run(app, "decide", tmp_path / "q.csv", "--decisions", decisions)
-    assert "1 links new or changed" in run(app, "run", "--lake", lake, "--decisions", decisions)
+    assert "1 decisions taken, 1 in the lake" in run(app, "decide", tmp_path / "q.csv", "--lake", lake)
+    assert "0 decisions taken, 1 in the lake" in run(app, "decide", tmp_path / "q.csv", "--lake", lake)
+    assert "1 links new or changed" in run(app, "run", "--lake", lake)
+    assert "0 links new or changed" in run(app, "run", "--lake", lake)
     links = Lake(lake).table("person_link").to_arrow().to_pylist()
     assert [row["person_id"] for row in links if row["method"] == "decision"] == ["-2"]
-    assert "auto" in run(app, "quality", "--lake", lake, "--decisions", decisions)
+    assert "auto" in run(app, "quality", "--lake", lake)
     why = run(app, "explain", "--lake", lake, "--", "k2", "-2")
     assert "guard: birth_date_conflict" in why and "Ormerod" not in why
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from hiexchange.lake import Lake
 
 LakePath = Annotated[Path, typer.Option("--lake", help="Lake folder with member and Patient tables.")]
-Decisions = Annotated[Path | None, typer.Option("--decisions", help="Parquet file of standing decisions.")]
 WeightsFile = Annotated[Path | None, typer.Option("--weights", help="Weights file; the shipped one by default.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -35,20 +34,19 @@ def register(app: typer.Typer) -> None:
 
 def _run(
     lake: LakePath = Path("lake"),
-    decisions: Decisions = None,
     weights: WeightsFile = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only; append nothing to the lake.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Match the lake's members to its patients and append the links that changed."""
+    """Match the lake's members to its patients, obeying its decisions, and append the links that changed."""
     from collections import Counter
 
     from hiexchange.matching import load_weights, match, relink
 
     store, members, persons = _tables(lake)
     now = datetime.now(UTC)
-    given = _standing(decisions) if decisions else None
-    links = match(members, persons, known_at=now, decisions=given, weights=load_weights(weights) if weights else None)
+    chosen = load_weights(weights) if weights else None
+    links = match(members, persons, known_at=now, decisions=_standing(store), weights=chosen)
     news = relink(_history(store), links, known_at=now)
     if not dry_run and news.num_rows:
         store.append("person_link", news)
@@ -82,24 +80,20 @@ def _review(
 
 def _decide(
     file: Annotated[Path, typer.Argument(help="The queue, filled in: .csv or .xlsx.")],
-    decisions: Annotated[Path, typer.Option("--decisions", help="Parquet file the decisions are added to.")],
+    lake: LakePath = Path("lake"),
 ) -> None:
-    """Take decisions back from a reviewed queue; the next run obeys them."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    """Take decisions back from a reviewed queue into the lake; every later run obeys them."""
+    from hiexchange.lake import Lake
+    from hiexchange.matching import DECISION, new_decisions, read_decisions
 
-    from hiexchange._files import atomic_file
-    from hiexchange.matching import read_decisions
-
-    taken = read_decisions(_existing(file), decided_at=datetime.now(UTC))
-    kept = pa.concat_tables([_standing(decisions), taken]) if decisions.exists() else taken
-    with atomic_file(decisions) as target:
-        pq.write_table(kept, target)
-    render.out(f"{taken.num_rows:,} decisions taken, {kept.num_rows:,} standing in {decisions.name}")
+    store = Lake(_existing(lake))
+    standing = _standing(store)
+    fresh = new_decisions(standing, read_decisions(_existing(file), decided_at=datetime.now(UTC)))
+    store.append(DECISION.name, fresh)
+    render.out(f"{fresh.num_rows:,} decisions taken, {standing.num_rows + fresh.num_rows:,} in the lake")
 
 
 def _quality(
-    decisions: Annotated[Path, typer.Option("--decisions", help="Parquet file of standing decisions.")],
     lake: LakePath = Path("lake"),
     as_json: AsJson = False,
 ) -> None:
@@ -107,7 +101,7 @@ def _quality(
     from hiexchange.matching import precision_by_band
 
     store, _, _ = _tables(lake)
-    table = precision_by_band(_history(store), _standing(decisions))
+    table = precision_by_band(_history(store), _standing(store))
     if as_json:
         render.json_out(table.to_pylist())
         return
@@ -174,20 +168,13 @@ def _history(store: Lake) -> pa.Table:
     return check(store.table("person_link").to_arrow(), PERSON_LINK)
 
 
-def _standing(path: Path) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from hiexchange.errors import ConfigError
+def _standing(store: Lake) -> pa.Table:
     from hiexchange.matching import DECISION
     from hiexchange.tables import check
 
-    try:
-        return check(pq.read_table(_existing(path)), DECISION)
-    except pa.ArrowInvalid:
-        raise ConfigError(
-            "the decisions file is no Parquet file", where=str(path), hint="make it with match decide"
-        ) from None
+    if DECISION.name not in store.tables():
+        return DECISION.empty()
+    return check(store.table(DECISION.name).to_arrow(), DECISION)
 
 
 def _existing(path: Path) -> Path:

@@ -17,7 +17,7 @@ from hiexchange.matching.merge import (
     relink,
     survivors,
 )
-from hiexchange.matching.review import DECISION, precision_by_band, queue, read_decisions, write_queue
+from hiexchange.matching.review import DECISION, new_decisions, precision_by_band, queue, read_decisions, write_queue
 from hiexchange.matching.score import Policy
 from hiexchange.matching.splinked import train_splink
 from hiexchange.matching.train import blend, train
@@ -38,6 +38,7 @@ __all__ = [
     "load_weights",
     "match",
     "misdirected",
+    "new_decisions",
     "precision_by_band",
     "queue",
     "read_decisions",

@@ -235,6 +235,24 @@ def _read_rows(path: Path) -> Iterable[list[str]]:
     return list(csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig"))))
 
 
+def new_decisions(standing: Any, taken: Any) -> pa.Table:
+    """Return the decisions of ``taken`` that say something new, so that a file read twice is taken once.
+
+    Args:
+        standing: DECISION rows so far.
+        taken: DECISION rows of a queue.
+    """
+    said = ("member_key", "person_id", "verdict", "decided_by", "reason")
+    latest: dict[tuple[str, str | None], dict[str, Any]] = {}
+    for row in sorted(tables.check(standing, DECISION).to_pylist(), key=lambda row: row["decided_at"]):
+        latest[row["member_key"], row["person_id"]] = row
+    rows = tables.check(taken, DECISION).to_pylist()
+    known = (latest.get((row["member_key"], row["person_id"]), {}) for row in rows)
+    return DECISION.from_rows(
+        row for row, before in zip(rows, known, strict=True) if any(row[name] != before.get(name) for name in said)
+    )
+
+
 def precision_by_band(links: Any, decisions: Any) -> pa.Table:
     """Measure, from people's decisions, how right each band was.
 
