@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from hiexchange import ndjson
+from hiexchange.attribution import raise_dispute
 from hiexchange.cli import feedback, listen, route
 from hiexchange.cli.feedback import parse_period
 from hiexchange.errors import ConfigError
@@ -69,6 +71,14 @@ def test_route_prints_the_identity_and_writes_the_decisions(run: Run) -> None:
 def test_route_as_json(run: Run) -> None:
     found = json.loads(run("route", "run", *KNOWN, "--json").output)
     assert found["identity"]["deliver"] == 2 and found["reasons"][0]["reason"] == "attributed"
+
+
+def test_disputes_in_the_lake_are_heeded(run: Run, world: SimpleNamespace) -> None:
+    rows = ATTRIBUTION.from_rows([world.attribution()])
+    disputed = raise_dispute(rows, "not_my_patient", raised_by="clinic", raised_on=date(2026, 3, 5))
+    Lake("lake").append("dispute", disputed)
+    found = json.loads(run("route", "run", *KNOWN, "--json").output)
+    assert found["identity"]["deliver"] == 0
 
 
 def test_consent_files_are_read(run: Run) -> None:

@@ -82,6 +82,7 @@ def routed(
     """
     import pyarrow as pa
 
+    from hiexchange.attribution import DISPUTE, overlay
     from hiexchange.encounters import lookups, read_adt, read_view
     from hiexchange.lake import Lake
     from hiexchange.routing import route
@@ -101,7 +102,9 @@ def routed(
     if not intakes:
         raise _nothing(lake)
     # Files, not rows: of a state's rosters the join reads what it needs.
-    attribution = store.files("attribution") if "attribution" in store.tables() else ATTRIBUTION.empty()
+    attribution: Any = store.files("attribution") if "attribution" in store.tables() else ATTRIBUTION.empty()
+    if {DISPUTE.name, "attribution"} <= set(store.tables()):
+        attribution = overlay(store.table("attribution"), store.table(DISPUTE.name))
     links = _links(store, persons, at)
     routing = route(
         pa.concat_tables([intake.events for intake in intakes]),
