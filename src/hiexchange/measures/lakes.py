@@ -65,7 +65,7 @@ def subjects_of(
             _Sorted(con, _query(con, lake.files(kind), elements, restricted, focus), Path(folder, kind), chunk)
             for kind in kinds
         ]
-        shared = _Shared(con, {kind: lake.files(kind) for kind in SHARED if kind in types and held.get(kind)}, elements)
+        shared = Shared(con, {kind: lake.files(kind) for kind in SHARED if kind in types and held.get(kind)}, elements)
         for at in range(0, len(names), BLOCK):
             block = names.slice(at, BLOCK).to_pylist()
             rows: dict[str, list[Raw]] = {name: [] for name in block}
@@ -214,7 +214,7 @@ def _files(con: duckdb.DuckDBPyConnection, query: str, stem: Path, chunk: int) -
     return paths
 
 
-class _Shared:
+class Shared:
     """Resources outside the patient compartment, by reference; all of them are kept while the run lasts."""
 
     def __init__(

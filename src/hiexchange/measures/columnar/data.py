@@ -24,7 +24,7 @@ from hiexchange.measures import lakes, sources
 from hiexchange.measures.columnar.cells import Ints, Mask
 from hiexchange.measures.columnar.nodes import Table
 from hiexchange.measures.cql.model import Model
-from hiexchange.measures.lakes import SHARED, _Shared
+from hiexchange.measures.lakes import SHARED, Shared
 
 BATCH = 2_000
 """Subjects evaluated together: memory holds one batch, whatever the size of the population."""
@@ -134,7 +134,7 @@ def from_lake(model: Model, lake: Any, types: frozenset[str], elements: frozense
             kind: _Runs(con, _query(con, lake.files(kind), elements, focus=focus), Path(folder, kind)) for kind in kinds
         }
         outside = {kind: lake.files(kind) for kind in SHARED if kind in types and held.get(kind)}
-        shared = _Shared(con, outside, elements)
+        shared = Shared(con, outside, elements)
         medications = _medications(con, outside.get("Medication"), elements)
         names = lakes.patient_ids(con, lake)
         for at in range(0, len(names), BATCH):

@@ -16,7 +16,6 @@ import numpy as np
 from hiexchange.measures.columnar import moments, scalar
 from hiexchange.measures.columnar.cells import (
     Col,
-    Ints,
     Lists,
     Mixed,
     Nulls,
@@ -37,6 +36,8 @@ from hiexchange.measures.cql.compiler import FAULTS, Define, Scope, Unit
 from hiexchange.measures.cql.compiler import Frame as CompilerFrame
 from hiexchange.measures.cql.library import IGNORED, Node
 from hiexchange.measures.cql.model import Element, get
+from hiexchange.measures.cql.operators import STRICT
+from hiexchange.measures.cql.references import INSTANCES, point_hint
 from hiexchange.measures.cql.values import Interval
 
 Step = Callable[["Evaluator", Node, Unit, Ctx], Col]
@@ -250,99 +251,6 @@ def _primitive(col: Col) -> bool:
     return isinstance(col, (Times, Truth)) or (isinstance(col, Words) and all(isinstance(v, plain) for v in col.values))
 
 
-# Logic ----------------------------------------------------------------------------------------
-
-
-def _progressive(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx, stop: int, combine: Callable[[Any, Any], Any]) -> Col:
-    first, second = operands(node)
-    left = scalar.truth(ev.expression(first, unit, ctx))
-    rows = np.flatnonzero(left != stop)
-    right = np.full(ctx.n, -1, np.int8)
-    right[rows] = scalar.truth(ev.expression(second, unit, ctx if len(rows) == ctx.n else ctx.sub(rows)))
-    return Truth(combine(left, right))
-
-
-@step("And")
-def _and(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
-    return _progressive(ev, node, unit, ctx, 0, moments.both)
-
-
-@step("Or")
-def _or(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
-    return _progressive(ev, node, unit, ctx, 1, moments.either)
-
-
-@step("Implies")
-def _implies(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
-    return _progressive(ev, node, unit, ctx, 0, lambda x, y: moments.either(moments.negate(x), y))
-
-
-@step("Not")
-def _not(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
-    return Truth(moments.negate(scalar.truth(ev.expression(operands(node)[0], unit, ctx))))
-
-
-@step("IsTrue", "IsFalse")
-def _is_truth(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
-    values = scalar.truth(ev.expression(operands(node)[0], unit, ctx))
-    return Truth(values == (1 if node["type"] == "IsTrue" else 0))
-
-
-@step("IsNull")
-def _is_null(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
-    return Truth(~ev.expression(operands(node)[0], unit, ctx).known())
-
-
-@step("If")
-def _if(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
-    condition = scalar.truth(ev.expression(node["condition"], unit, ctx)) == 1
-    pieces = []
-    for branch, rows in (("then", np.flatnonzero(condition)), ("else", np.flatnonzero(~condition))):
-        if len(rows):
-            pieces.append((rows, ev.expression(node.get(branch), unit, ctx.sub(rows))))
-    return merge(ctx.n, pieces)
-
-
-@step("Case")
-def _case(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
-    rest: Ints = np.arange(ctx.n)
-    pieces: list[tuple[Ints, Col]] = []
-    comparand = ev.expression(node["comparand"], unit, ctx) if node.get("comparand") is not None else None
-    for item in node.get("caseItem", []):
-        if not len(rest):
-            break
-        sub = ctx.sub(rest)
-        when = ev.expression(item["when"], unit, sub)
-        if comparand is not None:
-            when = compare(ev, sub, "Equal", comparand.take(rest), when)
-        hit = scalar.truth(when) == 1
-        taken = rest[hit]
-        if len(taken):
-            pieces.append((taken, ev.expression(item["then"], unit, ctx.sub(taken))))
-        rest = rest[~hit]
-    if len(rest):
-        pieces.append((rest, ev.expression(node.get("else"), unit, ctx.sub(rest))))
-    return merge(ctx.n, pieces)
-
-
-@step("Coalesce")
-def _coalesce(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
-    items = operands(node)
-    rest: Ints = np.arange(ctx.n)
-    pieces: list[tuple[Ints, Col]] = []
-    for item in items:
-        if not len(rest):
-            break
-        col = ev.expression(item, unit, ctx.sub(rest))
-        if len(items) == 1 and isinstance(col, Lists):
-            keep = np.flatnonzero(col.child.known())
-            col = first_of(Lists(col.owner[keep], col.child.take(keep), col.there))
-        known = col.known()
-        pieces.append((rest[known], col.take(np.flatnonzero(known))))
-        rest = rest[~known]
-    return merge(ctx.n, pieces)
-
-
 # Types ----------------------------------------------------------------------------------------
 
 
@@ -428,10 +336,8 @@ def _tuple(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
 
 @step("Instance")
 def _instance(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
-    from hiexchange.measures.cql.references import _INSTANCES
-
     namespace, local = types.split_name(node["classType"])
-    make = _INSTANCES.get(local) if namespace == types.SYSTEM else None
+    make = INSTANCES.get(local) if namespace == types.SYSTEM else None
     if make is None or local == "Tuple":
         raise Unsupported(f"Instance of {local}")
     names = [item["name"] for item in node.get("element", [])]
@@ -441,10 +347,8 @@ def _instance(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
 
 @step("Interval")
 def _interval(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
-    from hiexchange.measures.cql.references import _point_hint
-
     low, high = ev.expression(node.get("low"), unit, ctx), ev.expression(node.get("high"), unit, ctx)
-    kind = _point_hint(node.get("low")) or _point_hint(node.get("high"))
+    kind = point_hint(node.get("low")) or point_hint(node.get("high"))
     given = "lowClosedExpression" in node or "highClosedExpression" in node
     closed = [
         ev.expression(node[f"{end}Expression"], unit, ctx)
@@ -506,8 +410,6 @@ def _ended(ev: Evaluator, ctx: Ctx, col: Col, kind: str) -> Col:
 
 def compare(ev: Evaluator, ctx: Ctx, kind: str, a: Col, b: Col) -> Col:
     """Return an order or equality of two columns."""
-    from hiexchange.measures.cql.operators import STRICT
-
     if isinstance(a, Nulls) or isinstance(b, Nulls):
         return Nulls(ctx.n)
     mixed = scalar.split([a, b], ctx, lambda cols, sub: compare(ev, sub, kind, *cols))

@@ -24,7 +24,7 @@ from hiexchange.measures.columnar.cells import (
     Words,
     merge,
 )
-from hiexchange.measures.columnar.evaluate import DEPTH, Evaluator, sample, step
+from hiexchange.measures.columnar.evaluate import DEPTH, Evaluator, compare, sample, step
 from hiexchange.measures.columnar.state import Ctx
 from hiexchange.measures.cql import fhirhelpers
 from hiexchange.measures.cql import temporal as t
@@ -188,8 +188,6 @@ def _extension(ev: Evaluator, ctx: Ctx, name: str, cols: list[Col]) -> Col:
         if isinstance(held, Lists) and isinstance(held.child, Things):
             urls = held.child.node.child("url").take(held.child.rows)
             inner = ctx.below(held.owner, {})
-            from hiexchange.measures.columnar.evaluate import compare
-
             same = compare(ev, inner, "Equal", urls, url.take(held.owner))
             rows = np.flatnonzero(scalar.truth(same) == 1)
             return Lists(held.owner[rows], held.child.take(rows), every)

@@ -10,14 +10,14 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from hiexchange.measures.columnar import functions, operators, queries, retrieves
+from hiexchange.measures.columnar import functions, logic, operators, queries, retrieves
 from hiexchange.measures.columnar.evaluate import STEPS, Evaluator, Names
 from hiexchange.measures.columnar.state import State
 from hiexchange.measures.cql.compiler import Define, Program, Unit
 from hiexchange.measures.cql.fhirhelpers import FUNCTIONS
 from hiexchange.measures.cql.library import Node, walk
 
-PARTS = (functions, operators, queries, retrieves)
+PARTS = (functions, logic, operators, queries, retrieves)
 """Modules that register the node types; imported so that they do."""
 _NOT_EXPRESSIONS = {
     "With", "Without", "ByExpression", "ByColumn", "ByDirection", "NamedTypeSpecifier", "ListTypeSpecifier",

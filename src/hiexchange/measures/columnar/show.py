@@ -5,6 +5,8 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
+
 from hiexchange.measures.columnar.cells import (
     Col,
     Lists,
@@ -47,8 +49,6 @@ def shown(col: Col, row: int) -> Any:
     node, at = col.node, int(col.rows[row])
     if node.resource:
         return ("resource", node.kind, at - int(node.starts[node.owner[at]]))
-    import numpy as np
-
     return ("element", node.kind, _data(node.data(np.array([at]))[0]))
 
 

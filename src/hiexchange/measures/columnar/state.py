@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hiexchange.measures.columnar.cells import Col, Ints, Mask, Nulls
+from hiexchange.measures.columnar.cells import Col, Ints, Mask, Nulls, Unsupported, concat
 from hiexchange.measures.columnar.data import Batch
 from hiexchange.measures.cql.compiler import Define
 from hiexchange.measures.cql.subject import Context
@@ -151,8 +151,6 @@ class State:
         return value.col.take(value.place[ctx.owner])
 
     def _compute(self, define: Define, value: Value, missing: Ints, evaluate: Callable[[Define, Ctx], Col]) -> None:
-        from hiexchange.measures.columnar.cells import Unsupported, concat
-
         if value.busy:
             raise Unsupported("a define that asks for itself")
         outer, self.failed = self.failed, np.zeros(self.n, np.bool_)

@@ -322,7 +322,7 @@ def _instance(c: Compiler, n: Node, sc: Scope) -> Fn:
     items = [(item["name"], c.expression(item["value"], sc)) for item in n.get("element", [])]
     if namespace != types.SYSTEM:
         return _fhir_instance(c, local, items)
-    make = _INSTANCES.get(local)
+    make = INSTANCES.get(local)
     if make is None:
         raise MeasureError(f"an instance of {local} cannot be made", library=c.unit.library.name)
     return lambda s, e: make({name: item(s, e) for name, item in items})
@@ -348,7 +348,7 @@ def _fhir_instance(c: Compiler, local: str, items: list[tuple[str, Fn]]) -> Fn:
     return make
 
 
-_INSTANCES: dict[str, Callable[[dict[str, Any]], Any]] = {
+INSTANCES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "Quantity": lambda v: Quantity(convert.to_decimal(v.get("value")), v.get("unit")),
     "Ratio": lambda v: Ratio(v.get("numerator"), v.get("denominator")),
     "Code": lambda v: Code(v.get("code"), v.get("system"), v.get("version"), v.get("display")),
@@ -362,7 +362,7 @@ _INSTANCES: dict[str, Callable[[dict[str, Any]], Any]] = {
 @builds("Interval")
 def _interval(c: Compiler, n: Node, sc: Scope) -> Fn:
     low, high = c.expression(n.get("low"), sc), c.expression(n.get("high"), sc)
-    kind = _point_hint(n.get("low")) or _point_hint(n.get("high"))
+    kind = point_hint(n.get("low")) or point_hint(n.get("high"))
     if "lowClosedExpression" not in n and "highClosedExpression" not in n:
         low_closed, high_closed = n.get("lowClosed", True), n.get("highClosed", True)
         return lambda s, e: Interval(low(s, e), high(s, e), low_closed, high_closed, kind)
@@ -387,7 +387,8 @@ def _interval(c: Compiler, n: Node, sc: Scope) -> Fn:
     return interval
 
 
-def _point_hint(node: Node | None) -> Any:
+def point_hint(node: Node | None) -> Any:
+    """Return the class of points an expression gives, where the node says so, else None."""
     if node is None:
         return None
     if node.get("type") == "As":
