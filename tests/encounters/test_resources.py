@@ -148,6 +148,21 @@ def test_a_notification_from_a_listed_facility(world: SimpleNamespace) -> None:
     assert (row["facility_id"], row["flags"]) == ("general", [])
 
 
+def test_a_label_on_a_diagnosis_is_a_label_of_the_event(world: SimpleNamespace) -> None:
+    bundle = alert()
+    bundle["entry"][4]["resource"]["meta"] = {"security": [{"code": "PSY"}]}
+    (row,) = read_alerts([bundle], received_at=world.RECEIVED).events.to_pylist()
+    assert row["labels"] == ["PSY", "R"]
+
+
+def test_a_forwarded_notification_is_of_who_sent_it_first(world: SimpleNamespace) -> None:
+    bundle = alert(serviceProvider=None)
+    header = bundle["entry"][0]["resource"]
+    header["sender"], header["responsible"] = {"reference": "Organization/other-hie"}, {"reference": "Organization/h1"}
+    (row,) = read_alerts([bundle], received_at=world.RECEIVED).events.to_pylist()
+    assert (row["facility_id"], row["facility_name"]) == ("h1", "General")
+
+
 def test_all_sources_make_one_table(world: SimpleNamespace) -> None:
     events = encounter_events(
         received_at=world.RECEIVED, adt=[world.adt("A01", "20260302120000+0000")], alerts=[alert()]

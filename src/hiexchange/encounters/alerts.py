@@ -137,7 +137,8 @@ def _read(raw: bytes | Mapping[str, Any], where: Row, received_at: datetime, set
         "discharge_disposition": _code(stay.get("dischargeDisposition")),
         "attending_npi": None,
         "diagnoses": _diagnoses(encounter, resources),
-        "labels": sorted({code for item in (bundle, header, encounter, patient) for code in _labels(item)}),
+        # Of everything in the message: a label on one diagnosis speaks of the event that carries it.
+        "labels": sorted({code for item in (bundle, *resources.values()) for code in _labels(item)}),
         "flags": [*facility["flags"], *moment.flags],
         "source": "alert",
         "message_sha": sha256_text(msgspec.json.encode(bundle, order="deterministic").decode()),
@@ -174,7 +175,8 @@ def _facility(
     resources: Mapping[str, Mapping[str, Any]],
     settings: AdtSettings,
 ) -> Row:
-    provider = encounter.get("serviceProvider") or header.get("sender") or header.get("responsible") or {}
+    # An Intermediary that forwards puts itself in as sender; responsible stays who sent first.
+    provider = encounter.get("serviceProvider") or header.get("responsible") or header.get("sender") or {}
     organization = resources.get(_key(provider.get("reference"))) or {}
     identifiers = [item for item in organization.get("identifier") or () if item.get("value")]
     number = next((item["value"] for item in identifiers if str(item.get("system")).endswith("us-npi")), None)
