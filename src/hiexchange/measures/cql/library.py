@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -58,6 +59,12 @@ class Library:
     def name(self) -> str:
         """Id and version, as in messages."""
         return f"{self.id}|{self.version}" if self.version else self.id
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        """Every node of the library's defines and functions."""
+        statements = [*self.defines.values(), *(item for items in self.functions.values() for item in items)]
+        return tuple(node for statement in statements for node in walk(statement))
 
     def error_at(self, locator: str | None) -> str | None:
         """Return the translator's error that a node at ``locator`` stands for, or None.

@@ -44,7 +44,9 @@ class Element:
         try:
             return self.cache[path]
         except KeyError:
-            value = self.cache[path] = self.type.loader(path)(self.data)
+            first, _, rest = path.partition(".")
+            found = get(self.get(first), rest) if rest else self.type.loader(path)(self.data)
+            value = self.cache[path] = found
             return value
 
     @property
@@ -77,9 +79,6 @@ class ElementType:
         return found
 
     def _make(self, path: str) -> Load:
-        first, _, rest = path.partition(".")
-        if rest:
-            return self._dotted(first, rest)
         if path == "resourceType":
             return lambda data: data.get("resourceType")
         elements = self.definition.elements if self.definition is not None else {}
@@ -96,14 +95,6 @@ class ElementType:
         ]
         # An element the definitions do not have is absent, as in any instance that conforms to them.
         return _one(*members[0]) if members else lambda data: None
-
-    def _dotted(self, first: str, rest: str) -> Load:
-        outer = self.loader(first)
-
-        def load(data: dict[str, Any]) -> Any:
-            return get(outer(data), rest)
-
-        return load
 
     def __repr__(self) -> str:
         return f"ElementType({self.name})"

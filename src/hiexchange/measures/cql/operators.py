@@ -361,7 +361,19 @@ def _precise_operator(c: Compiler, n: Node, sc: Scope) -> Fn:
     compute = PRECISE[n["type"]]
     precision = lists.temporal_precision(n.get("precision"))
     a, b = c.operands(n, sc)
+    if n["type"] == "In" and isinstance(c.constants.get(b), list):
+        return _in_constant(a, c.constants[b])
     return lambda s, e: compute(a(s, e), b(s, e), precision)
+
+
+def _in_constant(a: Fn, values: list[Any]) -> Fn:
+    """Return membership in a list written out in the text: ``status in { 'final', 'amended' }``."""
+
+    def in_constant(s: Any, e: list[Any]) -> Any:
+        x = a(s, e)
+        return x in values if isinstance(x, str) else lists.member(x, values)
+
+    return in_constant
 
 
 @builds("Message")

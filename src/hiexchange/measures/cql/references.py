@@ -90,14 +90,14 @@ def _identifier_ref(c: Compiler, n: Node, sc: Scope) -> Fn:
 @builds("Property")
 def _property(c: Compiler, n: Node, sc: Scope) -> Fn:
     path = n["path"]
-    source = n.get("source")
-    if "scope" in n and source is None:
-        slot = sc.names.get(n["scope"])
-        if slot is None:
-            raise MeasureError(f"the alias {n['scope']!r} is not in scope", library=c.unit.library.name)
+    found = _alias_path(n, sc)
+    if found is not None:
+        slot, whole = found
         c.note(slot)
-
-        return _of_alias(slot, path)
+        return _of_alias(slot, whole)
+    source = n.get("source")
+    if source is None:
+        raise MeasureError(f"the alias {n.get('scope')!r} is not in scope", library=c.unit.library.name)
     fn = c.expression(source, sc)
 
     plain = "." not in path
@@ -113,6 +113,20 @@ def _property(c: Compiler, n: Node, sc: Scope) -> Fn:
         return None if value is None else get(value, path)
 
     return of_source
+
+
+def _alias_path(node: Node, sc: Scope) -> tuple[int, str] | None:
+    """Return the slot and the whole path of a property of a property of an alias; None of anything else."""
+    parts: list[str] = []
+    while node.get("type") == "Property":
+        parts.insert(0, node["path"])
+        if node.get("source") is None:
+            slot = sc.names.get(node.get("scope", ""))
+            return None if slot is None else (slot, ".".join(parts))
+        node = node["source"]
+    if parts and node.get("type") in ("AliasRef", "OperandRef", "QueryLetRef") and node["name"] in sc.names:
+        return sc.names[node["name"]], ".".join(parts)
+    return None
 
 
 def _of_alias(slot: int, path: str) -> Fn:
@@ -139,9 +153,9 @@ def _function_ref(c: Compiler, n: Node, sc: Scope) -> Fn:
     if unit.library.id == "FHIRHelpers" and name in FHIRHELPERS:
         native = FHIRHELPERS[name]
         if len(arguments) == 1:
-            slot = sc.names.get(n["operand"][0].get("scope", ""))
-            if n["operand"][0]["type"] == "Property" and slot is not None:
-                return _converted(native, slot, n["operand"][0]["path"], name, arguments[0])
+            found = _alias_path(n["operand"][0], sc)
+            if found is not None:
+                return _converted(native, *found, name, arguments[0])
             only = arguments[0]
             return lambda s, e: native(only(s, e))
         return lambda s, e: native(*[argument(s, e) for argument in arguments])
