@@ -17,7 +17,6 @@ from typing import Any
 from hiexchange.errors import ConfigError, MeasureError
 from hiexchange.events import Reporter, SubjectsEvaluated, ignore
 from hiexchange.measures import gaps, populations, rows, sources
-from hiexchange.measures.cql.library import walk
 from hiexchange.measures.cql.subject import POLICIES, Context, Subject
 from hiexchange.measures.measure import Compiled, Measure, new_program, parameters
 from hiexchange.measures.native.model import engine_version
@@ -93,8 +92,7 @@ def _asked(measure: Measure) -> tuple[set[tuple[str, str]], set[str]]:
     kinds = {
         (node["dataType"].rpartition("}")[2], (node.get("templateId") or "").rpartition("/")[2].partition("|")[0])
         for elm in measure.libraries
-        for statement in [*elm.defines.values(), *(item for items in elm.functions.values() for item in items)]
-        for node in walk(statement)
+        for node in elm.nodes
         if node["type"] == "Retrieve"
     }
     urls = {url.partition("|")[0] for elm in measure.libraries for url in (v["id"] for v in elm.value_sets.values())}

@@ -170,13 +170,10 @@ class Measure:
     @property
     def types(self) -> frozenset[str]:
         """FHIR types the measure retrieves, Patient and those reached by reference included."""
-        from hiexchange.measures.cql.library import walk
-
         kinds = {
             node["dataType"].rpartition("}")[2]
             for elm in self.libraries
-            for statement in [*elm.defines.values(), *(item for items in elm.functions.values() for item in items)]
-            for node in walk(statement)
+            for node in elm.nodes
             if node["type"] == "Retrieve"
         }
         return frozenset(kinds | {"Patient"})

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from hiexchange.errors import MeasureError
-from hiexchange.measures.cql.library import Library, walk
+from hiexchange.measures.cql.library import Library
 from hiexchange.measures.lakes import SHARED, Raw, SubjectRows, patient_ids, quoted, scan, subjects_of
 
 __all__ = [
@@ -69,14 +69,13 @@ def elements_of(libraries: Iterable[Library]) -> frozenset[str]:
     """Return the names of elements any expression of the libraries may read at top level."""
     names = set(_ALWAYS)
     for elm in libraries:
-        for statement in [*elm.defines.values(), *(item for items in elm.functions.values() for item in items)]:
-            for node in walk(statement):
-                if node["type"] in ("Property", "ByColumn"):
-                    names.add(node["path"].partition(".")[0])
-                elif node["type"] == "IdentifierRef":
-                    names.add(node["name"])
-                elif node["type"] == "Retrieve" and node.get("codeProperty"):
-                    names.add(node["codeProperty"])
+        for node in elm.nodes:
+            if node["type"] in ("Property", "ByColumn"):
+                names.add(node["path"].partition(".")[0])
+            elif node["type"] == "IdentifierRef":
+                names.add(node["name"])
+            elif node["type"] == "Retrieve" and node.get("codeProperty"):
+                names.add(node["codeProperty"])
     return frozenset(names)
 
 
