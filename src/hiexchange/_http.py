@@ -32,9 +32,7 @@ from hiexchange.errors import ConfigError, PolicyViolation, ServerError, ServerU
 __all__ = ["Auth", "Client", "Headers", "NoAnswer", "Policy", "Request", "Response", "Session"]
 
 USER_AGENT = "hiexchange/0.1"
-STRAIGHT_FROM = 1 << 20
-"""Bodies at least this long are read past the HTTP parser."""
-STRAIGHT_READ = 1 << 18
+STRAIGHT_FROM, STRAIGHT_READ = 1 << 20, 1 << 18  # bodies at least this long are read past the HTTP parser
 PROXY = ("the proxy refused", "check HTTPS_PROXY or HTTP_PROXY and the proxy's credentials")
 # OpenSSL's names: ours was wrong about the server, or the server's alert about us (mTLS: no certificate, a wrong one).
 CERTIFICATE_TROUBLE = re.compile(
@@ -294,42 +292,38 @@ def raw_body(response: Response) -> Iterator[bytes]:
     with transport_errors(str(response.request.url)):
         # No chunk_size: it halves the speed and doubles the CPU time (bulk-data.md section 9).
         pieces = response.iter_raw()
-        length = _known_length(response)
-        if length < STRAIGHT_FROM:
+        if (length := _known_length(response)) >= STRAIGHT_FROM:
+            # The first piece is all that the HTTP parser has buffered; the rest is read past it.
+            first = next(pieces, b"")
+            yield first
+            yield from _straight(response, len(first), length)
+        else:
             yield from pieces
-            return
-        # The first piece is all that the HTTP parser has buffered; the rest is read past it.
-        first = next(pieces, b"")
-        yield first
-        yield from _straight(response, len(first), length)
 
 
 def beginning(response: Response, size: int) -> str:
-    """Return the start of a streamed error body, for decisions; nothing when it cannot be read."""
+    """Return the start of a streamed error body, for decisions: as much as can be read."""
     text = b""
-    try:
+    with contextlib.suppress(httpx.HTTPError):
         for piece in response.iter_bytes():
             text += piece
             if len(text) > size:
                 break
-    except httpx.HTTPError:
-        return ""
     return text[:size].decode(errors="replace")
 
 
 def _known_length(response: Response) -> int:
-    """Return the length of a body that is not chunked, or 0."""
+    """Return the length of a body that comes over a connection and is not chunked, or 0."""
     length = response.headers.get("content-length", "")
-    if response.status_code != 200 or "transfer-encoding" in response.headers or not length.isdigit():
-        return 0
-    return int(length)
+    chunked = "transfer-encoding" in response.headers or "network_stream" not in response.extensions
+    return int(length) if response.status_code == 200 and length.isdigit() and not chunked else 0
 
 
 def _straight(response: Response, got: int, length: int) -> Iterator[bytes]:
     """Yield the rest of a body of known length from the connection itself.
 
-    httpcore's parser copies every byte three times: 0.9 CPU-s/GB of 1.4 (httpcore 1.0.9, 2026-11). The connection
-    cannot be used again afterwards; httpcore sees that by its own state and closes it with the response.
+    httpcore's parser copies every byte three times: 500 MB take 0.86 s of CPU time instead of 0.2 (1.0.9, 2026-11).
+    The connection cannot be used again; httpcore sees that by its own state and closes it with the response.
     """
     stream = response.extensions["network_stream"]
     timeout = response.request.extensions.get("timeout", {}).get("read")

@@ -69,6 +69,14 @@ def test_a_long_body_arrives_as_it_was_sent(wire: Any, long_file: Path, packed: 
     assert receipt.resources == LINES and {"transport", "parse", "count"} <= set(receipt.verified)
 
 
+def test_a_long_body_over_tls(wire: Any, long_file: Path, certificate: tuple[str, str], tmp_path: Path) -> None:
+    bulk = wire.serve(data=long_file, page_size=LINES, gzip=False, tls=certificate)
+    server = Server(bulk.url, policy=wire.server(bulk).policy, tls=Tls(ca_file=certificate[0]))
+    with ExportJob.start(server, ExportRequest(group="all"), tmp_path / "job") as job:
+        (receipt,) = job.download().receipts
+    assert receipt.resources == LINES and receipt.wire_bytes == receipt.plain_bytes
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [

@@ -128,6 +128,12 @@ def receive(
         os.fsync(file.fileno())
     body.sha256 = digest.hexdigest()
     body.plain_sha256 = plain_digest.hexdigest() if plain_digest else ""
+    _note_proofs(body, response, decoder)
+    return body
+
+
+def _note_proofs(body: Body, response: Response, decoder: BodyDecoder) -> None:
+    """Say what of the transport was proved."""
     body.notes += [*decoder.notes, *sorted(body.check.notes)]
     body.complete = True
     chunked = "chunked" in response.headers.get("transfer-encoding", "").lower()
@@ -135,7 +141,6 @@ def receive(
         body.verified.append("transport")
     if decoder.layers:
         body.verified.append("gzip")
-    return body
 
 
 def _decoded(
