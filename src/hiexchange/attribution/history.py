@@ -231,7 +231,9 @@ def _repeated(value: Any, kind: pa.DataType, count: int) -> pa.ChunkedArray:
 
 def _of_chunk(chunk: pa.Array, count: int) -> pa.ChunkedArray:
     whole, rest = divmod(count, SHARED)
-    return pa.chunked_array([*[chunk] * whole, chunk.slice(0, rest)] if whole else [chunk.slice(0, rest)], type=chunk.type)
+    return pa.chunked_array(
+        [*[chunk] * whole, chunk.slice(0, rest)] if whole else [chunk.slice(0, rest)], type=chunk.type
+    )
 
 
 def _edition_columns(order: list[Edition], numbers: pa.ChunkedArray) -> dict[str, Any]:

@@ -100,13 +100,19 @@ def _count_lookalikes(con: duckdb.DuckDBPyConnection) -> None:
     name; an absent parent or child where only the birth date differs. How many of the twins are written in a pet form
     or with a slip is what the rule does to everyone else.
     """
-    twin = f"f = 2 AND d = 5 AND l >= 3 AND {rules.HOME} AND {rules.PLAIN}"
+    alike = f"f = 2 AND d = 5 AND l >= 3 AND {rules.HOME}"
+    twin = f"{alike} AND {rules.PLAIN}"
     parent = f"f >= 4 AND l >= 3 AND d = -1 AND {rules.HOME} AND {rules.PLAIN}"
-    twins, parents, firm = con.execute(
-        f"""SELECT count(DISTINCT ln) FILTER ({twin} AND ln NOT IN (SELECT ln FROM scored WHERE rule IS NOT NULL)),
-                   count(DISTINCT ln) FILTER ({parent} AND ln NOT IN (SELECT ln FROM scored WHERE rule IS NOT NULL)),
-                   count(DISTINCT ln) FILTER ({rules.rule_name_sql("rule")} = 'name_birth_home') FROM scored"""
+    same, other = "(s = 2 OR i = 2 OR mb = 2)", "(s = -1 OR i = -1 OR mb = -1)"
+    twins, parents, others, selves, firm = con.execute(
+        f"""WITH lost AS (SELECT * FROM scored ANTI JOIN (SELECT ln FROM scored WHERE rule IS NOT NULL) USING (ln))
+            SELECT (SELECT count(DISTINCT ln) FROM lost WHERE {twin}), (SELECT count(DISTINCT ln) FROM lost WHERE {parent}),
+                   (SELECT count(DISTINCT ln) FROM lost WHERE {alike} AND {other} AND NOT {same}),
+                   (SELECT count(DISTINCT ln) FROM scored WHERE {alike} AND {same}),
+                   (SELECT count(DISTINCT ln) FROM scored WHERE {rules.rule_name_sql("rule")} = 'name_birth_home')"""
     ).fetchall()[0]
+    # Some are the person after all, whose mistyped name is another's: those known by id tell how many.
+    twins *= (others + 1) / (others + selves + 1)
     kinds = [rule.lookalike or "" for rule in rules.RULES]
     con.execute(
         f"""CREATE OR REPLACE TABLE audit AS SELECT *, CASE {kinds}[rule + 1] WHEN 'twin' THEN applied * {twins / (firm + 10)}

@@ -109,7 +109,11 @@ RULES: tuple[Rule, ...] = (
         f"f = 4 AND NOT vague AND {SAME_LAST} AND d = 5 AND {HOME} AND {PLAIN}",
         tolerance=RELATIVES,
     ),
-    Rule("like_first_birth_home_middle", f"{LIKE_HOME} AND (g = 2 OR g = 1 AND (f = 4 OR edge IN (0, 3)))", tolerance=RELATIVES),
+    Rule(
+        "like_first_birth_home_middle",
+        f"{LIKE_HOME} AND (g = 2 OR g = 1 AND (f = 4 OR edge IN (0, 3)))",
+        tolerance=RELATIVES,
+    ),
     Rule("typo_inside_first_birth_home", f"{TYPO_HOME} AND edge = 0", tolerance=RELATIVES),
     Rule("typo_end_first_birth_home", f"{TYPO_HOME} AND edge = 2", tolerance=RELATIVES, lookalike="twin"),
     Rule("typo_start_first_birth_home", f"{TYPO_HOME} AND edge = 1", tolerance=RELATIVES, lookalike="twin"),
