@@ -72,6 +72,7 @@ KEPT = {
     "name_in_other_case": (b'{"resourceType":"Patient","id":"x","Gender":"male"}', "/Gender"),
     "marked_name": (b'{"resourceType":"Patient","id":"x","extension":[{"url":"u","\x7fueDecimal":"1.5"}]}', "/extension/0/\x7fueDecimal"),
     "text_for_decimal": (b'{"resourceType":"Patient","id":"x","extension":[{"url":"u","valueDecimal":"1.5"}]}', "/extension/0/valueDecimal"),
+    "contained_spelled_with_escapes": (b'{"resourceType":"Patient","id":"x","cont\\u0061ined":""}', "/contained"),
     "contained_is_text": (b'{"resourceType":"Patient","id":"x","contained":"[1]"}', "/contained"),
     "ill_typed_item": (b'{"resourceType":"Patient","id":"x","name":[{"given":["a",5]}]}', "/name/0/given/1"),
     "only_odd_below": (b'{"resourceType":"Patient","id":"x","name":[{"foo":1}]}', "/name"),

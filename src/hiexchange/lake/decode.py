@@ -15,6 +15,7 @@ from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from hiexchange.lake.annotate import patient_of, subsetted, updated
 from hiexchange.lake.columns import annotated, read_columns, widen
@@ -186,6 +187,8 @@ class _Encoding:
         found: list[tuple[pa.RecordBatch, Indices]] = []
         if not self.result.shape:
             self._explore(lines[:: len(lines) // _SAMPLE + 1])
+            if "contained" in self.result.shape:
+                lines = self._cut_contained(lines)
             self._explore(lines[::_SHARE])
         for _ in range(_ROUNDS):
             current = plan(self.source.resource, self.result.shape, self.source.version)
@@ -243,9 +246,14 @@ class _Encoding:
         if not good.any():
             return None, good
         schema = current.parse_schema
-        if self.contained:
-            texts = [self._contained_text(index) for index in lines[good].tolist()]
-            arrays[schema.get_field_index("contained")] = pa.array(texts, pa.string())
+        if "contained" in current.shape:
+            place = schema.get_field_index("contained")
+            texts = pa.array([self._contained_text(index) for index in lines[good].tolist()], pa.string())
+            emptied = pc.equal(texts.is_null(), arrays[place].is_null())
+            arrays[place] = texts
+            if not pc.all(emptied).as_py():  # a name spelled with escapes
+                arrays = [array.filter(emptied) for array in arrays]
+                good[good] = emptied.to_numpy(zero_copy_only=False)
         rows = pa.RecordBatch.from_arrays(arrays, schema=schema)
         if self.source.require_id:
             named = rows.column(schema.get_field_index("id")).is_valid() if "id" in current.shape else None
@@ -272,11 +280,11 @@ class _Encoding:
             codes = np.frombuffer(bytearray(b"".join(texts)), np.uint8)
             starts = np.cumsum([0, *map(len, texts[:-1])], dtype=np.int64)
         spans = self.contained or {}
-        for row, index in enumerate(lines.tolist()) if spans else ():
+        for start, index in zip(starts.tolist(), lines.tolist(), strict=True) if spans else ():
             if index in spans:
-                first, last = (int(starts[row]) + place for place in spans[index])
-                codes[first : first + 2] = ord('"')
-                codes[first + 2 : last] = ord(" ")
+                first, last = spans[index]
+                codes[start + first : start + first + 2] = ord('"')
+                codes[start + first + 2 : start + last] = ord(" ")
         return codes, starts
 
     # The exact path -----------------------------------------------------------------------
