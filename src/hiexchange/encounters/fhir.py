@@ -6,7 +6,7 @@ discharge, an emergency visit for a registration and a discharge, an ambulatory 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -50,7 +50,7 @@ def from_view(
         encounters: The view ``encounter``: see ``views/library/encounter.json``.
         organizations: Rows with ``organization_id``, ``name``, ``npi`` for the facilities.
         practitioners: Rows with ``practitioner_id``, ``npi`` for the attending clinicians.
-        conditions: Rows with ``condition_id``, ``system``, ``code``, ``display`` for diagnoses.
+        conditions: Rows with ``condition_id``, ``system``, ``code``, ``display`` for diagnoses, and ``labels``.
         received_at: When the resources were received (aware).
         zones: Facility id -> IANA zone; ``*`` for all others.
         history: ENCOUNTER_EVENT rows of earlier calls: what they hold unchanged is not repeated, what
@@ -155,13 +155,18 @@ def _base(
             for code in codes
             if code and code.get("code")
         ],
-        "labels": source.get("labels") or [],
+        # A label on one diagnosis speaks of the event that carries it.
+        "labels": sorted({*(source.get("labels") or ()), *(label for code in codes if code for label in _said(code))}),
         "flags": flags,
         "source": "fhir",
         "source_file": source.get("source_file"),
         "source_line": source.get("source_line"),
         "message_sha": sha256_text(*raw, str(source.get("last_updated") or "")),
     }
+
+
+def _said(condition: Mapping[str, Any]) -> Iterable[str]:
+    return condition.get("labels") or ()
 
 
 def _triggers(

@@ -1,4 +1,4 @@
-"""Names, NPIs and codes that Encounter rows only point to: taken from the same lake by SQL."""
+"""Names, NPIs, codes and labels that Encounter rows only point to: taken from the same lake by SQL."""
 
 from __future__ import annotations
 
@@ -6,16 +6,24 @@ from typing import Protocol
 
 import pyarrow as pa
 
-_NPI = "list_filter(identifier, lambda x: x.system = 'http://hl7.org/fhir/sid/us-npi')[1].value"
+_IDENTIFIER = '[{"system":"VARCHAR","value":"VARCHAR"}]'
+_CODE = '{"coding":[{"system":"VARCHAR","code":"VARCHAR","display":"VARCHAR"}]}'
+_META = '{"security":[{"code":"VARCHAR"}]}'
+_NPI = f"list_filter({{identifier as {_IDENTIFIER}}}, lambda x: x.system = 'http://hl7.org/fhir/sid/us-npi')[1].value"
 _QUERIES = {
-    "organizations": ("Organization", f"SELECT id AS organization_id, {_NPI} AS npi, name FROM Organization"),
-    "practitioners": ("Practitioner", f"SELECT id AS practitioner_id, {_NPI} AS npi FROM Practitioner"),
+    "organizations": ("Organization", {"organization_id": "id", "npi": _NPI, "name": "{name}"}),
+    "practitioners": ("Practitioner", {"practitioner_id": "id", "npi": _NPI}),
     "conditions": (
         "Condition",
-        """SELECT id AS condition_id, code.coding[1].system AS system, code.coding[1].code AS code,
-                  code.coding[1].display AS display FROM Condition""",
+        {
+            "condition_id": "id",
+            **{part: f"{{code as {_CODE}}}.coding[1].{part}" for part in ("system", "code", "display")},
+            # A label without a code is still a label: the gate holds what it does not know.
+            "labels": f"list_transform({{meta as {_META}}}.security, lambda x: coalesce(x.code, 'unreadable'))",
+        },
     ),
 }
+"""Name -> FHIR type, and column -> SQL, with ``{column as shape}`` for nested ones."""
 
 
 class LakeLike(Protocol):
@@ -35,4 +43,22 @@ def lookups(lake: LakeLike) -> dict[str, pa.Table]:
     gets another material hash, hence another delivery id.
     """
     present = lake.tables()
-    return {name: lake.sql(query) for name, (kind, query) in _QUERIES.items() if kind in present}
+    return {name: _read(lake, kind, cells) for name, (kind, cells) in _QUERIES.items() if kind in present}
+
+
+def _read(lake: LakeLike, kind: str, cells: dict[str, str]) -> pa.Table:
+    columns = lake.sql(f"SELECT * FROM {kind} LIMIT 0").schema.names
+    shown = ", ".join(f"{_sql(cell, columns)} AS {name}" for name, cell in cells.items())
+    return lake.sql(f"SELECT {shown} FROM {kind}")
+
+
+def _sql(cell: str, columns: list[str]) -> str:
+    """Return a cell's SQL: a lake has columns, and fields in them, only of what has come."""
+    begin, end = cell.find("{"), cell.rfind("}")
+    if begin < 0:
+        return cell
+    column, _, shape = cell[begin + 1 : end].partition(" as ")
+    if not shape:
+        return column if column in columns else "CAST(NULL AS VARCHAR)"
+    given = f"to_json({column})" if column in columns else "'null'"
+    return f"{cell[:begin]}from_json({given}, '{shape}'){cell[end + 1 :]}"
