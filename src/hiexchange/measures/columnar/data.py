@@ -30,7 +30,7 @@ BATCH = 2_000
 """Subjects evaluated together: memory holds one batch, whatever the size of the population."""
 CHUNK = 50_000
 """Rows of a lake sorted at a time."""
-PIECE = 2_000
+PIECE = 500
 """Rows of each sorted file in memory at a time."""
 _MEDICATION = r"(?:^|/)Medication/(?P<key>[^/]+)$"
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
