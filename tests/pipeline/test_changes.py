@@ -164,6 +164,7 @@ def test_changed_medicare_ids_are_followed_before_attribution(site: Any) -> None
     [
         ('[routing]\nconsents = "none.csv"', "no consent file none.csv"),
         ('[events]\nadt = "none"', "no inbox none"),
+        ('[routing]\nconsents = "rosters"', "no consent file rosters"),
         ('[matching]\nweights = "none.json"', "no weights file none.json"),
         ('[routing]\nconsent_default = "maybe"', "permit or deny"),
         ('[events]\nzone = "Middle/Earth"', "Middle/Earth"),

@@ -151,7 +151,7 @@ def refuse_strangers(place: Path) -> None:
     What a process killed before its first commit leaves is no stranger: the lock, and ``request.json`` under
     its temporary name.
     """
-    if place.is_dir() and any(item.name != "lock" and item not in unborn(place) for item in place.iterdir()):
+    if place.is_dir() and set(place.iterdir()) - unborn(place) - {place / "lock"}:
         raise JobMismatch("the folder is not empty and holds no job", where=str(place), hint="use an empty folder")
 
 

@@ -81,7 +81,7 @@ def _check(settings: Settings) -> None:
             _present(settings, entry.crosswalk.path, "crosswalk", "[[rosters]] crosswalk")
         layout_of(entry, settings)
     _present(settings, settings.matching.weights, "weights file", "[matching] weights")
-    _present(settings, settings.events.adt, "inbox", "[events] adt")
+    _present(settings, settings.events.adt, "inbox", "[events] adt", folder=True)
     _present(settings, settings.routing.consents, "consent file", "[routing] consents")
     zones_of(settings)
     policy_of(settings)
@@ -95,8 +95,8 @@ def _check(settings: Settings) -> None:
         _ = measure.offset_delta
 
 
-def _present(settings: Settings, path: str | None, what: str, setting: str) -> None:
-    if path and not settings.path(path).exists():
+def _present(settings: Settings, path: str | None, what: str, setting: str, *, folder: bool = False) -> None:
+    if path and not (settings.path(path).is_file() or (folder and settings.path(path).is_dir())):
         raise ConfigError(
             f"there is no {what} {Path(path).name}", where=str(settings.path(path)), hint=f"check {setting}"
         )
