@@ -37,6 +37,7 @@ from hiexchange.measures.cql.compiler import Frame as CompilerFrame
 from hiexchange.measures.cql.library import IGNORED, Node
 from hiexchange.measures.cql.model import Element, get
 from hiexchange.measures.cql.operators import STRICT
+from hiexchange.measures.cql.query import Plan
 from hiexchange.measures.cql.references import INSTANCES, point_hint
 from hiexchange.measures.cql.values import Interval
 
@@ -68,6 +69,8 @@ class Names:
 
     def __init__(self) -> None:
         self.memo: dict[int, tuple[Node, frozenset[str], bool]] = {}
+        self.plans: dict[int, tuple[list[str], list[Plan[Node]]]] = {}
+        """The steps of each Query, by the node's identity; ELM lives as long as the program."""
 
     def of(self, node: Node) -> tuple[frozenset[str], bool]:
         """Return the names a node reads from its scope, and whether it is constant for the run."""

@@ -1,7 +1,7 @@
 """Query on columns: expand the sources, drop rows test by test, give what is left.
 
-Rows of all subjects are expanded, tested and sorted together. Laziness is stage 1's: a test is made as
-soon as the aliases it reads are bound, a let is evaluated for the rows left when something reads it.
+Rows of all subjects are expanded, tested and sorted together. The plan is stage 1's: a test is made as
+soon as the aliases it reads are bound, a let is evaluated for the rows left once a test reads it.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ from hiexchange.measures.columnar.cells import (
 from hiexchange.measures.columnar.evaluate import Evaluator, property_of, step
 from hiexchange.measures.columnar.moments import sizes
 from hiexchange.measures.columnar.operators import as_lists, distinct
-from hiexchange.measures.columnar.state import Ctx, Lazy
+from hiexchange.measures.columnar.state import Ctx
 from hiexchange.measures.cql import compare
-from hiexchange.measures.cql.compiler import Unit
-from hiexchange.measures.cql.library import Node
+from hiexchange.measures.cql.compiler import EFFECT, Unit
+from hiexchange.measures.cql.library import Node, walk
+from hiexchange.measures.cql.query import Plan, Step, conjuncts, staged
 from hiexchange.measures.cql.values import Quantity
 
 PRODUCT = 1_000_000
@@ -57,8 +58,7 @@ class _Rows:
         else:
             up = np.flatnonzero(col.known())
             values = col if len(up) == col.n else col.take(up)
-        lazy = {name: value for name, value in self.ctx.names.items() if isinstance(value, Lazy)}
-        self.ctx = self.ctx.below(up, {**lazy, alias: values})
+        self.ctx = self.ctx.below(up, {alias: values})
         self.base = self.base[up]
 
     def keep(self, rows: Ints) -> None:
@@ -73,48 +73,36 @@ def _query(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
     if node.get("aggregate"):
         raise Unsupported("Query with aggregate")
     rows = _Rows(ctx)
-    sources = [item["alias"] for item in node["source"]]
-    reads: dict[str, set[str]] = {name: {name} for name in sources}
-    lets = {item["identifier"]: item["expression"] for item in node.get("let") or []}
-    for name, expression in lets.items():
-        free = set(ev.names.of(expression)[0])
-        reads[name] = {alias for item in free for alias in reads.get(item, ())}
-    tests = _tests(ev, node, reads, sources)
-    for at, item in enumerate(node["source"]):
+    names, plans = ev.names.plans.get(id(node)) or _planned(ev, node)
+    for item, plan in zip(node["source"], plans, strict=True):
         rows.bind(item["alias"], ev.expression(item["expression"], unit, rows.ctx))
-        if at == 0:
-            for name, expression in lets.items():
-                rows.ctx.names[name] = Lazy(lambda c, e=expression: ev.expression(e, unit, c))  # type: ignore[misc]
-        for test in tests[at]:
-            if test.get("type") in ("With", "Without") and "suchThat" in test:
+        for slot, test in plan:
+            if slot is not None:
+                rows.ctx.names[names[slot]] = ev.expression(test, unit, rows.ctx)
+            elif test.get("type") in ("With", "Without") and "suchThat" in test:
                 _relate(ev, test, unit, rows)
             else:
                 rows.keep(np.flatnonzero(scalar.truth(ev.expression(test, unit, rows.ctx)) == 1))
-        for name in lets:
-            # What nothing reads is evaluated for the rows kept, as in stage 1: it may have no value, or tell something.
-            if max((sources.index(alias) for alias in reads[name]), default=0) <= at:
-                rows.ctx.get(name)
-    return _given(ev, node, unit, rows, sources)
+    return _given(ev, node, unit, rows, [item["alias"] for item in node["source"]])
 
 
-def _tests(ev: Evaluator, node: Node, reads: dict[str, set[str]], sources: list[str]) -> list[list[Node]]:
-    """Return the tests to make once each source is bound, in the author's order."""
-    staged: list[list[Node]] = [[] for _ in sources]
-    for test in [*(node.get("relationship") or []), *conjuncts(node.get("where"))]:
-        parts = [test["expression"], test.get("suchThat")] if "alias" in test else [test]
-        free = {name for part in parts if part is not None for name in ev.names.of(part)[0]}
-        needed = {alias for name in free for alias in reads.get(name, ())}
-        staged[max((sources.index(alias) for alias in needed), default=0)].append(test)
-    return staged
+def _planned(ev: Evaluator, node: Node) -> tuple[list[str], list[Plan[Node]]]:
+    """Return the names of sources and lets, and what is to be done once each source is bound: stage 1's plan."""
+    lets = node.get("let") or []
+    names = [item["alias"] for item in node["source"]] + [item["identifier"] for item in lets]
 
+    def step(slot: int | None, own: Node, *parts: Node | None) -> Step[Node]:
+        nodes = [part for part in parts if part is not None]
+        reads = {names.index(name) for part in nodes for name in ev.names.of(part)[0] if name in names}
+        tells = any(item["type"] == "Message" for part in nodes for item in walk(part))
+        return Step(slot, own, frozenset(reads | {EFFECT} if tells else reads))
 
-def conjuncts(node: Node | None) -> list[Node]:
-    """Return what a condition asks for, And by And, from left to right."""
-    if node is None:
-        return []
-    if node.get("type") != "And":
-        return [node]
-    return [part for operand in node["operand"] for part in conjuncts(operand)]
+    count = len(node["source"])
+    steps = [step(count + at, item["expression"], item["expression"]) for at, item in enumerate(lets)]
+    tests = [step(None, item, item["expression"], item.get("suchThat")) for item in node.get("relationship") or []]
+    tests += [step(None, item, item) for item in conjuncts(node.get("where"))]
+    found = ev.names.plans[id(node)] = names, staged(list(range(count)), steps, tests)
+    return found
 
 
 def _relate(ev: Evaluator, node: Node, unit: Unit, rows: _Rows) -> None:

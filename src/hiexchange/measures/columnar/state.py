@@ -17,28 +17,19 @@ from hiexchange.measures.cql.compiler import Define
 from hiexchange.measures.cql.subject import Context
 
 
-class Lazy:
-    """A let: evaluated for the rows that are left when something first reads it."""
-
-    __slots__ = ("compute",)
-
-    def __init__(self, compute: Callable[[Ctx], Col]) -> None:
-        self.compute = compute
-
-
 class Ctx:
     """Rows, the subject of each, and the names in scope."""
 
     __slots__ = ("element", "names", "owner", "parent", "up")
 
     def __init__(
-        self, owner: Ints, parent: Ctx | None = None, up: Ints | None = None, names: dict[str, Any] | None = None
+        self, owner: Ints, parent: Ctx | None = None, up: Ints | None = None, names: dict[str, Col] | None = None
     ) -> None:
         """Keep rows by their subjects; ``up`` is the row of the parent each lies under."""
         self.owner = owner
         self.parent = parent
         self.up = up
-        self.names: dict[str, Any] = names if names is not None else {}
+        self.names: dict[str, Col] = names if names is not None else {}
         self.element: Col | None = None
 
     @property
@@ -47,14 +38,10 @@ class Ctx:
         return len(self.owner)
 
     def sub(self, rows: Ints) -> Ctx:
-        """Return some of the rows; what was not yet computed of them stays so."""
-        names = {name: value for name, value in self.names.items() if isinstance(value, Lazy)}
-        found = Ctx(self.owner[rows], self, rows, names)
-        if self.element is not None:
-            found.element = self.element.take(rows)
-        return found
+        """Return some of the rows."""
+        return self.below(rows, {})
 
-    def below(self, up: Ints, names: dict[str, Any]) -> Ctx:
+    def below(self, up: Ints, names: dict[str, Col]) -> Ctx:
         """Return rows that lie under these ones."""
         found = Ctx(self.owner[up], self, up, names)
         if self.element is not None:
@@ -71,9 +58,6 @@ class Ctx:
             if above is None:
                 return None
             found = self.names[name] = above.take(self.up)
-        elif isinstance(found, Lazy):
-            found = self.names[name] = found.compute(self)
-        assert isinstance(found, Col)
         return found
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cmp_to_key
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from hiexchange.measures.cql import compare, lists
 from hiexchange.measures.cql import temporal as t
@@ -57,19 +57,20 @@ def _query(c: Compiler, n: Node, sc: Scope) -> Fn:
 
 Slot = tuple[int, Fn]
 Order = Callable[[Any, list[Any], list[Any]], list[Any]]
-Plan = list[tuple[int | None, Fn]]
+F = TypeVar("F")
+Plan = list[tuple[int | None, F]]
 Walk = Callable[[Any, list[Any], Callable[[], None]], bool]
 
 
-class Step(NamedTuple):
+class Step(NamedTuple, Generic[F]):
     """One let (it fills a slot) or one test of a row (it fills none), and what it reads."""
 
     slot: int | None
-    fn: Fn
+    fn: F
     reads: frozenset[int]
 
 
-def _innermost(source: int, lets: list[Step]) -> frozenset[int]:
+def _innermost(source: int, lets: list[Step[Fn]]) -> frozenset[int]:
     """Return what changes with every row of a product: its last source, and the lets that read it."""
     varying = {source}
     varying.update(let.slot for let in lets if let.slot is not None and varying & let.reads)
@@ -96,15 +97,15 @@ def _finish(merge: bool, order: Order | None) -> Order | None:
 # Rows -----------------------------------------------------------------------------------------
 
 
-def _plan(lets: list[Step], tests: list[Step]) -> Plan:
+def _plan(lets: list[Step[F]], tests: list[Step[F]]) -> Plan[F]:
     """Return lets and tests in the order a row needs them: a let only once something reads it.
 
     Tests keep the author's order. Where a step tells of something (Message), so do lets.
     """
-    plan: list[Step] = []
+    plan: list[Step[F]] = []
     left = {let.slot: let for let in lets}
 
-    def need(step: Step) -> None:
+    def need(step: Step[F]) -> None:
         for slot in sorted(slot for slot in left if slot in step.reads):
             let = left.pop(slot, None)
             if let is not None:
@@ -124,7 +125,7 @@ def _plan(lets: list[Step], tests: list[Step]) -> Plan:
     return [(step.slot, step.fn) for step in plan]
 
 
-def _keeps(plan: Plan, s: Any, e: list[Any]) -> bool:
+def _keeps(plan: Plan[Fn], s: Any, e: list[Any]) -> bool:
     """Carry out a plan on the row in the frame; tell whether every test is true."""
     for slot, fn in plan:
         if slot is not None:
@@ -134,7 +135,7 @@ def _keeps(plan: Plan, s: Any, e: list[Any]) -> bool:
     return True
 
 
-def _single(source: Slot, plan: Plan, select: Fn | None, finish: Order | None) -> Fn:
+def _single(source: Slot, plan: Plan[Fn], select: Fn | None, finish: Order | None) -> Fn:
     slot, fn = source
 
     def query(s: Any, e: list[Any]) -> Any:
@@ -161,17 +162,17 @@ def _single(source: Slot, plan: Plan, select: Fn | None, finish: Order | None) -
     return query
 
 
-def _walk(sources: list[Slot], lets: list[Step], tests: list[Step]) -> Walk:
+def _walk(sources: list[Slot], lets: list[Step[Fn]], tests: list[Step[Fn]]) -> Walk:
     """Return a function that lays each row of the product into the frame and calls back for those kept.
 
     Three sources of six rows make 216 combinations, most of them dropped by a test of one source or
     two: each test is made as soon as the aliases it reads are bound. It returns whether a source is a list.
     """
-    plain: list[Plan] = [[] for _ in sources[1:]] + [_plan(lets, tests)]
-    plans = _staged([slot for slot, _ in sources], lets, tests) or plain
+    plain = unstaged(len(sources), lets, tests)
+    plans = staged([slot for slot, _ in sources], lets, tests)
     last = len(sources) - 1
 
-    def walk(s: Any, e: list[Any], emit: Callable[[], None], at: int, plans: list[Plan], listed: bool) -> bool:
+    def walk(s: Any, e: list[Any], emit: Callable[[], None], at: int, plans: list[Plan[Fn]], listed: bool) -> bool:
         slot, fn = sources[at]
         values = fn(s, e)
         if values is None:
@@ -212,12 +213,17 @@ def _lists_among(sources: list[Slot], s: Any, e: list[Any]) -> bool:
     return False
 
 
-def _staged(sources: list[int], lets: list[Step], tests: list[Step]) -> list[Plan] | None:
-    """Return a plan for each source, or None where the order of steps can be seen from outside."""
+def unstaged(sources: int, lets: list[Step[F]], tests: list[Step[F]]) -> list[Plan[F]]:
+    """Return a plan for each of so many sources: all of it once the last is bound."""
+    return [[] for _ in range(sources - 1)] + [_plan(lets, tests)]
+
+
+def staged(sources: list[int], lets: list[Step[F]], tests: list[Step[F]]) -> list[Plan[F]]:
+    """Return a plan for each source, unstaged where the order of steps can be seen from outside."""
     if any(EFFECT in step.reads for step in (*lets, *tests)):
-        return None
+        return unstaged(len(sources), lets, tests)
     depth = {slot: at for at, slot in enumerate(sources)}
-    placed: list[tuple[list[Step], list[Step]]] = [([], []) for _ in sources]
+    placed: list[tuple[list[Step[F]], list[Step[F]]]] = [([], []) for _ in sources]
     for step in (*lets, *tests):
         at = max((depth[slot] for slot in step.reads if slot in depth), default=0)
         if step.slot is not None:
@@ -236,7 +242,7 @@ def _product(walk: Walk, select: Fn, finish: Order | None) -> Fn:
     return query
 
 
-def _relationship(c: Compiler, n: Node, sc: Scope, own: set[int]) -> Step:
+def _relationship(c: Compiler, n: Node, sc: Scope, own: set[int]) -> Step[Fn]:
     fn, reads = c.reading(n["expression"], sc)
     slot = sc.frame.slot()
     such_that, more = c.reading(n.get("suchThat"), sc.child({n["alias"]: slot}))
