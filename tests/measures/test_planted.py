@@ -9,7 +9,10 @@ import pyarrow as pa
 import pytest
 
 from hiexchange import tables as corridor
+from hiexchange.lake import Lake
 from hiexchange.measures import evaluate
+from hiexchange.testing.population import generate
+from hiexchange.testing.population.truth import rows as rows_of
 
 YEAR = (date(2026, 1, 1), date(2026, 12, 31))
 SEEDS = range(3)
@@ -180,6 +183,23 @@ def test_well_visits_of_children(encounter, tables, seed):
     assert {who: flags for who, flags in run.items() if who.startswith("i")} == infants
     run = found(evaluate("well-care", source, period=YEAR, run_id="r"))
     assert {who: flags for who, flags in run.items() if who.startswith("c")} == older
+
+
+@pytest.mark.parametrize("seed", [5, 6])
+def test_screenings_and_demographics_of_a_generated_population(tmp_path, seed):
+    people = generate(tmp_path / "people", patients=400, seed=seed, year=2026)
+    lake = Lake(tmp_path / "lake")
+    lake.ingest(people.fhir)
+
+    def differences(measure, **offset):
+        run = evaluate(measure, lake, period=YEAR, run_id="r", **offset)
+        assert run.table.num_rows > 200
+        return people.truth.of_patients(measure, rows_of(run.table, "subject", "denominator", "numerator"))
+
+    here = {"offset": timedelta(hours=-6)}
+    assert differences("social-need-screening", **here) == []
+    assert differences("data-completeness", **here) == []
+    assert differences("social-need-screening"), "in UTC the last evening of a year is the next year's"
 
 
 # Notices --------------------------------------------------------------------------------------

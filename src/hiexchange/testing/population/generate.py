@@ -16,6 +16,7 @@ from typing import IO, Any
 import msgspec
 
 from hiexchange.testing.population import resources
+from hiexchange.testing.population.answers import facts, plan_answers
 from hiexchange.testing.population.people import Person, Practice, household, namesakes, practices
 from hiexchange.testing.population.rosters import (
     CHECK_DAYS,
@@ -141,8 +142,11 @@ def _write_block(
         for member in members:
             writer.member(member)
         payers = {member.payer: member.member_id for member in members}
-        for resource in resources.of_person(rng, known, plan, payers=payers, calendar=year):
+        answers = plan_answers(known, plan, year=year)
+        for resource in resources.of_person(rng, known, plan, answers=answers, payers=payers, calendar=year):
             writer.resource(resource)
+        for measure, numerator in facts(known, plan.visits, answers, year=year):
+            writer.truth(measure, subject=known.id, numerator=numerator)
         for discharge in plan.discharges:
             writer.truth(
                 "discharges",

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from hiexchange.testing.population.answers import Answers, Screening
 from hiexchange.testing.population.people import Person, Practice
 from hiexchange.testing.population.visits import Visit, Year
 
@@ -58,10 +59,13 @@ def practitioner_id(npi: str) -> str:
     return f"-npi-{npi}"
 
 
-def patient(person: Person, died: date | None) -> Resource:
-    """Return a US Core Patient: race, ethnicity, language, MRN, SSN (999-…), address, telephone."""
-    race_code, race_text = person.race
+def patient(person: Person, died: date | None, missing: tuple[str, ...] = ()) -> Resource:
+    """Return a US Core Patient: race, ethnicity, language, MRN, SSN (999-…), address, telephone.
+
+    ``missing`` names what its record lacks of the first three.
+    """
     ethnicity = ("2135-2", "Hispanic or Latino") if person.hispanic else ("2186-5", "Not Hispanic or Latino")
+    omb = {"race": person.race, "ethnicity": ethnicity}
     name: Resource = {"use": "official", "family": person.last, "given": [person.first]}
     if person.suffix:
         name["suffix"] = [person.suffix]
@@ -70,8 +74,9 @@ def patient(person: Person, died: date | None) -> Resource:
         "id": person.id,
         "meta": {"lastUpdated": UPDATED},
         "extension": [
-            _us_core("us-core-race", "urn:oid:2.16.840.1.113883.6.238", race_code, race_text),
-            _us_core("us-core-ethnicity", "urn:oid:2.16.840.1.113883.6.238", *ethnicity),
+            _us_core(f"us-core-{name}", "urn:oid:2.16.840.1.113883.6.238", *value)
+            for name, value in omb.items()
+            if name not in missing
         ],
         "identifier": [
             _identifier("MR", "urn:hiexchange:demo:mrn", f"M{person.number:08d}"),
@@ -109,6 +114,10 @@ def patient(person: Person, died: date | None) -> Resource:
     }
     if died:
         resource["deceasedDateTime"] = died.isoformat()
+    if not resource["extension"]:
+        del resource["extension"]
+    if "language" in missing:
+        del resource["communication"]
     return resource
 
 
@@ -185,13 +194,7 @@ def observations(rng: Random, visit: Visit) -> Iterator[Resource]:
 
     def base(suffix: str, loinc: str, display: str, category: str) -> Resource:
         return {
-            "resourceType": "Observation",
-            "id": f"{visit.id}-{suffix}",
-            "meta": {"lastUpdated": UPDATED},
-            "status": "final",
-            "category": [_concept("http://terminology.hl7.org/CodeSystem/observation-category", category, category)],
-            "code": _concept("http://loinc.org", loinc, display),
-            "subject": _reference("Patient", visit.person.id),
+            **_observation(f"{visit.id}-{suffix}", visit.person, (loinc, display), category=category),
             "encounter": _reference("Encounter", visit.id),
             "effectiveDateTime": _instant(visit.start),
         }
@@ -218,6 +221,26 @@ def observations(rng: Random, visit: Visit) -> Iterator[Resource]:
         a1c = base("a1c", "4548-4", "Hemoglobin A1c", "laboratory")
         a1c["valueQuantity"] = _quantity(f"{rng.randint(50, 120) / 10:.1f}", "%")
         yield a1c
+
+
+def screening(person: Person, planted: Screening) -> Resource:
+    """Return the Observation of a screening for social needs."""
+    moment = _instant(planted.at)
+    when = {"effectivePeriod": {"start": moment}} if planted.spanning else {"effectiveDateTime": moment}
+    found = _observation(f"{person.id}-need", person, planted.code, category=planted.category, status=planted.status)
+    return {**found, **when, "valueString": "answered"}
+
+
+def _observation(name: str, person: Person, code: tuple[str, str], *, category: str, status: str = "final") -> Resource:
+    return {
+        "resourceType": "Observation",
+        "id": name,
+        "meta": {"lastUpdated": UPDATED},
+        "status": status,
+        "category": [_concept("http://terminology.hl7.org/CodeSystem/observation-category", category, category)],
+        "code": _concept("http://loinc.org", *code),
+        "subject": _reference("Patient", person.id),
+    }
 
 
 def claim(rng: Random, visit: Visit, payer: str, member_id: str) -> Resource:
@@ -292,9 +315,13 @@ def _claim_line(rng: Random, visit: Visit, sequence: int, institutional: bool) -
     return item, submitted, paid
 
 
-def of_person(rng: Random, person: Person, year: Year, *, payers: dict[str, str], calendar: int) -> Iterator[Resource]:
+def of_person(
+    rng: Random, person: Person, year: Year, *, answers: Answers, payers: dict[str, str], calendar: int
+) -> Iterator[Resource]:
     """Yield every resource of one person; ``payers`` maps payer to the person's member id there."""
-    yield patient(person, year.died)
+    yield patient(person, year.died, answers.missing)
+    if answers.screening is not None:
+        yield screening(person, answers.screening)
     for payer, member_id in sorted(payers.items()):
         yield coverage(person, payer, member_id, calendar)
     for visit in year.visits:

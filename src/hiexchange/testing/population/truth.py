@@ -101,6 +101,12 @@ class Truth:
         }
         return _compare(planted, planted, found)
 
+    def of_patients(self, measure: str, subjects: Iterable[tuple[str, int, int]]) -> list[Difference]:
+        """Compare (subject, denominator, numerator) of ``social-need-screening`` or ``data-completeness``."""
+        planted = {(fact["subject"], int(fact["numerator"])) for fact in self.facts(measure)}
+        found = {(subject, numerator) for subject, denominator, numerator in subjects if denominator}
+        return _compare(planted, planted, found)
+
     def followup(self) -> tuple[int, int]:
         """Return planted numerator and denominator without exclusions."""
         counted = [fact for fact in self.facts("discharges") if fact["denominator"] and not fact["excluded"]]
