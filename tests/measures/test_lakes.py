@@ -6,6 +6,7 @@ import json
 import random
 from datetime import date
 
+import pyarrow as pa
 import pytest
 
 from hiexchange.lake import Lake
@@ -63,7 +64,7 @@ def test_each_patient_comes_once_with_all_rows_in_the_order_of_the_file(lake_of,
 
 def test_patients_left_out_come_without_rows_and_unwanted_ones_not_at_all(lake_of):
     lake, _ = lake_of([patient(at) for at in range(4)] + [observation(at, 0) for at in range(4)])
-    found = dict(subjects_of(lake, TYPES, None, only={"p001", "p002"}, keep={"p002", "p003"}))
+    found = dict(subjects_of(lake, TYPES, None, only={"p001", "p002"}, keep=pa.array(["p002", "p003"])))
     assert set(found) == {"p001", "p002"}
     assert found["p001"] == []
     assert sorted(ids(found["p002"])) == ["o002-0", "p002"]

@@ -176,7 +176,7 @@ def _on_columns(
     options |= {"engine": "columns", "patients_left_to_rows": str(columns.left)}
 
 
-def _candidates(job: Job, lake: Any) -> set[str] | None:
+def _candidates(job: Job, lake: Any) -> Any:
     program = new_program(job.offset)
     return candidates(lake, [measure.compile(program) for measure in job.measures])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from heapq import merge
 from pathlib import Path
@@ -44,7 +44,7 @@ def subjects_of(
     elements: frozenset[str] | None,
     *,
     only: Any = None,
-    keep: set[str] | None = None,
+    keep: pa.Array | None = None,
     chunk: int = CHUNK,
 ) -> Iterator[SubjectRows]:
     """Yield a lake's patients in the order of their ids; see :func:`.sources.subjects`. ``chunk`` is in rows."""
@@ -58,7 +58,10 @@ def subjects_of(
         names = patient_ids(con, lake)
         if only is not None:
             names = names.filter(pa.compute.is_in(names, pa.array(sorted(only), pa.string())))
-        restricted = _restrict(con, only if keep is None else keep if only is None else keep & set(only))
+        read = names if keep is None else keep if only is None else keep.filter(pa.compute.is_in(keep, names))
+        restricted = keep is not None or only is not None
+        if restricted:
+            con.register("hx_wanted", pa.table({"patient": read}))
         focus = focus_patients(con, lake)
         kinds = [name for name in sorted(types) if held.get(name) and name not in SHARED]
         sorted_types = [
@@ -74,13 +77,6 @@ def subjects_of(
                     if name in rows:
                         rows[name].append(body)
             yield from ((name, shared.with_references(rows[name])) for name in block)
-
-
-def _restrict(con: duckdb.DuckDBPyConnection, patients: Iterable[str] | None) -> bool:
-    if patients is None:
-        return False
-    con.register("hx_wanted", pa.table({"patient": pa.array(sorted(patients), pa.string())}))
-    return True
 
 
 def _query(
@@ -147,14 +143,14 @@ def focus_patients(con: duckdb.DuckDBPyConnection, lake: Any) -> bool:
     return True
 
 
-def patient_ids(con: duckdb.DuckDBPyConnection, lake: Any) -> Any:
-    """Return a lake's patients as an Arrow column, sorted."""
+def patient_ids(con: duckdb.DuckDBPyConnection, lake: Any) -> pa.Array:
+    """Return a lake's patients, sorted."""
     names = [str(path) for path in lake.files("Patient")]
     ids = con.sql(
         "select distinct __hx_patient as p from read_parquet($files) where p is not null order by p",
         params={"files": names},
     )
-    return ids.to_arrow_table()["p"]
+    return ids.to_arrow_table()["p"].combine_chunks()
 
 
 def _needed(name: str, elements: frozenset[str] | None) -> bool:

@@ -13,34 +13,35 @@ from collections.abc import Iterable
 from typing import Any
 
 import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from hiexchange._duck import quiet_connection
 from hiexchange.measures.bundle import Group
 from hiexchange.measures.cql.compiler import Unit
 from hiexchange.measures.cql.library import Node
 from hiexchange.measures.cql.retrieve import PRIMARY
-from hiexchange.measures.lakes import focus_patients, scan
+from hiexchange.measures.lakes import focus_patients, patient_ids, scan
 from hiexchange.measures.measure import Compiled
 
 Need = tuple[str, Any]
 """("codes", (type, path, pairs)) | ("all", needs) | ("any", needs)."""
+Mask = NDArray[np.bool_]
+"""One place a patient of the lake, in the order of their ids."""
 DEPTH = 12
 
 
-def candidates(lake: Any, compiled: Iterable[Compiled]) -> set[str] | None:
-    """Return the patients who may be in some initial population, None when nothing could be proven."""
+def candidates(lake: Any, compiled: Iterable[Compiled]) -> pa.Array | None:
+    """Return the ids of the patients who may be in some initial population, None when nothing could be proven."""
     needs = [need for item in compiled for group in item.measure.groups for need in [_group(item.unit, group)]]
     if not needs or any(need is None for need in needs):
         return None
     with quiet_connection() as con:
         reader = _Reader(con, lake)
-        found: set[str] = set()
-        for need in needs:
-            some = reader.patients(need)
-            if some is None:
-                return None
-            found |= some
-    return found
+        found = reader.patients(("any", needs))
+        return None if found is None else reader.ids.filter(pa.array(found))
 
 
 def _group(unit: Unit, group: Group) -> Need | None:
@@ -155,24 +156,27 @@ class _Reader:
         self._lake = lake
         self._held = lake.tables()
         self._focus = focus_patients(con, lake)
-        self._known: dict[Any, set[str] | None] = {}
+        self._known: dict[Any, Mask | None] = {}
+        self.ids = patient_ids(con, lake) if self._held.get("Patient") else pa.array([], pa.string())
 
-    def patients(self, need: Need | None) -> set[str] | None:
-        """Return the patients who meet a need, None when that cannot be told."""
+    def patients(self, need: Need | None) -> Mask | None:
+        """Return which patients meet a need, None when that cannot be told."""
         if need is None:
             return None
         kind, body = need
         if kind == "codes":
             if body not in self._known:
-                self._known[body] = self._with_codes(*body) if self._held.get(body[0]) else set()
+                nobody = np.zeros(len(self.ids), np.bool_)
+                self._known[body] = self._with_codes(*body) if self._held.get(body[0]) else nobody
             return self._known[body]
         found = [self.patients(part) for part in body]
         known = [some for some in found if some is not None]
-        if kind == "any":
-            return set().union(*known) if len(known) == len(found) else None
-        return set.intersection(*known) if known else None
+        if not known or (kind == "any" and len(known) < len(found)):
+            return None
+        both: Mask = np.logical_or.reduce(known) if kind == "any" else np.logical_and.reduce(known)
+        return both
 
-    def _with_codes(self, name: str, path: str, pairs: frozenset[Any]) -> set[str] | None:
+    def _with_codes(self, name: str, path: str, pairs: frozenset[Any]) -> Mask | None:
         source, _, patient, _ = scan(self._con, self._lake.files(name), frozenset(), focus=self._focus)
         described = self._con.execute(f"describe select * from {source}").fetchall()
         types = {column: str(kind) for column, kind, *_ in described}
@@ -180,12 +184,14 @@ class _Reader:
             return None  # a choice (medicationReference): the code may stand elsewhere
         kind = types.get(path)
         if kind is None:
-            return set()
+            return np.zeros(len(self.ids), np.bool_)
         if not kind.startswith("STRUCT(") or "coding STRUCT(" not in kind.replace('"', "") or "extension" in kind:
             return None  # a value-set-level negation may match without any code
         concepts = f'"{path}"' if kind.endswith("[]") else f'["{path}"]'
         joined = "lambda d: coalesce(d.system, '') || '|' || coalesce(d.code, '')"
         codes = f"flatten(list_transform({concepts}, lambda c: coalesce(list_transform(c.coding, {joined}), [])))"
         wanted = [f"{system or ''}|{code or ''}" for system, code in pairs] or ["-"]
-        query = f"select distinct {patient} from {source} where list_has_any({codes}, $wanted)"
-        return {name for (name,) in self._con.execute(query, {"wanted": wanted}).fetchall() if name is not None}
+        query = f"select distinct {patient} as p from {source} where list_has_any({codes}, $wanted)"
+        names = self._con.sql(query, params={"wanted": wanted}).to_arrow_table()["p"]
+        found: Mask = np.asarray(pc.is_in(self.ids, names.combine_chunks()))
+        return found

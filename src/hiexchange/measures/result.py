@@ -307,9 +307,9 @@ def summarise_group(table: pa.Table, group: str, info: MeasureInfo) -> GroupSumm
 
     Rows with status ``error`` are counted as errors and in nothing else.
     """
-    rows = table.select(_COUNTED).filter(pc.equal(table["group"], group))
+    rows = _where(table.select(_COUNTED), pc.equal(table["group"], group))
     failed = rows.filter(pc.equal(rows["status"], "error"))
-    good = rows.filter(pc.equal(rows["status"], "ok"))
+    good = _where(rows, pc.equal(rows["status"], "ok"))
     counts = {name: int(pc.sum(good[name]).as_py()) for name in POPULATIONS if good[name].null_count < len(good)}
     scoring = info.scoring.get(group, "proportion")
     if not counts and scoring == "proportion":
@@ -319,8 +319,8 @@ def summarise_group(table: pa.Table, group: str, info: MeasureInfo) -> GroupSumm
         basis=(_distinct(rows["basis"]) or ["boolean"])[0],
         scoring=scoring,
         improvement=info.improvement.get(group, "increase"),
-        subjects=len(_distinct(rows["subject"])),
-        errors=len(_distinct(failed["subject"])),
+        subjects=pc.count_distinct(rows["subject"]).as_py(),
+        errors=pc.count_distinct(failed["subject"]).as_py(),
         counts=counts,
         rate=None,
         low=None,
@@ -333,6 +333,11 @@ def summarise_group(table: pa.Table, group: str, info: MeasureInfo) -> GroupSumm
 
 
 _COUNTED = ["subject", "group", "basis", "status", *POPULATIONS, "strata", "observations", "initial_populations"]
+
+
+def _where(rows: pa.Table, mask: pa.ChunkedArray) -> pa.Table:
+    """Filter, without a copy where all rows are kept: a large run's rows lie in a mapped file."""
+    return rows if pc.all(mask).as_py() else rows.filter(mask)
 
 
 def _initials(rows: pa.Table, names: tuple[str, ...]) -> dict[str, int]:

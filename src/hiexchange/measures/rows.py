@@ -30,6 +30,8 @@ VARYING = (
     "error_define", "messages", "initial_populations", "profiles_inferred",
 )  # fmt: skip
 
+_VARYING = pa.schema([MEASURE_RESULT.schema.field(name) for name in VARYING])
+
 Row = tuple[Any, ...]
 
 
@@ -136,37 +138,43 @@ class Gatherer:
             self._flush()
 
     def batch(self) -> pa.RecordBatch:
-        """Return the rows gathered since the last call as a batch."""
+        """Return the rows gathered since the last call as a batch, without what is the same in each."""
         rows, self.rows = self.rows, []
-        columns = dict(zip(VARYING, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(VARYING, ())
-        arrays = [
-            pa.repeat(pa.scalar(self.constants[column.name], column.type), len(rows))
-            if column.name in self.constants
-            else pa.array(columns[column.name], column.type)
-            for column in MEASURE_RESULT.schema
-        ]
-        return pa.RecordBatch.from_arrays(arrays, schema=MEASURE_RESULT.schema)
+        columns = zip(*rows, strict=True) if rows else ((),) * len(VARYING)
+        arrays = [pa.array(values, field.type) for values, field in zip(columns, _VARYING, strict=True)]
+        return pa.RecordBatch.from_arrays(arrays, schema=_VARYING)
 
     def _flush(self) -> None:
         if self.writer is None:
             handle, self.path = tempfile.mkstemp(prefix="hiexchange-", suffix=".arrow")
             os.close(handle)
-            self.writer = pa.ipc.new_file(self.path, MEASURE_RESULT.schema)
+            self.writer = pa.ipc.new_file(self.path, _VARYING)
         self.writer.write_batch(self.batch())
 
     def table(self) -> pa.Table:
         """Return all rows; from a mapped file when they were many."""
-        if self.writer is None:
-            return pa.Table.from_batches([self.batch()], schema=MEASURE_RESULT.schema)
+        if self.path is None:
+            return self._whole(pa.Table.from_batches([self.batch()], schema=_VARYING))
         if self.rows:
             self._flush()
         self.writer.close()
-        assert self.path is not None
         table = pa.ipc.open_file(pa.memory_map(self.path)).read_all()
         # The mapping keeps the content alive; Windows keeps the file until the process ends.
         with contextlib.suppress(OSError):
             Path(self.path).unlink()
-        return table
+        return self._whole(table)
+
+    def _whole(self, table: pa.Table) -> pa.Table:
+        """Return the rows with what is the same in each: one piece of it, however many rows there are."""
+        sizes = [len(chunk) for chunk in table.column(0).chunks]
+        columns = []
+        for field in MEASURE_RESULT.schema:
+            if field.name in self.constants:
+                piece = pa.repeat(pa.scalar(self.constants[field.name], field.type), max(sizes, default=0))
+                columns.append(pa.chunked_array([piece.slice(0, size) for size in sizes], field.type))
+            else:
+                columns.append(table[field.name])
+        return pa.Table.from_arrays(columns, schema=MEASURE_RESULT.schema)
 
 
 def constants(measure: str, version: str, engine: str, run_id: str, period: tuple[date, date]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 
 from hiexchange.errors import MeasureError
 from hiexchange.measures.cql.library import Library
@@ -45,7 +46,7 @@ def subjects(
     elements: frozenset[str] | None,
     only: Any = None,
     *,
-    keep: set[str] | None = None,
+    keep: pa.Array | None = None,
 ) -> Iterator[SubjectRows]:
     """Yield the patients of a source.
 
@@ -54,7 +55,7 @@ def subjects(
         types: FHIR types needed.
         elements: Top-level elements needed, None for all; choice elements by stem.
         only: Patient ids to restrict the source to, None for all.
-        keep: Patients of a lake whose resources are read; others come without any. None for all.
+        keep: Ids of a lake's patients whose resources are read; others come without any. None for all.
 
     Raises:
         MeasureError: A path does not exist, or a file holds no Bundle.

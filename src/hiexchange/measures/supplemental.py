@@ -44,7 +44,7 @@ def supplemental(measure: Measure, run: MeasureRun, source: Any = None) -> pa.Ta
     usages = {name: usage for name, _, usage in measure.content.supplemental}
     elements = sources.elements_of(measure.libraries)
     columns: dict[str, list[Any]] = {name: [] for name in _NAMES}
-    for subject, raw in sources.subjects(given, measure.types, elements, only, keep=only):
+    for subject, raw in sources.subjects(given, measure.types, elements, only):
         resources: list[Any] = [sources.decode(item) if isinstance(item, bytes) else item for item in raw]
         s = Subject(context, resources)
         for name, define in compiled.supplemental:
