@@ -246,6 +246,31 @@ def small_bundle(small: tuple[Row, list[Row], dict[str, list[str]]]) -> Row:
 
 
 @pytest.fixture
+def supplemental_bundle(small: tuple[Row, list[Row], dict[str, list[str]]], bundle_of: Callable[..., Row]) -> Row:
+    """The small measure, asking for a truth, a code, a number of visits, and for what cannot be had."""
+    measure, libraries, sets = small
+    pair = [
+        {"name": "code", "value": literal("String", "x")},
+        {"name": "system", "value": literal("String", "http://x.org")},
+    ]
+    code = {"type": "Instance", "classType": SYSTEM + "Code", "element": pair}
+    several = {"type": "List", "element": [literal("Integer", "1")] * 2}
+    libraries[0]["library"]["statements"]["def"] += [
+        {"name": "Coded", "expression": {"type": "Tuple", "element": [{"name": "kind", "value": code}]}},
+        {"name": "Visits", "expression": {"type": "Count", "source": ref("Visits in Period")}},
+        {"name": "Broken", "expression": {"type": "SingletonFrom", "operand": several}},
+    ]
+    usage = [{"coding": [{"code": "risk-adjustment-factor"}]}]
+    measure["supplementalData"] = [
+        {"id": "sde-female", "criteria": {"expression": "Is Female"}},
+        {"id": "sde-coded", "criteria": {"expression": "Coded"}},
+        {"id": "risk-visits", "usage": usage, "criteria": {"expression": "Visits"}},
+        {"id": "risk-broken", "usage": usage, "criteria": {"expression": "Broken"}},
+    ]
+    return bundle_of(measure, libraries, sets)
+
+
+@pytest.fixture
 def people() -> list[Row]:
     """Six patients as Bundles; who is in and who is a hit is told by the id."""
 

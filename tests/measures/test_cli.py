@@ -66,6 +66,21 @@ def test_run_prints_counts_and_writes_results(run, files):
     assert json.loads(run("run", "@people", "-m", "@bundle.json", *PERIOD, "--json")) == report
 
 
+def test_run_adds_supplemental_data_where_it_is_asked_for(run, files, supplemental_bundle):
+    (files / "asking.json").write_text(json.dumps(supplemental_bundle))
+    words = ("run", "@people", "-m", "@asking.json", *PERIOD)
+    assert "contained" not in json.loads(run(*words, "--json"))
+    out = run(*words, "--supplemental", "--out", "@out")
+    (line,) = (line.split() for line in out.splitlines() if line.startswith("sde-coded"))
+    assert line[1:] == ["x", "*"], "four patients are too few to be shown"
+    assert "4 values could not be computed" in out
+    table = pq.read_table(files / "out" / "SmallMeasure.supplemental.parquet")
+    assert set(table["id"].to_pylist()) == {"sde-female", "sde-coded", "risk-visits", "risk-broken"}
+    report = json.loads((files / "out" / "SmallMeasure.summary.json").read_text())
+    assert [item["valueInteger"] for item in report["contained"]] == [4]
+    assert json.loads(run(*words, "--supplemental", "--json")) == report
+
+
 def test_why_explains_in_text_and_on_a_page(run, files):
     assert "Controlled Pressures" in run("why", "@people", "a-hit", "-m", "@bundle.json", *PERIOD)
     run("why", "@people", "a-hit", "-m", "@bundle.json", *PERIOD, "--html", "@why.html")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from fhir.resources.R4B.composition import Composition
 from fhir.resources.R4B.detectedissue import DetectedIssue
@@ -11,46 +14,15 @@ from fhir.resources.R4B.measurereport import MeasureReport
 
 from hiexchange.errors import ConfigError, MeasureError
 from hiexchange.measures import Measure
+from hiexchange.measures.supplemental import SCHEMA, shares
 
 YEAR = (date(2026, 1, 1), date(2026, 12, 31))
 NOW = datetime(2027, 1, 15, 8, tzinfo=UTC)
 
 
-def literal(value):
-    return {"type": "Literal", "valueType": "{urn:hl7-org:elm-types:r1}Integer", "value": value}
-
-
 @pytest.fixture
-def with_supplemental(small, bundle_of):
-    """The small measure, asking for a truth, a code, a number of visits, and for what cannot be had."""
-    measure, libraries, sets = small
-    code = {
-        "type": "Instance",
-        "classType": "{urn:hl7-org:elm-types:r1}Code",
-        "element": [
-            {"name": "code", "value": {**literal("x"), "valueType": "{urn:hl7-org:elm-types:r1}String"}},
-            {"name": "system", "value": {**literal("http://x.org"), "valueType": "{urn:hl7-org:elm-types:r1}String"}},
-        ],
-    }
-    libraries[0]["library"]["statements"]["def"] += [
-        {"name": "Coded", "expression": {"type": "Tuple", "element": [{"name": "kind", "value": code}]}},
-        {
-            "name": "Visits",
-            "expression": {"type": "Count", "source": {"type": "ExpressionRef", "name": "Visits in Period"}},
-        },
-        {
-            "name": "Broken",
-            "expression": {"type": "SingletonFrom", "operand": {"type": "List", "element": [literal("1")] * 2}},
-        },
-    ]
-    usage = [{"coding": [{"code": "risk-adjustment-factor"}]}]
-    measure["supplementalData"] = [
-        {"id": "sde-female", "criteria": {"expression": "Is Female"}},
-        {"id": "sde-coded", "criteria": {"expression": "Coded"}},
-        {"id": "risk-visits", "usage": usage, "criteria": {"expression": "Visits"}},
-        {"id": "risk-broken", "usage": usage, "criteria": {"expression": "Broken"}},
-    ]
-    return Measure.load(bundle_of(measure, libraries, sets))
+def with_supplemental(supplemental_bundle):
+    return Measure.load(supplemental_bundle)
 
 
 def test_supplemental_data_is_of_the_initial_population_and_an_error_spoils_nothing(with_supplemental, people):
@@ -88,6 +60,32 @@ def test_measure_reports_carry_supplemental_data(with_supplemental, people):
     MeasureReport.model_validate(whole)
     (counted,) = whole["contained"]
     assert (counted["code"]["coding"][0]["code"], counted["valueInteger"]) == ("x", 4)
+
+
+def cell(subject, element, code, error=None):
+    blank = dict.fromkeys(SCHEMA.names)
+    return {**blank, "subject": subject, "id": element, "code": code, "error": error}
+
+
+def test_small_cells_of_supplemental_data_are_hidden_with_the_next_smallest(with_supplemental, people):
+    run = with_supplemental.evaluate(people, period=YEAR)
+    (row,) = run.table.filter(pc.equal(run.table["subject"], "a-hit")).to_pylist()
+    many = [{**row, "subject": f"p{n}"} for n in range(40)]
+    run = replace(run, table=pa.Table.from_pylist(many, schema=run.table.schema))
+    values = [cell(f"p{n}", "sex", "f" if n < 25 else "m") for n in range(40)]
+    values += [cell(f"p{n}", "payer", "a" if n < 20 else "b") for n in range(35)]
+    values += [cell(f"p{n}", "race", "x") for n in range(12)] + [cell("p39", "race", None, error="Race")]
+    found = shares(run, pa.Table.from_pylist(values, schema=SCHEMA)).to_pylist()
+    assert {(row["id"], row["code"]): row["patients"] for row in found} == {
+        ("sex", "f"): 25,
+        ("sex", "m"): 15,
+        ("payer", "a"): 20,
+        ("payer", "b"): None,  # the next smallest: without it the five of no payer could be worked out
+        ("payer", None): None,
+        ("race", "x"): 12,
+        ("race", None): 28,
+    }
+    assert [row["suppressed"] for row in found].count(True) == 2
 
 
 def issues(document):

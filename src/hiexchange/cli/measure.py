@@ -69,6 +69,9 @@ def run(
     by: Annotated[
         str, typer.Option("--by", help="Cut by race, ethnicity, language, sex, payer (comma-separated).")
     ] = "",
+    supplemental: Annotated[
+        bool, typer.Option("--supplemental", help="Add the measure's supplemental data and risk variables.")
+    ] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for result tables and MeasureReports.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print MeasureReports as JSON.")] = False,
 ) -> None:
@@ -83,15 +86,20 @@ def run(
         processes=processes,
         engine=engine,
     )
-    for item in runs:
+    for item, loaded in runs:
+        # Our own measures have no supplemental data.
+        extra = loaded.supplemental(item, _source(source)) if supplemental and loaded is not None else None
+        report = item.to_fhir(supplemental=extra)
         if out is not None:
-            _write(item, out)
+            _write(item, report, extra, out)
         if as_json:
-            render.json_out(item.to_fhir())
+            render.json_out(report)
             continue
         _print(item)
         if by:
             _print_by(item, by, _source(source))
+        if extra is not None:
+            _print_supplemental(item, extra)
 
 
 @group.command("why")
@@ -134,7 +142,7 @@ def gaps(
 ) -> None:
     """Count gaps in care by reason, or write who has which to a file."""
     tables = []
-    for item in _evaluate(source, measure, (start.date(), end.date()), accept=accept or []):
+    for item, _ in _evaluate(source, measure, (start.date(), end.date()), accept=accept or []):
         found = item.gaps(as_of=as_of.date() if as_of else None)
         tables.append(found)
         counts: dict[str, int] = {}
@@ -183,7 +191,8 @@ def _source(path: Path) -> Any:
     return path
 
 
-def _evaluate(path: Path, names: list[str], period: tuple[date, date], **options: Any) -> list[Any]:
+def _evaluate(path: Path, names: list[str], period: tuple[date, date], **options: Any) -> list[tuple[Any, Any]]:
+    """Return the run of each measure, and the measure where it is an official one."""
     from hiexchange.measures import Measure, evaluate, evaluate_all, measures
 
     source, known = _source(path), measures()
@@ -191,7 +200,8 @@ def _evaluate(path: Path, names: list[str], period: tuple[date, date], **options
     loaded = [Measure.load(name, accept=accept) for name in names if name not in known]
     found = evaluate_all(loaded, source, period=period, offset=offset, **options) if loaded else []
     run_id = f"{period[0]}..{period[1]}"
-    return [*found, *(evaluate(n, source, period=period, run_id=run_id, offset=offset) for n in names if n in known)]
+    own = (evaluate(n, source, period=period, run_id=run_id, offset=offset) for n in names if n in known)
+    return [*zip(found, loaded, strict=True), *((item, None) for item in own)]
 
 
 def _print(run: Any) -> None:
@@ -217,9 +227,28 @@ def _print_by(run: Any, by: str, source: Any) -> None:
     ]
     render.table(rows, table.column_names[:-1])
     if any(table["suppressed"].to_pylist()):
-        render.out("  * suppressed: fewer than 11, or one that would give such a count away")
+        render.out(_SUPPRESSED)
 
 
+def _print_supplemental(run: Any, table: Any) -> None:
+    from hiexchange.measures.supplemental import shares
+
+    rows = shares(run, table).to_pylist()
+    render.table(
+        [
+            (row["id"], row["code"] or "-", row["text"] or "", "*" if row["suppressed"] else f"{row['patients']:,}")
+            for row in rows
+        ],
+        ("supplemental data", "code", "text", "patients"),
+    )
+    if any(row["suppressed"] for row in rows):
+        render.out(_SUPPRESSED)
+    failed = table.num_rows - table["error"].null_count
+    if failed:
+        render.out(f"  {failed:,} values could not be computed")
+
+
+_SUPPRESSED = "  * suppressed: fewer than 11, or one that would give such a count away"
 _COUNTS = {"subjects", "eligible", "hits", "rate", "low", "high"}
 
 
@@ -227,15 +256,17 @@ def _number(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
 
-def _write(run: Any, folder: Path) -> None:
+def _write(run: Any, report: dict[str, Any], supplemental: Any, folder: Path) -> None:
     import pyarrow.parquet as pq
 
     from hiexchange._files import atomic_file, write_json
 
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / f"{run.measure.id}.summary.json", run.to_fhir())
-    with atomic_file(folder / f"{run.measure.id}.parquet") as file:
-        pq.write_table(run.table, file)
+    write_json(folder / f"{run.measure.id}.summary.json", report)
+    for name, table in (("", run.table), (".supplemental", supplemental)):
+        if table is not None:
+            with atomic_file(folder / f"{run.measure.id}{name}.parquet") as file:
+                pq.write_table(table, file)
 
 
 def _write_documents(run: Any, found: Any, folder: Path, reporter: str, as_of: date | None) -> None:

@@ -148,15 +148,20 @@ def with_supplemental(report: dict[str, Any], table: pa.Table) -> dict[str, Any]
 
     Numbers and texts are left out of it: they may be as many as there are patients.
     """
+    found = [
+        _observation(row, {"code": _value(row)["valueCodeableConcept"], "valueInteger": count})
+        for row, count in counted(table)
+    ]
+    return _with(report, found)
+
+
+def counted(table: pa.Table) -> list[tuple[dict[str, Any], int]]:
+    """Return each coded value of supplemental data, as one of its rows, and how many patients have it."""
     rows = [row for row in table.to_pylist() if row["error"] is None and row["code"] is not None]
     named = {(row["id"], row["system"] or "", row["code"]): row for row in rows}
     patients = {(row["id"], row["system"] or "", row["code"], row["subject"]) for row in rows}
     counts = Counter(item[:3] for item in patients)
-    found = []
-    for key, count in sorted(counts.items()):
-        row = named[key]
-        found.append(_observation(row, {"code": _value(row)["valueCodeableConcept"], "valueInteger": count}))
-    return _with(report, found)
+    return [(named[key], count) for key, count in sorted(counts.items())]
 
 
 def _with(report: dict[str, Any], observations: list[dict[str, Any]]) -> dict[str, Any]:

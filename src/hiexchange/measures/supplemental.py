@@ -7,6 +7,7 @@ Source: Quality Measure IG (hl7.fhir.us.cqfmeasures), "Supplemental Data Element
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
@@ -17,11 +18,13 @@ import pyarrow.compute as pc
 
 from hiexchange.errors import ConfigError, MeasureError
 from hiexchange.measures import sources
+from hiexchange.measures.by import MIN_CELL
 from hiexchange.measures.cql import temporal as t
 from hiexchange.measures.cql.model import Element, code, concept
 from hiexchange.measures.cql.subject import Context, Subject
 from hiexchange.measures.cql.values import Code, Concept, Interval, Quantity
 from hiexchange.measures.measure import Measure, new_program, parameters
+from hiexchange.measures.reports import counted
 from hiexchange.measures.result import MeasureRun
 
 _NAMES = ("subject", "id", "usage", "part", "system", "code", "text", "value", "unit", "error")
@@ -36,8 +39,7 @@ def supplemental(measure: Measure, run: MeasureRun, source: Any = None) -> pa.Ta
     given = run.source if source is None else source
     if given is None:
         raise ConfigError("the run's patients cannot be read again", hint="pass source=")
-    wanted = run.table.filter(pc.greater(run.table["initial_population"], 0))
-    only = set(wanted["subject"].to_pylist())
+    only = set(_initial(run).to_pylist())
     program = new_program(timedelta(minutes=int(run.options.get("offset_minutes", "0"))))
     context = Context(program, parameters(run.period), profiles=run.options.get("profiles", "infer"))
     compiled = measure.compile(program)
@@ -56,6 +58,47 @@ def supplemental(measure: Measure, run: MeasureRun, source: Any = None) -> pa.Ta
                 for column, value in zip(_NAMES, (subject, name, usages[name], *row), strict=True):
                     columns[column].append(value)
     return pa.table(columns, schema=SCHEMA)
+
+
+def _initial(run: MeasureRun) -> pa.Array:
+    inside = run.table.filter(pc.greater(run.table["initial_population"], 0))
+    return pc.unique(inside["subject"])
+
+
+def shares(run: MeasureRun, table: pa.Table, *, min_cell: int = MIN_CELL) -> pa.Table:
+    """Return how many patients of a run's initial population have each coded value, and how many have none.
+
+    Args:
+        run: The run.
+        table: Its supplemental data, as :meth:`Measure.supplemental` gives them.
+        min_cell: Counts above zero and under it are hidden, and the next smallest of the same element where one
+            alone would be hidden: the total would give it away.
+
+    Returns:
+        id, code, text, patients (null where hidden), suppressed; one row a value, and one without code for those
+        who have none.
+    """
+    people = len(_initial(run))
+    coded = table.filter(pc.and_(pc.is_null(table["error"]), pc.is_valid(table["code"])))
+    having = coded.group_by("id").aggregate([("subject", "count_distinct")])
+    cells: dict[str, list[tuple[str | None, str | None, int]]] = defaultdict(list)
+    for row, count in counted(table):
+        cells[row["id"]].append((row["code"], row["text"], count))
+    for name, count in zip(having["id"].to_pylist(), having["subject_count_distinct"].to_pylist(), strict=True):
+        if count < people:
+            cells[name].append((None, None, people - count))
+    found = []
+    for name, values in cells.items():
+        hidden = {at for at, value in enumerate(values) if value[2] < min_cell}
+        if len(hidden) == 1 and len(values) > 1:
+            hidden.add(min((at for at in range(len(values)) if at not in hidden), key=lambda at: values[at][2]))
+        found += [(name, code, text, None if at in hidden else n) for at, (code, text, n) in enumerate(values)]
+    names = ("id", "code", "text", "patients")
+    result = pa.table(
+        [[row[at] for row in found] for at in range(4)],
+        schema=pa.schema([(name, pa.int64() if name == "patients" else pa.string()) for name in names]),
+    )
+    return result.append_column("suppressed", pc.is_null(result["patients"]))
 
 
 def _leaves(value: Any, part: str | None) -> Iterator[Leaf]:
