@@ -11,9 +11,11 @@ import pytest
 
 from hiexchange.lake import Lake
 from hiexchange.measures import Measure, evaluate_all
+from hiexchange.measures import rows as gathered
 from hiexchange.measures.lakes import subjects_of
 from hiexchange.measures.sources import decode
 
+YEAR = (date(2026, 1, 1), date(2026, 12, 31))
 TYPES = frozenset({"Patient", "Observation", "Task", "ServiceRequest", "Medication", "MedicationRequest"})
 
 
@@ -106,13 +108,25 @@ def test_what_a_patient_refers_to_comes_along(lake_of):
 def test_a_run_does_not_depend_on_prefilter_or_order(lake_of, small_bundle, people):
     lake, _ = lake_of([entry["resource"] for person in people for entry in person["entry"]])
     measure = Measure.load(small_bundle)
-    year = {"period": (date(2026, 1, 1), date(2026, 12, 31))}
-    (expected,) = evaluate_all([measure], people, **year)
+    (expected,) = evaluate_all([measure], people, period=YEAR)
 
     def flags(run):
         columns = ["subject", "initial_population", "denominator", "numerator", "strata", "status"]
         return sorted(run.table.select(columns).to_pylist(), key=lambda row: row["subject"])
 
     for options in ({}, {"prefilter": False}):
-        (run,) = evaluate_all([measure], lake, **year, **options)
+        (run,) = evaluate_all([measure], lake, period=YEAR, **options)
         assert flags(run) == flags(expected)
+
+
+def test_rows_beyond_memory_are_read_back_from_a_file(lake_of, small_bundle, people, monkeypatch):
+    resources = [entry["resource"] for person in people for entry in person["entry"]]
+    lake, _ = lake_of(resources)
+    measure = Measure.load(small_bundle)
+    whole = measure.evaluate(lake, period=YEAR).table
+    monkeypatch.setattr(gathered, "BATCH", 2)
+    for spill in (2, 9):  # of six rows four go to a file, or none
+        monkeypatch.setattr(gathered, "SPILL", spill)
+        run = measure.evaluate(lake, period=YEAR)
+        assert run.table.equals(whole)
+        assert run.summary() == measure.evaluate(people, period=YEAR).summary()

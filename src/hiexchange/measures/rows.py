@@ -22,8 +22,10 @@ from hiexchange.measures.populations import PATIENT, Criteria, Member, number
 from hiexchange.measures.result import POPULATIONS
 from hiexchange.tables import MEASURE_RESULT
 
-SPILL = 2_000
-"""Rows kept in memory before they go to a temporary file."""
+BATCH = 2_000
+"""Rows kept as Python objects before they become Arrow."""
+SPILL = 10
+"""Batches kept in memory before they go to a temporary file, as one: who then reads a column touches few of its pages."""
 CLAIMS = {"Claim", "ExplanationOfBenefit", "Coverage"}
 VARYING = (
     "subject", "group", "basis", "episode", *POPULATIONS, "observations", "strata", "evidence", "status", "error_code",
@@ -128,14 +130,17 @@ class Gatherer:
         """Keep what is the same in every row: measure, version, engine, run, period."""
         self.constants = constants
         self.rows: list[Row] = []
+        self.batches: list[pa.RecordBatch] = []
         self.writer: Any = None
         self.path: str | None = None
 
     def add(self, rows: Sequence[Row]) -> None:
         """Take rows; write them out when there are many."""
         self.rows += rows
-        if len(self.rows) >= SPILL:
-            self._flush()
+        if len(self.rows) >= BATCH:
+            self.batches.append(self.batch())
+            if len(self.batches) >= SPILL:
+                self._flush()
 
     def batch(self) -> pa.RecordBatch:
         """Return the rows gathered since the last call as a batch, without what is the same in each."""
@@ -149,14 +154,15 @@ class Gatherer:
             handle, self.path = tempfile.mkstemp(prefix="hiexchange-", suffix=".arrow")
             os.close(handle)
             self.writer = pa.ipc.new_file(self.path, _VARYING)
-        self.writer.write_batch(self.batch())
+        self.writer.write_table(pa.Table.from_batches(self.batches).combine_chunks())
+        self.batches.clear()
 
     def table(self) -> pa.Table:
         """Return all rows; from a mapped file when they were many."""
+        self.batches.append(self.batch())
         if self.path is None:
-            return self._whole(pa.Table.from_batches([self.batch()], schema=_VARYING))
-        if self.rows:
-            self._flush()
+            return self._whole(pa.Table.from_batches(self.batches))
+        self._flush()
         self.writer.close()
         table = pa.ipc.open_file(pa.memory_map(self.path)).read_all()
         # The mapping keeps the content alive; Windows keeps the file until the process ends.
