@@ -120,7 +120,7 @@ def test_a_member_without_provider_is_refused_with_its_byte(read: Read, codes: C
     roster = read(data, "x12-834")
     assert codes(roster) == [(2, "missing_provider", "provider_npi")]
     offset = roster.issues["byte_offset"].to_pylist()[0]
-    assert data[offset:].lstrip().startswith(b"INS")
+    assert data[offset:].startswith(b"INS")
     assert b"S0002" in data[offset : offset + 60]
 
 
@@ -207,3 +207,109 @@ def test_batches_carry_numbers_on(read: Read, monkeypatch: Any) -> None:
     roster = read(interchange(*(member(n) for n in range(1, 11))), "x12-834")
     assert roster.members["row_no"].to_pylist() == list(range(1, 11))
     assert roster.members["member_id"].to_pylist() == [f"M{n:04d}" for n in range(1, 11)]
+
+
+def test_an_isa_that_is_not_106_characters_long_is_refused_for_what_it_is(read: Read) -> None:
+    good = interchange(member(1))
+    for wrong in (
+        good.replace(b"SENDER         *", b"SENDER*", 1),
+        good.replace(b"SENDER         *", b"SENDER          *", 1),
+        good.replace(b"*^*00501", b"***00501", 1),
+    ):
+        with pytest.raises(RosterError) as caught:
+            read(wrong, "x12-834")
+        assert caught.value.issues["code"].to_pylist() == ["bad_isa"]
+
+
+def test_lines_wrapped_at_eighty_columns_are_read_through(read: Read) -> None:
+    flat = interchange(member(1), member(2, coverage=False), member(3), end="")
+    wrapped = b"\r\n".join(flat[start : start + 80] for start in range(0, len(flat), 80))
+    padded = flat.replace(b"~", b"~   \n")
+    for data in (wrapped[:82].replace(b"\r\n", b"") + wrapped[82:], padded):
+        roster, plain = read(data, "x12-834"), read(flat, "x12-834")
+        assert roster.state == "accepted"
+        assert roster.members.drop_columns("roster_id").equals(plain.members.drop_columns("roster_id"))
+        offset = roster.issues["byte_offset"].to_pylist()[0]
+        assert b"S0002" in data[offset : offset + 90].replace(b"\r\n", b"")
+
+
+def two_sets(first: bytes, second: bytes) -> bytes:
+    """Both interchanges' transaction sets in one functional group."""
+    one, two = (data[data.index(b"ST*834") : data.index(b"GE*")] for data in (first, second))
+    two = two.replace(b"ST*834*0001", b"ST*834*0002")
+    at = two.index(b"SE*")
+    two = two[:at] + two[at:].replace(b"*0001", b"*0002")
+    return first[: first.index(b"ST*834")] + one + two + b"GE*2*3~\nIEA*1*000000007~\n"
+
+
+def test_two_transaction_sets_are_one_list(read: Read, codes: Codes) -> None:
+    header = "N1*P5*SPONSOR*FI*111111111|N1*IN*PAYER*FI*987654321|QTY*TO*1"
+    data = two_sets(interchange(member(1), header=header), interchange(member(2), header=header))
+    roster = read(data, "x12-834")
+    assert (roster.state, codes(roster)) == ("accepted", [])
+    assert roster.members["member_id"].to_pylist() == ["M0001", "M0002"]
+    short = two_sets(interchange(member(1), header=header), interchange(member(2), member(3), header=header))
+    assert (read(short, "x12-834").state, codes(read(short, "x12-834"))[0][1]) == ("refused", "count_mismatch")
+
+
+def test_transaction_sets_that_contradict_each_other_refuse_the_file(read: Read, codes: Codes) -> None:
+    first = interchange(member(1))
+    for second in (
+        interchange(member(2), bgn08="2"),
+        interchange(member(2)).replace(b"*20260131*1200****", b"*20260228*1200****"),
+    ):
+        roster = read(two_sets(first, second), "x12-834")
+        assert (roster.state, codes(roster)[0][1]) == ("refused", "several_headers")
+
+
+def test_a_file_of_two_payers_needs_its_payer_named(read: Read, codes: Codes) -> None:
+    other = interchange(member(2), header="N1*IN*OTHER*FI*555555555")
+    data = two_sets(interchange(member(1)), other)
+    roster = read(data, "x12-834", payer_id=None)
+    assert (roster.state, codes(roster)[0][1]) == ("refused", "several_payers")
+    assert read(data, "x12-834", payer_id="payer-a").state == "accepted"
+
+
+def test_two_interchanges_in_one_file(read: Read) -> None:
+    data = interchange(member(1)) + interchange(member(2))
+    roster = read(data, "x12-834")
+    assert (roster.state, roster.counts.accepted) == ("accepted", 2)
+
+
+def test_an_interchange_with_other_delimiters_behind_the_first_is_not_lost_in_silence(read: Read, codes: Codes) -> None:
+    data = interchange(member(1)) + interchange(member(2), separator="|", terminator="'")
+    roster = read(data, "x12-834")
+    assert (roster.state, codes(roster)[0][1]) == ("refused", "trailing_data")
+
+
+def test_what_old_systems_put_behind_the_end_is_no_data(read: Read) -> None:
+    assert read(interchange(member(1)) + b"\r\n  \x1a", "x12-834").state == "accepted"
+
+
+@pytest.mark.parametrize("gone", [b"SE*", b"GE*", b"GS*", b"ST*"])
+def test_a_control_segment_left_out_refuses_the_file(read: Read, gone: bytes) -> None:
+    data = interchange(member(1))
+    lines = [line for line in data.splitlines(keepends=True) if not line.startswith(gone)]
+    assert read(b"".join(lines), "x12-834").state == "refused"
+
+
+def test_control_counts_may_have_leading_zeros(read: Read) -> None:
+    assert read(interchange(member(1), ge="01", iea="00001"), "x12-834").state == "accepted"
+
+
+def test_a_file_that_does_not_say_whether_it_is_whole_needs_a_layout_that_does(read: Read) -> None:
+    data = interchange(member(1), bgn08="")
+    with pytest.raises(RosterError) as caught:
+        read(data, "x12-834")
+    assert caught.value.code == "HX-506"
+    assert read(data, {"extends": "x12-834", "list": {"mode": "delta"}}).mode == "delta"
+
+
+def test_a_date_of_the_header_that_is_no_day_is_refused(read: Read, codes: Codes) -> None:
+    data = interchange(member(1)).replace(b"BGN*00*1*20260131", b"BGN*00*1*20260231")
+    with pytest.raises(RosterError) as caught:
+        read(data, "x12-834", as_of=None)
+    assert caught.value.issues["code"].to_pylist() == ["bad_as_of"]
+    # The hint says what to do, and that is enough.
+    roster = read(data, "x12-834", as_of=date(2026, 1, 31))
+    assert (roster.as_of, codes(roster)) == (date(2026, 1, 31), [(None, "bad_as_of", None)])

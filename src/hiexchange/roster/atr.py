@@ -280,18 +280,18 @@ def _values(text: pa.Buffer) -> Iterator[bytes]:
 
 
 def _batches(store: _Store, raw: Raw) -> Iterator[pa.Table]:
-    rows: list[list[str]] = []
-    done = 0
+    values: list[str] = []
+    read, done = 0, 0
     for group in store.groups:
         common = _of_group(group, store)
         for member in group.member:
-            rows.append(_row(member, common, store, raw, done + len(rows) + 1))
-            if len(rows) >= ROWS:
-                yield text_table(rows, done)
-                done += len(rows)
-                rows = []
-    if rows:
-        yield text_table(rows, done)
+            read += 1
+            values += _row(member, common, store, raw, read)
+            if read - done >= ROWS:
+                yield text_table(values, raw.width, done)
+                values, done = [], read
+    if values:
+        yield text_table(values, raw.width, done)
 
 
 def _of_group(group: _Group, store: _Store) -> dict[str, str]:

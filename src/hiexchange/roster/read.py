@@ -7,8 +7,6 @@ in ``state``.
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -22,6 +20,7 @@ import pyarrow as pa
 from hiexchange import _files
 from hiexchange.errors import ConfigError
 from hiexchange.roster import convert, duplicates
+from hiexchange.roster.as_of import declared_day
 from hiexchange.roster.columns import sources
 from hiexchange.roster.delimited import Raw, byte_offsets
 from hiexchange.roster.gate import RosterCounts, judge
@@ -155,7 +154,7 @@ class _Intake:
         self.layout = layout
         self.raw = raw
         self.payer_id = payer_id
-        self.as_of, self.as_of_issues = _as_of(opened, layout, raw, as_of)
+        self.as_of, self.as_of_issues = declared_day(opened, layout, raw, as_of)
         part = layout.list.list_id or raw.facts.get("list_id")
         self.list_id = f"{payer_id}/{part}" if part else payer_id
         self.roster_id = _files.sha256_text(payer_id, self.list_id, opened.sha256)[:32]
@@ -176,7 +175,7 @@ class _Intake:
             as_of=self.as_of,
             received_at=received_at,
             previous=previous.members if isinstance(previous, Roster) else previous,
-            faults=self.raw.faults,
+            faults=[*self.raw.faults, *self.other_payer()],
         )
         state, accepted_by = verdict.state, None
         gate_issues = list(verdict.issues)
@@ -219,26 +218,27 @@ class _Intake:
             width=self.raw.width,
         )
         errors = plan.errors_mask()
-        con = convert.connect()
         parts: list[pa.Table] = []
         read = 0
-        for batch in self.raw.batches:
-            con.register("raw", convert.trimmed(batch))
-            staged = con.sql(plan.sql).to_arrow_table()
+        for staged in convert.project(plan, self.batches(), self.raw.width):
             read += len(staged)
             flags = staged["flags"].to_numpy()
             if flags.any():
                 self.flagged(staged, flags, plan.checks)
                 staged = staged.filter(pa.array((flags & errors) == 0))
             parts.append(staged.drop_columns(["flags"]))
-            self.opened.forget()
-        con.close()
         read += self.raw.ragged_rows
         if not parts:
             raise refusal("no_rows", "the file holds no rows", file=self.opened.name, hint="ask for it again")
         staged = pa.concat_tables(parts)
         staged, repeated = self.without_duplicates(staged)
         return self.shaped(staged, plan), read, repeated
+
+    def batches(self) -> Iterator[pa.Table]:
+        """Yield the text, and give back the memory of the file as it is read."""
+        for batch in self.raw.batches:
+            yield batch
+            self.opened.forget()
 
     def flagged(self, staged: pa.Table, flags: np.ndarray, checks: list[convert.Check]) -> None:
         hit = np.flatnonzero(flags)
@@ -288,8 +288,16 @@ class _Intake:
     def mode(self) -> str:
         declared = self.raw.facts.get("mode")
         if self.layout.list.mode == "auto":
+            if declared == "unknown":
+                raise refusal(
+                    "mode_unknown",
+                    "the file does not say whether it is a full list or changes",
+                    file=self.opened.name,
+                    hint="ask the payer, and set list.mode in the layout",
+                    number="HX-506",
+                )
             return declared or "full"
-        if declared and declared != self.layout.list.mode:
+        if declared not in (None, "unknown", self.layout.list.mode):
             raise refusal(
                 "mode_mismatch",
                 f"the file declares itself {declared}, the layout says {self.layout.list.mode}",
@@ -298,6 +306,13 @@ class _Intake:
                 number="HX-506",
             )
         return self.layout.list.mode
+
+    def other_payer(self) -> list[tuple[str, str]]:
+        """Return a fault where rows of another payer would be taken for this payer's."""
+        facts = self.raw.facts
+        if "other_payer" in facts and self.payer_id == facts["payer_id"]:
+            return [("several_payers", "the file names several payers: give payer_id if it is one payer's")]
+        return []
 
     def authority(self) -> tuple[date, date]:
         rule = self.layout.list
@@ -349,78 +364,6 @@ class _Intake:
         wanted = sorted({row["row_no"] for row in self.issues if row["row_no"] is not None})
         offsets = byte_offsets(self.raw, wanted, self.layout.file.quote)
         return [{**row, "byte_offset": offsets.get(row["row_no"])} for row in self.issues]
-
-
-def _as_of(opened: Opened, layout: Layout, raw: Raw, given: date | None) -> tuple[date, list[dict[str, Any]]]:
-    declared = _declared_as_of(opened, layout, raw)
-    if given and declared and given != declared:
-        return given, [
-            issue(
-                "as_of_differs",
-                "the as-of date given differs from the one the file declares",
-                file=opened.name,
-                severity="warning",
-            )
-        ]
-    if given or declared:
-        return given or declared, []  # type: ignore[return-value]  # one of the two is set
-    raise refusal(
-        "no_as_of",
-        "nothing declares the day the roster speaks of",
-        file=opened.name,
-        hint="give as_of, or list.as_of in the layout; the file's modification time is never used",
-        number="HX-504",
-    )
-
-
-def _declared_as_of(opened: Opened, layout: Layout, raw: Raw) -> date | None:
-    if "as_of" in raw.facts:
-        return date.fromisoformat(raw.facts["as_of"])
-    if layout.list.as_of.column:
-        return _as_of_column(layout, raw)
-    pattern = layout.list.as_of.file_name
-    for name in (opened.inner, opened.name) if pattern else ():
-        match = re.search(pattern or "", name)
-        if match:
-            try:
-                return datetime.strptime(match.group(1), layout.list.as_of.format).date()
-            except ValueError:
-                raise refusal(
-                    "bad_as_of",
-                    "the date in the file name is no date",
-                    file=opened.name,
-                    hint="give as_of",
-                    number="HX-504",
-                ) from None
-    return None
-
-
-def _as_of_column(layout: Layout, raw: Raw) -> date:
-    """Return the date of the as-of column, and watch that every row holds the same."""
-    wanted = folded(layout.list.as_of.column or "")
-    places = [number for number, name in enumerate(raw.header, 1) if folded(name) == wanted]
-    if not places:
-        raise refusal(
-            "missing_column", "the file lacks its as-of column", file=raw.file, hint="give as_of", number="HX-504"
-        )
-    name = f"c{places[0]}"
-    first = next(raw.batches, None)
-    texts = first[name].unique().to_pylist() if first is not None else []
-    try:
-        day = datetime.strptime(texts[0].strip(), layout.list.as_of.format).date()
-    except (IndexError, ValueError):
-        raise refusal(
-            "bad_as_of", "the as-of column holds no date", file=raw.file, hint="give as_of", number="HX-504"
-        ) from None
-
-    def watched(batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        for batch in batches:
-            if batch[name].unique().to_pylist() != texts[:1] and not raw.faults:
-                raw.faults.append(("several_as_of", "the rows name different as-of dates"))
-            yield batch
-
-    raw.batches = watched(itertools.chain([first], raw.batches))
-    return day
 
 
 def _header_sha(header: list[str]) -> str:
