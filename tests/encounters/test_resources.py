@@ -125,6 +125,15 @@ def test_notifications_follow_the_same_machine(world: SimpleNamespace) -> None:
     assert read_alerts([alert()], received_at=world.RECEIVED, history=intake.events).duplicates == 1
 
 
+def test_two_senders_may_give_their_notifications_one_id(world: SimpleNamespace) -> None:
+    other = alert(identifier=[{"value": "V9"}])
+    header = next(item["resource"] for item in other["entry"] if item["resource"]["resourceType"] == "MessageHeader")
+    header["source"] = {"endpoint": "https://other.example"}
+    first = read_alerts([alert()], received_at=world.RECEIVED)
+    intake = read_alerts([other], received_at=world.RECEIVED, history=first.events)
+    assert (intake.duplicates, intake.events.num_rows) == (0, 1)
+
+
 @pytest.mark.parametrize(
     ("bundle", "code"),
     [

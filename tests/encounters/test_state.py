@@ -220,6 +220,15 @@ def test_a_merge_is_news_once_and_only_of_an_identifier_in_use(world: SimpleName
     assert world.story(tested)[-1] == ("merge", "test_patient")
 
 
+def test_messages_of_one_minute_are_replayed_in_the_order_they_came(world: SimpleNamespace) -> None:
+    """Whatever the hashes of their keys: a visit cancelled in its first minute is admitted again, and told."""
+    for number in range(8):
+        visit = f"V{number}"
+        first = world.read(*(world.adt(trigger, at(2), visit=visit) for trigger in ("A01", "A11")))
+        second = world.read(world.adt("A01", at(3), visit=visit), history=first.events)
+        assert world.story(second) == [("admit", None)]
+
+
 TRIGGERS = st.sampled_from(["A01", "A02", "A03", "A04", "A05", "A06", "A07", "A08", "A11", "A12", "A13"])
 
 

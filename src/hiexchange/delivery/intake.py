@@ -125,7 +125,9 @@ def enqueue(
     decisions = decisions.filter(pc.equal(decisions["decision"], "deliver"))
     if not decisions.num_rows:
         return 0
-    events = check(routing.events, ENCOUNTER_EVENT)
+    # Most events go to nobody: only those that a decision names are looked at one by one.
+    named = pc.is_in(routing.events["event_key"], value_set=pc.unique(decisions["event_key"]))
+    events = check(routing.events.filter(named), ENCOUNTER_EVENT)
     wanted = _merge(decisions, events, specs)
     facts = _facts(events)
     ids = {_id(want, facts[want.row]): want for want in wanted}

@@ -6,6 +6,7 @@ from hiexchange.encounters.adt import AdtSettings, RawMessage, from_adt, read_ad
 from hiexchange.encounters.alerts import from_alerts, read_alerts
 from hiexchange.encounters.completeness import COMPLETENESS, Silence, completeness, silent_sources
 from hiexchange.encounters.fhir import from_view, read_view
+from hiexchange.encounters.inbox import INBOX_FILE, Inbox
 from hiexchange.encounters.lookups import lookups
 from hiexchange.encounters.people import Identities, Merge
 from hiexchange.encounters.resources import to_fhir
@@ -14,8 +15,10 @@ from hiexchange.encounters.sources import encounter_events
 
 __all__ = [
     "COMPLETENESS",
+    "INBOX_FILE",
     "AdtSettings",
     "Identities",
+    "Inbox",
     "Intake",
     "Merge",
     "RawMessage",

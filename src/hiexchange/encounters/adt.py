@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from hiexchange import hl7v2
 from hiexchange.encounters.codes import CLASSES, TRIGGERS, code_system, is_npi
+from hiexchange.encounters.history import concerned
 from hiexchange.encounters.people import Identities, Merge
 from hiexchange.encounters.rows import Intake, Row, events_table, issue, issues_table
 from hiexchange.encounters.state import settle
@@ -76,7 +77,8 @@ def from_adt(
         facilities: Rows with ``facility_id``, ``name``, ``npi`` and ``codes`` (what senders write in
             PV1-3.4, EVN-7 or MSH-4). Without it the sender's own code is the facility id.
         zones: Facility id -> IANA zone, for times without offset; ``*`` for all others.
-        history: ENCOUNTER_EVENT rows of earlier calls.
+        history: ENCOUNTER_EVENT rows of earlier calls: a table, a lake table, or paths of Parquet files (nothing
+            of them is held in memory but what the messages concern).
     """
     return read_adt(
         source, received_at=received_at, persons=persons, facilities=facilities, zones=zones, history=history
@@ -99,33 +101,21 @@ def read_adt(
 
 def collect(raws: Iterable[RawMessage], settings: AdtSettings, *, history: Any = None) -> Intake:
     """Return the events of messages in order of receipt."""
-    known = _known(history)
+    candidates, issues, quarantined = _candidates(raws, settings)
+    known = concerned(history, candidates)
     seen = {(row["sending_facility"], row["message_control_id"], row["message_sha"]) for row in known}
     control_ids = {(row["sending_facility"], row["message_control_id"]) for row in known}
     rows: list[Row] = []
-    issues: list[Row] = []
-    merges: list[Merge] = []
-    read = quarantined = duplicates = 0
-    for raw in raws:
-        read += 1
-        where: Row = {"source_file": raw.file, "source_line": raw.line}
-        try:
-            row = read_message(hl7v2.parse(raw.data), raw, settings)
-        except DataError as error:
-            quarantined += 1
-            issues.append(issue(getattr(error, "issue_code", "not_hl7"), error.what, where, column=error.where))
-            continue
+    for row in candidates:
         mark = (row["sending_facility"], row["message_control_id"], row["message_sha"])
-        if row["trigger"] == "merge":
-            # Known or not: rows keep no identifiers that ended, so an inbox that is read again tells of them again.
-            merges.append(_merge(row))
-        if mark in seen:
-            duplicates += 1
-            continue
-        seen.add(mark)
-        issues += _doubts(row, mark, control_ids)
-        rows.append(row)
-    people = settings.identities.merged(merges)
+        if mark not in seen:
+            seen.add(mark)
+            issues += _doubts(row, mark, control_ids)
+            rows.append(row)
+    merges = [_merge(row, row["old_id"]) for row in candidates if row["trigger"] == "merge"]
+    # A merge on record bears the identifier that ended in place of a visit number.
+    earlier = [_merge(row, row["visit_number"]) for row in known if row["trigger"] == "merge"]
+    people = settings.identities.merged([*earlier, *merges])
     _announce(rows, known)
     for row in rows:
         people.resolve(row)
@@ -137,26 +127,47 @@ def collect(raws: Iterable[RawMessage], settings: AdtSettings, *, history: Any =
     settled = settle(rows, [people.canonical(row) for row in known])
     for row in settled:
         _strip(row)
+    read, duplicates = len(candidates) + quarantined, len(candidates) - len(rows)
     return Intake(events_table(settled), issues_table(issues), read, quarantined, duplicates, tuple(merges))
+
+
+def _candidates(raws: Iterable[RawMessage], settings: AdtSettings) -> tuple[list[Row], list[Row], int]:
+    """Return the candidate rows of messages, an issue for each that gives none, and how many those are."""
+    rows: list[Row] = []
+    issues: list[Row] = []
+    for raw in raws:
+        try:
+            rows.append(read_message(hl7v2.parse(raw.data), raw, settings))
+        except DataError as error:
+            where: Row = {"source_file": raw.file, "source_line": raw.line}
+            issues.append(issue(getattr(error, "issue_code", "not_hl7"), error.what, where, column=error.where))
+    return rows, issues, len(issues)
 
 
 def messages(source: str | Path | Iterable[bytes | RawMessage], received_at: datetime) -> Iterator[RawMessage]:
     """Yield the messages of a file, a folder or an iterable, each with its place and time of receipt."""
     if isinstance(source, str | Path):
-        path = Path(source)
-        files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
-        for file in files:
-            if file.name.startswith(".") or file.suffix == ".part":
-                continue
-            at = _received(file.name) or received_at
-            for number, data in enumerate(hl7v2.split(file.read_bytes()), 1):
-                yield RawMessage(data, file.name, number, at)
+        for file in files_of(Path(source)):
+            yield from messages_in(file, received_at)
         return
     for number, item in enumerate(source, 1):
         if isinstance(item, RawMessage):
             yield item if item.received_at else RawMessage(item.data, item.file, item.line or number, received_at)
         else:
             yield RawMessage(item, None, number, received_at)
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the files of messages in a folder, in name order; a file is the one of itself."""
+    files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
+    return [file for file in files if not file.name.startswith(".") and file.suffix != ".part"]
+
+
+def messages_in(file: Path, received_at: datetime) -> Iterator[RawMessage]:
+    """Yield the messages of a file; ``received_at`` holds where its name does not say when they came."""
+    at = _received(file.name) or received_at
+    for number, data in enumerate(hl7v2.split(file.read_bytes()), 1):
+        yield RawMessage(data, file.name, number, at)
 
 
 class _Refused(DataError):
@@ -379,8 +390,8 @@ def _announce(rows: list[Row], known: list[Row]) -> None:
             row["swallowed_reason"] = None
 
 
-def _merge(row: Row) -> Merge:
-    return Merge(row["patient_id_system"], row["old_id"], row["patient_id_sent"], row["event_at"])
+def _merge(row: Row, ended: str) -> Merge:
+    return Merge(row["patient_id_system"], ended, row["patient_id_sent"], row["event_at"])
 
 
 def _doubts(row: Row, mark: tuple[Any, Any, Any], control_ids: set[tuple[Any, Any]]) -> list[Row]:
@@ -417,10 +428,6 @@ def facility_names(facilities: Any) -> dict[str, dict[str, Any]]:
             if name:
                 names[str(name)] = entry
     return names
-
-
-def _known(history: Any) -> list[Row]:
-    return [] if history is None else _table(history).to_pylist()
 
 
 def _received(name: str) -> datetime | None:

@@ -17,6 +17,7 @@ from hiexchange._files import sha256_text
 from hiexchange.encounters.adt import AdtSettings, facility_names
 from hiexchange.encounters.codes import EMERGENCY
 from hiexchange.encounters.fhir import STATUS, UNKNOWN_FACILITY, bare_id
+from hiexchange.encounters.history import concerned
 from hiexchange.encounters.people import Identities
 from hiexchange.encounters.rows import Intake, Row, events_table, issue, issues_table
 from hiexchange.encounters.state import settle
@@ -60,28 +61,34 @@ def read_alerts(
         history: ENCOUNTER_EVENT rows of earlier calls.
     """
     settings = AdtSettings(Zones(zones), facility_names(facilities), Identities.of(persons))
-    known = [] if history is None else history.to_pylist()
-    seen = {row["message_control_id"] for row in known if row["source"] == "alert"}
-    rows: list[Row] = []
+    candidates: list[Row] = []
     issues: list[Row] = []
-    read = duplicates = 0
     for number, raw in enumerate(bundles, 1):
-        read += 1
         where: Row = {"source_file": None, "source_line": number}
         row = _read(raw, where, received_at, settings)
-        if "event_at" not in row:
-            issues.append(issue(row["code"], row["message"], where, column=row["column"]))
-        elif row["message_control_id"] in seen:
-            duplicates += 1
+        if "event_at" in row:
+            candidates.append(row)
         else:
-            seen.add(row["message_control_id"])
+            issues.append(issue(row["code"], row["message"], where, column=row["column"]))
+    known = concerned(history, candidates)
+    seen = {_mark(row) for row in known if row["source"] == "alert"}
+    rows: list[Row] = []
+    for row in candidates:
+        if _mark(row) not in seen:
+            seen.add(_mark(row))
             settings.identities.resolve(row)
             rows.append(row)
     settled = settle(rows, known)
     for row in settled:
         row.pop("birth")
         row.pop("other_facility")
+    read, duplicates = len(candidates) + len(issues), len(candidates) - len(rows)
     return Intake(events_table(settled), issues_table(issues), read, len(issues), duplicates)
+
+
+def _mark(row: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return what tells a notification: two senders may give theirs the same id."""
+    return (row["sending_facility"], row["message_control_id"])
 
 
 def _read(raw: bytes | Mapping[str, Any], where: Row, received_at: datetime, settings: AdtSettings) -> Row:

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from hiexchange._files import sha256_text
 from hiexchange.encounters.codes import EMERGENCY, INPATIENT
+from hiexchange.encounters.history import said_of
 from hiexchange.encounters.rows import Intake, Row, event_key, events_table, issue, issues_table, material_hash
 from hiexchange.encounters.times import Moment, Zones, parse_fhir
 
@@ -53,8 +54,8 @@ def from_view(
         conditions: Rows with ``condition_id``, ``system``, ``code``, ``display`` for diagnoses, and ``labels``.
         received_at: When the resources were received (aware).
         zones: Facility id -> IANA zone; ``*`` for all others.
-        history: ENCOUNTER_EVENT rows of earlier calls: what they hold unchanged is not repeated, what
-            changed since becomes the next version.
+        history: ENCOUNTER_EVENT rows of earlier calls (a table, a lake table, or paths of Parquet files): what
+            they hold unchanged is not repeated, what changed since becomes the next version.
 
     Raises:
         SchemaMismatch: A needed column of the view is absent.
@@ -84,12 +85,13 @@ def read_view(
     names = _lookup(organizations, ("organization_id", "id"))
     clinicians = _lookup(practitioners, ("practitioner_id", "id"))
     diagnoses = _lookup(conditions, ("condition_id", "id"))
-    known = _Known(history)
+    sources = _table(encounters).to_pylist()
+    known = _Known(said_of(history, {source["encounter_id"] for source in sources}))
     zone_of = Zones(zones)
     events: list[Row] = []
     issues: list[Row] = []
     quarantined = duplicates = 0
-    for source in _table(encounters).to_pylist():
+    for source in sources:
         base = _base(source, names, clinicians, diagnoses, received_at)
         zone = zone_of.of(base["facility_id"])
         start, end = parse_fhir(source.get("period_start"), zone), parse_fhir(source.get("period_end"), zone)
@@ -209,13 +211,11 @@ def _event(base: Row, trigger: str, moment: Moment, status: str) -> Row:
 class _Known:
     """What earlier calls already said about each visit."""
 
-    def __init__(self, history: Any) -> None:
+    def __init__(self, said: Iterable[Mapping[str, Any]]) -> None:
         self._hashes: dict[tuple[str, str, str], list[str]] = {}
         self._keys: dict[tuple[str, str, str], str] = {}
-        if history is not None:
-            columns = ["facility_id", "visit_number", "trigger", "version", "material_hash", "event_key"]
-            for row in _table(history).select(columns).sort_by("version").to_pylist():
-                self._note(row)
+        for row in said:
+            self._note(row)
 
     def _note(self, row: Mapping[str, Any]) -> None:
         key = (row["facility_id"], row["visit_number"], row["trigger"])

@@ -90,7 +90,9 @@ def settle(rows: Iterable[Row], known: Iterable[Mapping[str, Any]] = ()) -> list
     for position, row in enumerate(known):
         place = _place(row)
         if place in touched:
-            visits[place].append((row["event_at"], row["received_at"], 0, position, dict(row)))
+            # Tables tie by key, which is a hash: of one minute, a cancel must stay behind its admission.
+            order = (row.get("source_file") or "", row.get("source_line") or 0, position)
+            visits[place].append((row["event_at"], row["received_at"], 0, order, dict(row)))
             key = (*place, row["trigger"])
             versions[key] = max(versions.get(key, 0), row["version"])
     for position, row in enumerate(fresh):

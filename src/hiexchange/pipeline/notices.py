@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hiexchange import tables
+from hiexchange._duck import quiet_connection
 from hiexchange.attribution import DISPUTE, overlay
 from hiexchange.config import Settings
 from hiexchange.delivery import Outbox
-from hiexchange.encounters import Intake, lookups, read_adt, read_view
+from hiexchange.encounters import INBOX_FILE, Inbox, Intake, lookups, read_adt, read_view
 from hiexchange.encounters.times import Zones
 from hiexchange.events import Reporter, Warned
 from hiexchange.matching import DECISION, DISCLOSURE, current, load_weights, match, misdirected, relink
@@ -73,43 +75,46 @@ def _disclosed(result: RunResult, before: pa.Table) -> pa.Table:
 
 
 def take_events(result: RunResult, settings: Settings) -> pa.Table:
-    """Return ENCOUNTER_EVENT rows: those known, and those that the lake's encounters and the inbox add."""
+    """Add the events that the lake's encounters and the inbox bring; return all ENCOUNTER_EVENT rows that are news.
+
+    Sets ``result.swallowed``: how many more are on record that nobody is told of.
+    """
     with result.stage("events") as facts:
-        known = stored(result.lake, tables.ENCOUNTER_EVENT)
-        intakes = _intakes(result, known, settings)
-        fresh = pa.concat_tables([tables.ENCOUNTER_EVENT.empty(), *(intake.events for intake in intakes)])
-        result.lake.append("encounter_event", fresh)
-        result.issues = pa.concat_tables([result.issues, *(intake.issues for intake in intakes)])
-        events = pa.concat_tables([known, fresh])
-        material = pc.sum(events["material"]).as_py() or 0
+        # Files, not rows: of years of events, what came tonight concerns a few.
+        known = result.lake.files("encounter_event")
+        fresh: dict[str, list[pa.Table]] = {"encounter_event": [], INBOX_FILE.name: []}
+        refused = 0
+        for intake, read in _intakes(result, known, settings):
+            fresh["encounter_event"].append(intake.events)
+            fresh[INBOX_FILE.name].append(read)
+            result.issues = pa.concat_tables([result.issues, intake.issues])
+            refused += intake.quarantined
+        # In one snapshot: a file that counts as read has all its events, whenever the process is killed.
+        result.lake.append_all({name: pa.concat_tables(found) for name, found in fresh.items() if found})
+        events = stored(result.lake, tables.ENCOUNTER_EVENT, where=pc.field("material"))
+        result.swallowed = result.lake.tables().get("encounter_event", 0) - events.num_rows
         facts += [
-            f"{events.num_rows:,} in",
-            f"{material:,} material",
-            f"{events.num_rows - material:,} swallowed",
-            f"{sum(intake.quarantined for intake in intakes):,} refused",
+            f"{events.num_rows + result.swallowed:,} in",
+            f"{events.num_rows:,} material",
+            f"{result.swallowed:,} swallowed",
+            f"{refused:,} refused",
         ]
     return events
 
 
-def _intakes(result: RunResult, known: pa.Table, settings: Settings) -> list[Intake]:
+def _intakes(result: RunResult, known: list[Path], settings: Settings) -> Iterator[tuple[Intake, pa.Table]]:
+    """Yield what each source brings, with the INBOX_FILE rows of what need not be read again."""
     zones = zones_of(settings)
-    found = []
     if "Encounter" in result.lake.tables():
-        found.append(
-            read_view(
-                view("encounter", result.lake),
-                **lookups(result.lake),
-                received_at=result.known_at,
-                zones=zones,
-                history=known,
-            )
-        )
+        encounters = view("encounter", result.lake)
+        more = lookups(result.lake)
+        intake = read_view(encounters, **more, received_at=result.known_at, zones=zones, history=known)
+        yield intake, INBOX_FILE.empty()
     if settings.events.adt:
-        messages = settings.path(settings.events.adt)
-        found.append(
-            read_adt(messages, received_at=result.known_at, persons=result.persons, zones=zones, history=known)
-        )
-    return found
+        inbox = Inbox(settings.path(settings.events.adt), stored(result.lake, INBOX_FILE))
+        messages = inbox.messages(result.known_at)
+        intake = read_adt(messages, received_at=result.known_at, persons=result.persons, zones=zones, history=known)
+        yield intake, inbox.taken(intake.issues, read_at=result.known_at)
 
 
 def route_events(result: RunResult, events: pa.Table, subscriptions: Subscriptions, settings: Settings) -> Routing:
@@ -127,22 +132,28 @@ def route_events(result: RunResult, events: pa.Table, subscriptions: Subscriptio
             policy=policy_of(settings),
         )
         result.lake.append("routing_decision", _new_decisions(result, routing))
-        counts = routing.identity()
+        counts = result.accounted(routing.identity())
         facts.append(f"{counts.pop('events'):,} events = " + " + ".join(f"{n:,} {name}" for name, n in counts.items()))
     result.routing = routing
     return routing
 
 
+_NEW = """
+SELECT ordinal FROM decided ANTI JOIN known USING (event_key, subscriber_id, channel_id, person_id, member_keys)
+ORDER BY ordinal
+"""
+
+
 def _new_decisions(result: RunResult, routing: Routing) -> pa.Table:
     """Return the decisions to deliver that the lake does not hold yet: what a later correction is traced by."""
-    said = ("event_key", "subscriber_id", "channel_id", "person_id", "member_keys")
-
-    def marks(table: pa.Table) -> list[tuple[Any, ...]]:
-        rows = zip(*(table[name].to_pylist() for name in said), strict=True)
-        return [(*values, tuple(members or ())) for *values, members in rows]
-
-    known = set(marks(stored(result.lake, tables.ROUTING_DECISION)))
-    return routing.deliverable.filter(pa.array([mark not in known for mark in marks(routing.deliverable)], pa.bool_()))
+    known = result.lake.files("routing_decision")
+    if not known:
+        return routing.deliverable
+    with quiet_connection() as connection:
+        connection.read_parquet([str(path) for path in known]).create_view("known")
+        ordinals = pa.array(range(routing.deliverable.num_rows), pa.int64())
+        connection.register("decided", routing.deliverable.append_column("ordinal", ordinals))
+        return routing.deliverable.take(connection.sql(_NEW).to_arrow_table()["ordinal"])
 
 
 def deliver(result: RunResult, routing: Routing, settings: Settings, on_event: Reporter) -> None:
@@ -152,7 +163,7 @@ def deliver(result: RunResult, routing: Routing, settings: Settings, on_event: R
         outbox.enqueue(routing, now=result.known_at, persons=result.persons)
         outbox.run(result.known_at, on_event=on_event, recheck=Standing(routing, gate))
         result.deliveries, result.receipts = outbox.deliveries(), outbox.receipts()
-        result.identity = routing.identity(result.deliveries)
+        result.identity = result.accounted(routing.identity(result.deliveries))
         states = Counter(result.deliveries["state"].to_pylist())
         subscribers = len(result.deliveries["subscriber_id"].unique())
         facts.append(f"{result.deliveries.num_rows:,} notices to {subscribers} subscribers")

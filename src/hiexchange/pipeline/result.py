@@ -44,6 +44,8 @@ class RunResult:
     persons: pa.Table = field(default_factory=tables.PERSON.empty)
     links: pa.Table = field(default_factory=tables.PERSON_LINK.empty)
     issues: pa.Table = field(default_factory=tables.ISSUE.empty)
+    swallowed: int = 0
+    """Events on record that were no news; routing sees only the others."""
     routing: Routing | None = None
     deliveries: pa.Table = field(default_factory=tables.DELIVERY.empty)
     receipts: pa.Table = field(default_factory=tables.RECEIPT.empty)
@@ -72,6 +74,11 @@ class RunResult:
     def seconds(self) -> float:
         """Time of all stages together."""
         return sum(stage.seconds for stage in self.stages)
+
+    def accounted(self, counts: dict[str, int]) -> dict[str, int]:
+        """Return a routing's counts with the events that were no news."""
+        more = self.swallowed
+        return {name: count + (more if name in ("events", "swallowed") else 0) for name, count in counts.items()}
 
     def lake_rows(self) -> dict[str, int]:
         """Return the rows of each FHIR type in the lake."""
