@@ -6,6 +6,7 @@ engine above decides. No request carries a credential unless the caller says ``t
 the URL lies inside the token's origins.
 """
 
+# ruff: noqa: E402 - httpx is told before its import what not to load
 from __future__ import annotations
 
 import contextlib
@@ -13,6 +14,7 @@ import email.utils
 import ipaddress
 import re
 import ssl
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +22,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
+
+# httpx loads its command line, with rich and pygments, where they are installed: 40 % of its import (0.28.1). It does
+# without when that cannot be imported.
+sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 
 import httpcore
 import httpx
@@ -32,7 +38,7 @@ from hiexchange.errors import ConfigError, PolicyViolation, ServerError, ServerU
 __all__ = ["Auth", "Client", "Headers", "NoAnswer", "Policy", "Request", "Response", "Session"]
 
 USER_AGENT = "hiexchange/0.1"
-STRAIGHT_FROM, STRAIGHT_READ = 1 << 20, 1 << 18  # bodies at least this long are read past the HTTP parser
+STRAIGHT_FROM, STRAIGHT_READ = 1 << 20, 1 << 20  # bodies at least this long are read past the HTTP parser
 PROXY = ("the proxy refused", "check HTTPS_PROXY or HTTP_PROXY and the proxy's credentials")
 # OpenSSL's names: ours was wrong about the server, or the server's alert about us (mTLS: no certificate, a wrong one).
 CERTIFICATE_TROUBLE = re.compile(
@@ -69,16 +75,40 @@ class Tls:
         Raises:
             ConfigError: A file is missing or is not PEM.
         """
+        with self._readable():
+            return self._completed(ssl.create_default_context(cafile=self._ca_path()))
+
+    def fill(self, context: ssl.SSLContext) -> None:
+        """Make a context that trusts nobody yet as :meth:`context` would build it.
+
+        Raises:
+            ConfigError: As there.
+        """
+        with self._readable():
+            context.verify_flags = self.context().verify_flags
+            if path := self._ca_path():
+                context.load_verify_locations(path)
+            else:
+                context.load_default_certs()
+            self._completed(context)
+
+    def _ca_path(self) -> str | None:
+        return str(Path(self.ca_file).expanduser()) if self.ca_file else None
+
+    def _completed(self, context: ssl.SSLContext) -> ssl.SSLContext:
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self.client_cert:
+            context.load_cert_chain(self.client_cert, self.client_key)
+        return context
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
         try:
-            context = ssl.create_default_context(cafile=str(Path(self.ca_file).expanduser()) if self.ca_file else None)
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            if self.client_cert:
-                context.load_cert_chain(self.client_cert, self.client_key)
+            yield
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(
                 f"a certificate file cannot be used: {type(error).__name__}", where=self.ca_file or self.client_cert
             ) from None
-        return context
 
 
 class Session:
@@ -108,6 +138,12 @@ class Session:
         self.allowed_hosts = {host.lower() for host in (*allowed_hosts, *self.policy.allowed_hosts)}
         check_url(self.base_url, allow_http=self.policy.allow_http)
         self.token_scope = {origin(self.base_url), *map(origin, (*token_origins, *self.policy.token_origins))}
+        self._tls = tls or Tls()
+        self._lock = threading.Lock()
+        # A server on this machine without TLS needs no certificates, which take 0.04 s to read: until an https URL is
+        # met the context trusts nobody.
+        self._trusting = self.base_url.lower().startswith("https:")
+        self._context = self._tls.context() if self._trusting else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         limits = httpx.Limits(
             max_connections=self.policy.workers_max + 4, max_keepalive_connections=self.policy.workers_max
         )
@@ -116,7 +152,7 @@ class Session:
             follow_redirects=False,
             http2=False,
             limits=limits,
-            verify=(tls or Tls()).context() if self.base_url.startswith("https") else True,
+            verify=self._context,
             # AB2D recognises the token "gzip" alone, so no q-values and no other codings.
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **(headers or {})},
             timeout=httpx.Timeout(
@@ -126,6 +162,13 @@ class Session:
                 pool=None,
             ),
         )
+
+    def _trust(self, url: str) -> None:
+        """Read the certificates if ``url`` is the first that needs them."""
+        with self._lock:
+            if not self._trusting and url.lower().startswith("https:"):
+                self._tls.fill(self._context)
+                self._trusting = True
 
     def in_token_scope(self, url: str) -> bool:
         """Say whether the token may travel to ``url``."""
@@ -192,6 +235,7 @@ class Session:
             PolicyViolation: Scheme, user name, host, or the token outside its origins.
         """
         check_url(url, allow_http=self.policy.allow_http)
+        self._trust(url)
         if not self._known_host(url):
             raise PolicyViolation(
                 "the server points to a host that is not agreed",

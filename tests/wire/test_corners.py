@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socketserver
 import subprocess
@@ -34,11 +35,11 @@ RANGED = replace(preset("generic-stu2"), range="safe", integrity=preset("ab2d").
 
 @pytest.fixture(scope="session")
 def long_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one file of 3 MB: long enough to be read past the HTTP parser, and checked in a thread."""
+    """A folder with one file of 10 MB: read past the HTTP parser, stored in a thread, proved in a second process."""
     folder = tmp_path_factory.mktemp("long")
     with (folder / "Patient.ndjson").open("w", encoding="utf-8") as file:
         for number in range(LINES):
-            name = [{"family": f"Ümläut-{number}", "text": "x" * 400}]
+            name = [{"family": f"Ümläut-{number}", "text": "x" * 1600}]
             file.write(json.dumps({"resourceType": "Patient", "id": f"-{number}", "name": name}, ensure_ascii=False))
             file.write("\n")
     return folder
@@ -97,9 +98,12 @@ def test_a_long_body_that_breaks_is_fetched_again(
     assert not list(result.folder.rglob("*.part"))
 
 
-def test_one_bad_line_deep_in_a_long_body_is_found(wire: Any, long_file: Path) -> None:
+@pytest.mark.parametrize("number", [4000, 5800])
+def test_one_bad_line_deep_in_a_long_body_is_found(wire: Any, long_file: Path, number: int) -> None:
+    """The first is found in this process, the second in the other."""
+
     def spoil(reply: Any) -> Any:
-        middle = reply.body.index(b'"-4000"')
+        middle = reply.body.index(b'"-%d"' % number)
         return reply.change(body=reply.body[:middle] + b"\xff" + reply.body[middle + 1 :], encoded=True)
 
     with pytest.raises(IntegrityError):
@@ -107,7 +111,57 @@ def test_one_bad_line_deep_in_a_long_body_is_found(wire: Any, long_file: Path) -
     result = wire.export(wire.serve(early(spoil, 9), data=long_file, page_size=LINES), max_rejected=1)
     assert result.receipts[0].rejected_lines == 1
     (row,) = (json.loads(line) for line in (result.folder / "rejected.ndjson").read_text("utf-8").splitlines())
-    assert (row["line"], row["reason"]) == (4001, "invalid UTF-8")
+    assert (row["line"], row["reason"]) == (number + 1, "invalid UTF-8")
+
+
+def test_a_long_body_is_proved_in_a_second_process(wire: Any, long_file: Path) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    result = wire.export(wire.serve(data=long_file, page_size=LINES))
+    assert result.count_by_type() == {"Patient": LINES}
+    if (os.cpu_count() or 1) > 1:
+        assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime > before, "it was, and is gone"
+
+
+def test_a_client_killed_within_a_long_body_leaves_no_process_and_goes_on(
+    wire: Any, long_file: Path, tmp_path: Path
+) -> None:
+    def slow(reply: Any) -> Any:
+        return reply.change(encoded=True, drip=(500_000, 0.05)) if len(reply.body) > 1 << 20 else reply
+
+    bulk = wire.serve(early(slow, 1), data=long_file, page_size=LINES, gzip=False)
+    start = [*COMMAND, "export", "start", "job", "--url", bulk.url, "--group", "all"]
+    part = tmp_path / "job" / "output" / "Patient.00001.ndjson.part"
+    with subprocess.Popen(start, cwd=tmp_path, stderr=subprocess.PIPE) as client:
+        until = time.monotonic() + 30
+        while not (part.exists() and part.stat().st_size > 9 << 20) and time.monotonic() < until:
+            time.sleep(0.01)
+        helpers = children(client.pid)
+        client.kill()
+    if (os.cpu_count() or 1) > 1 and Path(f"/proc/self/task/{threading.get_native_id()}/children").exists():
+        assert helpers, "it was killed with its helper at work"
+    until = time.monotonic() + 20
+    while any(map(alive, helpers)) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not any(map(alive, helpers))
+    result = ExportJob.resume(tmp_path / "job", policy=wire.server(bulk).policy).download()
+    assert result.count_by_type() == {"Patient": LINES} and not list(result.folder.rglob("*.part"))
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has started, where the system tells."""
+    try:
+        tasks = [task / "children" for task in Path(f"/proc/{pid}/task").iterdir()]
+        return [int(child) for task in tasks for child in task.read_text().split()]
+    except OSError:
+        return []
+
+
+def alive(pid: int) -> bool:
+    """Say whether a process runs; one that only waits to be collected does not."""
+    try:
+        return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
 
 
 def test_a_full_disk_is_noticed_by_the_thread_that_stores(wire: Any, long_file: Path) -> None:

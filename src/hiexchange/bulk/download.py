@@ -23,9 +23,11 @@ from hiexchange.bulk.log import ExportLog
 from hiexchange.bulk.manifest import OutputFile
 from hiexchange.bulk.organize import split_by_type
 from hiexchange.bulk.plan import PlannedFile
+from hiexchange.bulk.proof import Stopped, Terms
+from hiexchange.bulk.prover import ProverOnCall
 from hiexchange.bulk.rejects import Rejects
 from hiexchange.bulk.result import FileReceipt
-from hiexchange.bulk.transfer import Body, Stopped, problem_with, receive, resources_in
+from hiexchange.bulk.transfer import Body, problem_with, receive, resources_in
 from hiexchange.errors import AuthError
 from hiexchange.events import FileDone, FileRetried, FileStarted, Reporter, Throttled, Warned
 from hiexchange.servers import Preset
@@ -87,6 +89,8 @@ class Downloads:
     log: ExportLog
     dated: bool = False
     governor: Governor = field(init=False)
+    _prover: ProverOnCall = field(default_factory=ProverOnCall, init=False)
+    _terms: Terms = field(init=False)
     expired: list[PlannedFile] = field(default_factory=list, init=False)
     _error: BaseException | None = field(default=None, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
@@ -101,6 +105,7 @@ class Downloads:
             rate=policy.rate or self.preset.rate,
             stopped=self.session.stopped,
         )
+        self._terms = Terms(policy, self.session.stopped.is_set, self.dated, self._prover)
 
     def run(self, files: Iterable[PlannedFile], *, workers: int | None = None) -> None:
         """Fetch ``files``; failures of single files are journaled, links that expired collected.
@@ -117,9 +122,9 @@ class Downloads:
             threading.Thread(target=self._work, args=(todo,), name=f"download-{number}", daemon=True)
             for number in range(count)
         ]
-        for thread in threads:
-            thread.start()
         try:
+            for thread in threads:
+                thread.start()
             for file in files:
                 self._put(todo, file)
             for _ in threads:
@@ -128,8 +133,10 @@ class Downloads:
                 while thread.is_alive():
                     thread.join(0.5)
         except BaseException:
-            self._end(threads)
+            self._end([thread for thread in threads if thread.ident is not None])
             raise
+        finally:
+            self._prover.close()
         if self._error is not None:
             raise self._error
 
@@ -268,15 +275,7 @@ class Downloads:
             if goes_on := response.status_code == 206:
                 part.replace(kept)
             tries.validator, tries.kept = self._validator(response, item), 0
-            body = receive(
-                response,
-                part,
-                item,
-                self.session.policy,
-                stopped=self.session.stopped.is_set,
-                dated=self.dated,
-                kept=kept if goes_on else None,
-            )
+            body = receive(response, part, item, self._terms, kept=kept if goes_on else None)
         finally:
             kept.unlink(missing_ok=True)
             with self._lock:

@@ -13,8 +13,8 @@ from types import TracebackType
 
 INLINE = 1 << 20
 """Bytes worked on in the caller's thread before one is started."""
-DEPTH = 4
-"""Blocks that may wait; with blocks of 256 KB a lane holds 1 MB."""
+DEPTH = 2
+"""Blocks that may wait; a block is at most 1 MB (``_http.STRAIGHT_READ``), and there are up to sixteen lanes."""
 
 
 class Lane:

@@ -22,6 +22,7 @@ PIECE = 1 << 14
 OPEN, CLOSE = b"{}"
 UTF8 = codecs.getincrementaldecoder("utf-8")
 MAX_REJECTS_KEPT = 1000
+NO_LINE_END = "the last line has no line end"
 
 
 class _Line(msgspec.Struct, gc=False):
@@ -85,13 +86,22 @@ class LineCheck:
         self._tail, self._tail_size = [data[end:]], len(data) - end
         return self._check(block)
 
+    @property
+    def untouched(self) -> bool:
+        """Whether every byte so far was kept as it came, or is held back for its line end."""
+        return not (self.notes or self.rejected or self.too_long)
+
+    def held(self) -> bytes:
+        """Return what waits for its line end."""
+        return b"".join(self._tail)
+
     def finish(self) -> bytes:
         """Return the clean bytes of what is left, ended by a line end."""
         joined = b"".join(self._tail)
         self._tail, self._tail_size = [], 0
         if joined and not joined.endswith(b"\n"):
             if joined.strip(b"\0 \t\r"):
-                self.notes.add("the last line has no line end")
+                self.notes.add(NO_LINE_END)
             joined += b"\n"
         return self._check(joined) if joined else b""
 
