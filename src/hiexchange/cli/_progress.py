@@ -30,8 +30,10 @@ def resume_hint(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        render.err(f"  interrupted; `hiexchange export resume {folder}` goes on: finished files are kept")
-        raise
+        # Printed once, by app.Verbs.
+        raise KeyboardInterrupt(
+            f"interrupted: what is here is saved, `hiexchange export resume {folder}` goes on"
+        ) from None
 
 
 def _text(event: Event) -> str:

@@ -11,9 +11,10 @@ import pkgutil
 import signal
 import sys
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from hiexchange.cli import render
 from hiexchange.errors import HIExchangeError
@@ -21,8 +22,22 @@ from hiexchange.errors import HIExchangeError
 INTERRUPTED = 130
 NOT_VERBS = {"app", "render"}
 
+
+class Verbs(typer.core.TyperGroup):
+    """The verbs; an interrupted one says how to go on, which typer would end without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            render.err(str(stop) or "interrupted: what was done is saved, run the same command again to go on")
+            raise typer.Exit(INTERRUPTED) from None
+
+
 app = typer.Typer(
     name="hiexchange",
+    cls=Verbs,
     help="FHIR bulk export, Parquet lake, roster routing and quality measures, in one process.",
     no_args_is_help=True,
     add_completion=True,
@@ -60,8 +75,7 @@ def main() -> None:
             raise
         render.failure(error)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        render.err("interrupted: state is saved, run the same command again to go on")
+    except KeyboardInterrupt:  # before a verb began
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()

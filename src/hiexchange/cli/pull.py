@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hiexchange.cli import _request, _server, render
-from hiexchange.cli._progress import reporter, resume_hint
+from hiexchange.cli._progress import reporter
 
 
 def register(app: typer.Typer) -> None:
@@ -39,7 +39,6 @@ def pull(
         plain = _request.request(group=group, types=types, since="", type_filter=type_filter, level=level)
         since = place.watermark(watermark_key(chosen.url, chosen.version, plain)) or ""
     wanted = _request.request(group=group, types=types, since=since, type_filter=type_filter, level=level)
-    with resume_hint(folder):
-        done = pipeline.pull(chosen, place, wanted, folder=folder, max_bad_lines=max_bad_lines, on_event=reporter())
+    done = pipeline.pull(chosen, place, wanted, folder=folder, max_bad_lines=max_bad_lines, on_event=reporter())
     render.table(sorted(done.export.count_by_type().items()), ("type", "resources"))
     render.err(f"  lake {lake}; watermark " + (done.export.watermark or ("", done.export.held or "held"))[1])

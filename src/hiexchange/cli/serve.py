@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Annotated
@@ -52,7 +53,7 @@ def _serve(
         server.start()
     except OSError as error:
         raise StorageError("the port cannot be opened", where=f"{host}:{port}", said=str(error.strerror)) from None
-    with server:
+    with server, contextlib.suppress(KeyboardInterrupt):  # that is how it is ended
         render.out(server.url)
         render.err(f"  types     {', '.join(server.store.types) or 'none: the folder holds no NDJSON'}")
         if auth != "none":
