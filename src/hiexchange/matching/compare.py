@@ -46,6 +46,9 @@ GENERATION = 12
 RIVAL = 0.05
 """How common, beside the candidate's, a name must be to rival it as the meaning of a pet form or slip."""
 
+BORNE = 1e-3
+"""Share of the people of that sex who must bear the rivals, all told: twins are hardly ever given names nobody else has."""
+
 ALIKE = "(f >= 3 OR sw) AND d >= 0 OR (f >= 3 OR sw OR d >= 0) AND close"
 """What pairs must be to be worth comparing in full: alike in first name and birth date, or in one of them and close by home or id."""
 
@@ -72,9 +75,12 @@ _FIRST = """CASE
 # Two strings that are both names many people bear are two names (jayden, kayden); a string hardly
 # anyone bears, close to a name, is that name mistyped. The index itself is the dictionary.
 
-_EDGE = """CASE WHEN a.f[1:1] <> b.f[1:1] THEN 1 WHEN starts_with(a.f, b.f) OR starts_with(b.f, a.f) THEN 3
+_EDGE = """CASE WHEN a.f = b.g OR a.g = b.f THEN 6 WHEN starts_with(a.f, b.f) OR starts_with(b.f, a.f) THEN 3
+    WHEN length(a.f) = length(b.f) AND damerau_levenshtein(a.f, b.f) = 1 AND levenshtein(a.f, b.f) = 2 THEN 0
+    WHEN a.f[1:1] <> b.f[1:1] THEN CASE WHEN a.f = b.f[2:] OR b.f = a.f[2:] THEN 5 ELSE 1 END
     WHEN a.f[-1:] <> b.f[-1:] THEN 2 WHEN damerau_levenshtein(a.f, b.f) <= 1 THEN 0 ELSE 4 END"""
-# Where two first names part: twins' names rhyme (1), or end differently (2); 3 is a name cut short, 4 more than one slip.
+# Where two first names part. Twins' names rhyme (1; 5: Ella, Bella) or end differently (2); 3 is a name cut short, 6 the middle
+# name of the other, 4 more than one slip. 0 is one slip inside, or two letters exchanged, which no twins' names ever are.
 
 _LAST = """CASE
     WHEN a.l IS NULL OR b.l IS NULL THEN 0
@@ -113,6 +119,9 @@ _ADDRESS = """CASE
     WHEN a.num = b.num AND a.core = b.core THEN 2
     WHEN a.z = b.z THEN 1
     ELSE -1 END"""
+
+
+_OF_SEX = "CASE coalesce(a.x, b.x) WHEN 'm' THEN {0}.males WHEN 'f' THEN {0}.females ELSE {0}.males + {0}.females END"
 
 
 def candidate_pairs(
@@ -209,24 +218,28 @@ def compare_pairs(
 
 
 def _mark_vague(con: duckdb.DuckDBPyConnection, *, left: str, right: str, out: str) -> None:
-    """Set ``vague`` where a pet form or a slip may as well stand for another name people here bear: a twin's.
+    """Set ``vague`` where a pet form or a slip may as well stand for other names people here bear: a twin's.
 
     ``Kay`` stands for Kayla and for Kaylee, ``ayden`` for Jayden and for Kayden. Names that are one person's anyhow
-    (Katherine, Kathryn) do not rival each other, nor does a name hardly borne beside the candidate's, nor one of the other sex.
+    (Katherine, Kathryn) do not rival each other, nor do names hardly borne beside the candidate's, or hardly at all.
     """
+    total = con.execute("SELECT coalesce(sum(males), 0), coalesce(sum(females), 0) FROM given_counts").fetchall()[0]
     rivals = f"""
-        SELECT DISTINCT q.ln, q.rn FROM {out} q JOIN {left} a ON a.n = q.ln JOIN {right} b ON b.n = q.rn
-        JOIN meanings t ON t.form = {{form}} AND t.name <> {{other}}
-        LEFT JOIN given_counts o ON o.f = {{other}}
-        LEFT JOIN nick same ON same.a = t.name AND same.b = {{other}}
-        WHERE q.f IN (3, 4) AND NOT q.sw AND {{if_form}} AND same.a IS NULL AND t.name <> t.form
-          AND CASE coalesce(a.x, b.x) WHEN 'm' THEN t.males >= {RIVAL} * coalesce(o.males, 0) AND t.males > 0
-              WHEN 'f' THEN t.females >= {RIVAL} * coalesce(o.females, 0) AND t.females > 0
-              ELSE t.males + t.females >= {RIVAL} * coalesce(o.males + o.females, 0) END"""
+        SELECT ln, rn FROM (
+            SELECT DISTINCT q.ln, q.rn, t.name, coalesce(a.x, b.x) AS x, {_OF_SEX.format("t")} AS rival, {_OF_SEX.format("o")} AS own
+            FROM {out} q JOIN {left} a ON a.n = q.ln JOIN {right} b ON b.n = q.rn
+            JOIN meanings t ON t.form = {{form}} AND t.name <> {{other}}
+            LEFT JOIN given_counts o ON o.f = {{other}}
+            LEFT JOIN nick same ON same.a = t.name AND same.b = {{other}}
+            WHERE q.f IN (3, 4) AND NOT q.sw AND {{if_form}} AND same.a IS NULL AND t.name <> t.form)
+        WHERE rival > 0 AND rival >= {RIVAL} * coalesce(own, 0)
+        GROUP BY ln, rn, x
+        HAVING sum(rival) >= {BORNE} * CASE x WHEN 'm' THEN {total[0]} WHEN 'f' THEN {total[1]} ELSE {sum(total)} END"""
     sides = [
         rivals.format(form="a.f", other="b.f", if_form="(q.f = 4 OR a.cf <= b.cf)"),
         rivals.format(form="b.f", other="a.f", if_form="(q.f = 4 OR b.cf <= a.cf)"),
-        f"""SELECT q.ln, q.rn FROM {out} q JOIN {left} a ON a.n = q.ln JOIN {right} b ON b.n = q.rn WHERE q.f = 4 AND a.f0 = b.f0""",
+        f"""SELECT q.ln, q.rn FROM {out} q JOIN {left} a ON a.n = q.ln JOIN {right} b ON b.n = q.rn
+            WHERE q.f = 4 AND (a.f0 = b.f0 OR least(a.cf, b.cf) >= {BORNE / 2} * {sum(total)})""",
         # Two strings of which neither is known as a name may be two names.
         f"""SELECT q.ln, q.rn FROM {out} q JOIN {left} a ON a.n = q.ln JOIN {right} b ON b.n = q.rn WHERE q.f = 3
             AND a.f NOT IN (SELECT f FROM given_counts WHERE borne) AND b.f NOT IN (SELECT f FROM given_counts WHERE borne)""",

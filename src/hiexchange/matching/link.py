@@ -179,7 +179,7 @@ def _find_duplicates(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> None:
     )
     compare.id_pairs(con, left="p", right="p", where="a.n IN (SELECT ln FROM twofold)")
     compare.compare_pairs(con, left="p", right="p", pairs="twofold", out="twofold_levels")
-    firm = ", ".join(str(index) for index, rule in enumerate(rules.RULES) if not rule.audited)
+    firm = ", ".join(str(index) for index, rule in enumerate(rules.RULES) if rule.risk is None)
     con.execute(
         f"CREATE TABLE duplicates AS SELECT ln, rn FROM ({scoring.select('twofold_levels')}) WHERE rule IN ({firm})"
     )

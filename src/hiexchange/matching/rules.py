@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-RELATIVES = 2e-5
-"""Tolerance of rules that could take a relative for the person."""
+BUDGETS = {"relative": 5e-6, "stranger": 4e-5}
+"""Wrong links, as a share of all links, the rules may be expected to make here in all, by :attr:`Rule.risk`."""
 
-NAMESAKES = 4e-5
-"""Tolerance of rules that could take a stranger of the same name and birth date for the person."""
+LOOKALIKES = 3e-6
+"""Wrong links, as a share of all links, that may be expected in all because of absent relatives."""
 
 ID = "(i = 2 OR mb = 2)"
 PROOF = "(i = 2 OR mb = 2 OR s = 2)"
@@ -24,6 +24,8 @@ SAME_LAST = "(l >= 3 OR sw)"
 SURE_FIRST = "(f = 5 OR sw OR (f = 4 AND NOT vague))"
 PLAIN = "(i >= 0 AND mb >= 0 AND x >= 0 AND su >= 0 AND s >= 0 AND g >= 0)"
 LIKE_HOME = f"f IN (3, 4) AND l >= 3 AND d = 5 AND {HOME} AND {PLAIN}"
+NAMED = f"{SURE_FIRST} AND {SAME_LAST} AND d = 5 AND {PLAIN}"
+RARE_NAMED = f"f >= 4 AND NOT vague AND l = 5 AND d = 5 AND expected < 0.003 AND {PLAIN}"
 TYPO_HOME = f"f = 3 AND NOT vague AND l >= 3 AND d = 5 AND {HOME} AND {PLAIN}"
 
 
@@ -35,18 +37,13 @@ class Rule:
     """As it appears in PERSON_LINK.rule."""
     when: str
     """SQL condition over levels."""
-    tolerance: float = 0.0
-    """Wrong links the rule may be expected to make here, as a share of all links, before :mod:`.audit` withdraws it;
-    0: it rests on ids or on name, birth date and home together, and is not audited."""
-
+    risk: str | None = None
+    """Whom the rule could take for the person: a ``relative``, or a ``stranger`` of the same name and birth date. :mod:`.audit`
+    withdraws it where the data show too many. None: it rests on ids or on name, birth date and home together."""
     lookalike: str | None = None
-    """``twin`` or ``parent``: whose record the rule would take for an absent member's own. :mod:`.audit` counts such
-    members, and withdraws the rule where there are enough of them."""
-
-    @property
-    def audited(self) -> bool:
-        """Whether the data may withdraw the rule."""
-        return self.tolerance > 0
+    """Whose record the rule would take for an absent member's own: a ``parent``'s, or a ``twin``'s, whose name shares the start
+    (``cut``) or differs in the last letter (``ending``), the first (``rhyme``), or by a letter before it (``shift``).
+    :mod:`.audit` counts such members, and withdraws the rule where there are enough of them."""
 
 
 GUARDS: dict[str, str] = {
@@ -54,8 +51,10 @@ GUARDS: dict[str, str] = {
     "suffix_conflict": "su = -1",
     "deceased_before": "dead",
     "sex_conflict": f"x = -1 AND NOT (f = 5 AND d = 5 AND ({PROOF} OR {HOME}))",
-    "ssn4_conflict": f"s = -1 AND NOT (d >= 4 AND {SAME_FIRST} AND {SAME_LAST} AND ({ID} OR (a >= 2 AND ph = 1)))",
-    "middle_name_conflict": f"g = -1 AND NOT (d = 5 AND ({PROOF} OR ({SAME_FIRST} AND {HOME})))",
+    "ssn4_conflict": f"""s = -1 AND NOT (d >= 4 AND {SAME_FIRST} AND {SAME_LAST} AND ({ID} OR (a >= 2 AND ph = 1))
+        OR d = 5 AND f = 5 AND l = 5 AND (a = 3 AND ph = 0 OR a = 1 AND ph = 1))""",
+    "middle_name_conflict": f"""g = -1 AND NOT (d = 5 AND ({PROOF} OR ({SAME_FIRST} AND {HOME}))
+        OR d >= 3 AND {PROOF} AND {SAME_FIRST} AND {SAME_LAST} AND {HOME})""",
     "first_name_conflict": f"f IN (-1, 2) AND NOT sw AND NOT ({ID} AND (d >= 4 AND s = 2 OR d = 5 AND f = 2 AND edge = 3))",
     "no_birth_date": f"d = 0 AND NOT ({PROOF} AND {SAME_FIRST})",
 }
@@ -76,7 +75,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "id_cut_first_birth",
         f"{ID} AND f = 2 AND edge = 3 AND d = 5 AND l >= 3 AND {HOME} AND x >= 0",
-        tolerance=RELATIVES,
+        risk="relative",
     ),
     Rule("id_similar_first_birth", f"{ID} AND f = 2 AND d = 5 AND l >= 3 AND s = 2"),
     Rule("id_ssn4_birth", f"{ID} AND s = 2 AND d = 5"),
@@ -89,70 +88,57 @@ RULES: tuple[Rule, ...] = (
     Rule("id_ssn4_no_birth", f"{ID} AND s = 2 AND {SAME_FIRST} AND {SAME_LAST}"),
     Rule("ssn4_name_home_no_birth", f"s = 2 AND f >= 4 AND l >= 4 AND d = 0 AND {HOME}"),
     Rule(
+        "nickname_birth_home",
+        f"f = 4 AND NOT vague AND {SAME_LAST} AND d = 5 AND {HOME} AND {PLAIN}",
+        risk="relative",
+    ),
+    Rule(
         "first_birth_home",
         f"{SURE_FIRST} AND d = 5 AND (a = 3 OR ph = 1 OR em = 1) AND expected_first < 0.05 AND (f = 5 OR {PLAIN})",
-        tolerance=RELATIVES,
+        risk="relative",
     ),
     Rule(
         "name_near_birth_home",
         f"{SURE_FIRST} AND l >= 3 AND d = 4 AND {HOME} AND {PLAIN}",
-        tolerance=RELATIVES,
+        risk="relative",
     ),
     Rule(
         "name_part_birth_home",
         f"{SURE_FIRST} AND l >= 3 AND d = 3 AND {HOME} AND {PLAIN}",
-        tolerance=RELATIVES,
+        risk="relative",
         lookalike="parent",
-    ),
-    Rule(
-        "nickname_birth_home",
-        f"f = 4 AND NOT vague AND {SAME_LAST} AND d = 5 AND {HOME} AND {PLAIN}",
-        tolerance=RELATIVES,
     ),
     Rule(
         "like_first_birth_home_middle",
         f"{LIKE_HOME} AND (g = 2 OR g = 1 AND (f = 4 OR edge IN (0, 3)))",
-        tolerance=RELATIVES,
+        risk="relative",
     ),
-    Rule("typo_inside_first_birth_home", f"{TYPO_HOME} AND edge = 0", tolerance=RELATIVES),
-    Rule("typo_end_first_birth_home", f"{TYPO_HOME} AND edge = 2", tolerance=RELATIVES, lookalike="twin"),
-    Rule("typo_start_first_birth_home", f"{TYPO_HOME} AND edge = 1", tolerance=RELATIVES, lookalike="twin"),
-    Rule("cut_first_birth_home", f"{TYPO_HOME} AND edge = 3", tolerance=RELATIVES, lookalike="twin"),
-    Rule("vague_first_birth_home", LIKE_HOME, tolerance=RELATIVES, lookalike="twin"),
+    Rule("typo_inside_first_birth_home", f"{TYPO_HOME} AND edge = 0", risk="relative"),
+    Rule("typo_end_first_birth_home", f"{TYPO_HOME} AND edge = 2", risk="relative", lookalike="ending"),
+    Rule("typo_start_first_birth_home", f"{TYPO_HOME} AND edge = 1", risk="relative", lookalike="rhyme"),
+    Rule("shifted_first_birth_home", f"{TYPO_HOME} AND edge = 5", risk="relative", lookalike="shift"),
+    Rule("cut_first_birth_home", f"{TYPO_HOME} AND edge = 3", risk="relative", lookalike="cut"),
+    Rule("vague_first_birth_home", LIKE_HOME, risk="relative", lookalike="twin"),
     Rule(
         "name_birth_initial",
-        f"{SURE_FIRST} AND {SAME_LAST} AND d = 5 AND g = 1 AND expected < 0.01 AND {PLAIN}",
-        tolerance=NAMESAKES,
+        f"(f = 5 OR sw) AND {SAME_LAST} AND d = 5 AND g = 1 AND expected < 0.01 AND {PLAIN}",
+        risk="stranger",
     ),
-    Rule(
-        "name_birth_zip_no_street",
-        f"{SURE_FIRST} AND {SAME_LAST} AND d = 5 AND a = 1 AND streetless AND expected < 0.01 AND {PLAIN}",
-        tolerance=NAMESAKES,
-    ),
-    Rule(
-        "name_birth_zip",
-        f"{SURE_FIRST} AND {SAME_LAST} AND d = 5 AND a = 1 AND expected < 0.01 AND {PLAIN}",
-        tolerance=NAMESAKES,
-    ),
-    Rule(
-        "rare_name_birth_moved",
-        f"f >= 4 AND NOT vague AND l = 5 AND d = 5 AND expected < 0.003 AND {PLAIN} AND NOT (a = -1 AND ph = -1)",
-        tolerance=NAMESAKES,
-    ),
-    Rule(
-        "rare_name_birth",
-        f"f >= 4 AND NOT vague AND l = 5 AND d = 5 AND expected < 0.003 AND {PLAIN}",
-        tolerance=NAMESAKES,
-    ),
+    Rule("name_birth_zip_no_street", f"{NAMED} AND a = 1 AND streetless AND expected < 0.01", risk="stranger"),
+    Rule("name_birth_zip", f"{NAMED} AND a = 1 AND ph = 0 AND expected < 0.01", risk="stranger"),
+    Rule("rare_name_birth_middle", f"{RARE_NAMED} AND g = 2", risk="stranger"),
+    Rule("rare_name_birth_placeless", f"{RARE_NAMED} AND a = 0", risk="stranger"),
+    Rule("rare_name_birth_moved", f"{RARE_NAMED} AND ph >= 0", risk="stranger"),
+    Rule("rare_name_birth", RARE_NAMED, risk="stranger"),
     Rule(
         "id_name_no_birth",
         f"{ID} AND f >= 4 AND l >= 4 AND d = 0 AND ({HOME} OR a = 1) AND g >= 0",
-        tolerance=RELATIVES,
+        risk="relative",
     ),
     Rule(
         "fellegi_sunter",
         f"bits >= auto_bits AND f >= 3 AND d >= 4 AND {PLAIN} AND ({PROOF} OR ({HOME} AND ({SURE_FIRST} OR (edge = 0 AND NOT vague))))",
-        tolerance=RELATIVES,
+        risk="relative",
     ),
 )
 """Strongest first: a pair takes the first rule it meets. ``expected`` is the number of other people of the
@@ -183,6 +169,6 @@ def rule_name_sql(column: str) -> str:
     return f"([{', '.join(repr(rule.name) for rule in RULES)}])[{column} + 1]"
 
 
-CLOSENESS = "(bits - CASE WHEN f >= 4 OR sw THEN 0 ELSE 6 END)"
+CLOSENESS = "(bits - rarity - CASE WHEN f >= 4 OR sw THEN 0 ELSE 6 END)"
 """What candidates compete by. A name that is exactly right beats a similar one by far more than its bits say:
-the similar one is the twin."""
+the similar one is the twin. How rare the first name is tells nothing here: what competes bears much the same."""

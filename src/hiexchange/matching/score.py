@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import duckdb
 
 from hiexchange.matching import rules
-from hiexchange.matching.weights import Weights, score_sql
+from hiexchange.matching.weights import Weights, rarity_sql, score_sql
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ class Scoring:
                 "bits",
             )
         return f"""
-            SELECT *, {closeness} AS closeness, {rule} AS rule, {guard} AS guard,
+            SELECT * EXCLUDE rarity, {closeness} AS closeness, {rule} AS rule, {guard} AS guard,
                    false AS withdrawn
             FROM (SELECT *, cf::DOUBLE * cl / {max(self.people, 1)} / {self.days} AS expected, cf::DOUBLE / {self.days} AS expected_first,
-                         {score_sql(self.weights, self.people)} AS bits FROM {source})
+                         {score_sql(self.weights, self.people)} AS bits, {rarity_sql(self.weights, self.people)} AS rarity FROM {source})
             """

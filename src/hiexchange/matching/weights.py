@@ -152,13 +152,18 @@ def field_bits_sql(weights: Weights, name: str, people: int) -> str:
     )
     base = f"CASE {FIELD_SQL[name]} {arms} ELSE 0 END" if arms else "0"
     if name == "first":
-        u = weights.u["first"].get(5, 0.005)
-        return f"({base} + CASE WHEN f = 5 THEN greatest(-6, least(6, log2({u:.6e} * {people}.0 / cf))) ELSE 0 END)"
+        return f"({base} + {rarity_sql(weights, people)})"
     if name == "family":
         u = weights.u["family"].get(50, 0.003)
         # Inside one home everyone has the surname, so its rarity adds nothing there.
         return f"({base} + CASE WHEN l = 5 AND {HOME_SQL} <= 2 THEN greatest(-6, least(8, log2({u:.6e} * {people}.0 / cl))) ELSE 0 END)"
     return base
+
+
+def rarity_sql(weights: Weights, people: int) -> str:
+    """Return a SQL expression for the bits an exact first name adds by being rare, or takes by being common."""
+    u = weights.u["first"].get(5, 0.005)
+    return f"CASE WHEN f = 5 THEN greatest(-6, least(6, log2({u:.6e} * {people}.0 / cf))) ELSE 0 END"
 
 
 def score_sql(weights: Weights, people: int) -> str:
