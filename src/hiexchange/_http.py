@@ -183,6 +183,7 @@ class Session:
         headers: Mapping[str, str] | None = None,
         content: bytes | None = None,
         stream: bool = False,
+        idle_s: float | None = None,
     ) -> Response:
         """Send one request, follow its redirects by hand, and return the answer whatever its status.
 
@@ -193,6 +194,7 @@ class Session:
             headers: Beyond the session's own.
             content: Body, for POST.
             stream: Leave the body unread; the caller closes the response.
+            idle_s: Longest silence of the server; the policy's by default.
 
         Raises:
             PolicyViolation: A URL may not be visited, or may not have the token.
@@ -202,6 +204,8 @@ class Session:
         auth = self.auth if token else None
         for _ in range(self.policy.redirects_max + 1):
             request = self.client.build_request(method, url, headers=headers, content=content)
+            if idle_s is not None:
+                request.extensions["timeout"]["read"] = idle_s
             with transport_errors(url):
                 response = self.client.send(request, auth=auth, stream=True, follow_redirects=False)
             if response.status_code == 407:
@@ -218,6 +222,20 @@ class Session:
                 method, content = "GET", None
             url = target
         raise PolicyViolation(f"more than {self.policy.redirects_max} redirects", where=redact(url))
+
+    def metadata(self) -> Response:
+        """GET the server's CapabilityStatement, within a short time: it is good to have, and no more.
+
+        Raises:
+            PolicyViolation, NoAnswer: As :meth:`send`.
+        """
+        return self.send(
+            "GET",
+            f"{self.base_url}/metadata",
+            token=False,
+            headers={"Accept": "application/fhir+json"},
+            idle_s=min(self.policy.metadata_timeout_s, self.policy.read_timeout_s),
+        )
 
     def fetch_public(self, url: str) -> Response:
         """GET a URL that the caller configured (a JWKS), without a token; its host becomes agreed.

@@ -13,6 +13,8 @@ class Policy:
     write_timeout_s: float = 30
     read_timeout_s: float = 120
     """Idle time between bytes; there is no total timeout."""
+    metadata_timeout_s: float = 10
+    """The same for the CapabilityStatement, without which an export goes on."""
     stall_floor_bytes_s: float = 1000
     stall_window_s: float = 300
     """A body slower than the floor over this window is aborted and fetched again."""

@@ -23,6 +23,7 @@ import pytest
 
 from hiexchange._http import NoAnswer, Tls
 from hiexchange.bulk import ExportJob, ExportRequest, dpc
+from hiexchange.bulk.doctor import examine
 from hiexchange.errors import IntegrityError, JobInterrupted, KickOffRejected, RequestRefused, StorageError
 from hiexchange.events import FileStarted
 from hiexchange.servers import Server, preset
@@ -368,6 +369,27 @@ def test_a_dpc_roster_is_read_and_changed(wire: Any) -> None:
     assert json.loads(seen[0][1])["agent"][0]["whoReference"]["reference"] == "Organization/-10" and not seen[1][1]
     with pytest.raises(RequestRefused):
         dpc.remove_members(server, "gone", ["-3"])
+
+
+# A server that says nothing of itself -----------------------------------------------------------
+
+
+def test_metadata_that_never_come_delay_an_export_by_little(wire: Any, tmp_path: Path) -> None:
+    let_go = threading.Event()
+
+    def silent(exchange: Any, reply: Any) -> Any:
+        if exchange.kind == "metadata":
+            let_go.wait(20)
+        return reply
+
+    bulk = wire.serve(silent, auth="smart")
+    begun = time.monotonic()
+    result = wire.export(bulk, read_timeout_s=30, metadata_timeout_s=0.2)
+    assert result.resources and time.monotonic() - begun < 10
+    server = wire.server(bulk, read_timeout_s=30, metadata_timeout_s=0.2)
+    found = {finding.name: finding.state for finding in examine(server, tmp_path)}
+    assert found["network"] == "fail" and found["token"] == "ok", "what else can be looked at is"
+    let_go.set()
 
 
 # Interrupts (fault 67) ------------------------------------------------------------------------

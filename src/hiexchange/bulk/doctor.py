@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import getproxies
 
-from hiexchange._http import Session, now_utc, parse_http_date, redact
+from hiexchange._http import NoAnswer, Response, Session, now_utc, parse_http_date, redact
 from hiexchange._keys import algorithm_of, key_in_jwks
 from hiexchange.auth import SmartBackendServices, TokenAuth
 from hiexchange.bulk.answers import read_object
@@ -68,12 +68,18 @@ def _local(server: Server, folder: Path) -> Iterator[Finding]:
 
 def _remote(server: Server, session: Session) -> Iterator[Finding]:
     try:
-        response = session.send(
-            "GET", f"{server.url}/metadata", token=False, headers={"Accept": "application/fhir+json"}
-        )
+        response = session.metadata()
     except HIExchangeError as error:
         yield Finding("network", "fail", f"{error.what} ({error.said})", error.hint or "")
-        return
+        if not (isinstance(error, NoAnswer) and error.sent):
+            return
+    else:
+        yield from _metadata(response)
+    if isinstance(server.auth, TokenAuth):
+        yield from _credential(server.auth, session)
+
+
+def _metadata(response: Response) -> Iterator[Finding]:
     body = read_object(response.content) or {}
     if body.get("resourceType") == "CapabilityStatement":
         version = str(body.get("fhirVersion", "unknown"))
@@ -89,8 +95,6 @@ def _remote(server: Server, session: Session) -> Iterator[Finding]:
         yield Finding(
             "clock", state, f"{skew:+.0f} s against the server", "" if state == "ok" else "set the clock by NTP"
         )
-    if isinstance(server.auth, TokenAuth):
-        yield from _credential(server.auth, session)
 
 
 def _credential(auth: TokenAuth, session: Session) -> Iterator[Finding]:

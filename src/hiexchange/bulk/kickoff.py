@@ -292,9 +292,7 @@ class KickOffPhase:
 def about_server(session: Session) -> Mapping[str, str | None]:
     """Return what a server says of itself, for the log; nothing when its CapabilityStatement cannot be had."""
     try:
-        response = session.send(
-            "GET", f"{session.base_url}/metadata", token=False, headers={"Accept": "application/fhir+json"}
-        )
+        response = session.metadata()
     except HIExchangeError:
         return {}
     body = read_object(response.content) or {}
