@@ -201,7 +201,8 @@ def between(a: Times, b: Times, unit: int, *, weeks: bool, whole: bool) -> Ints 
 
     As ``_whole`` and ``_boundaries`` of :mod:`..cql.temporal`; rows with a null give any number.
     """
-    need = max(unit, t.DAY)
+    # Whole units hang on the time of day, where there is one; boundaries on nothing below the unit.
+    need = max(unit, t.DAY) if not whole else t.DAY if a.cls is b.cls is t.Date else max(unit, t.SECOND)
     if any(bool((times.precision[times.precision > 0] < need).any()) for times in (a, b)):
         return None
     if unit <= t.MONTH:

@@ -30,13 +30,13 @@ from hiexchange.measures.cql import convert, intervals, lists, ucum
 from hiexchange.measures.cql import temporal as t
 from hiexchange.measures.cql.compiler import Unit
 from hiexchange.measures.cql.library import Node
-from hiexchange.measures.cql.operators import LOOSE, PRECISE, STRICT
+from hiexchange.measures.cql.operators import LOOSE, PRECISE, STRICT, length_of_null
 from hiexchange.measures.cql.retrieve import in_value_set
 from hiexchange.measures.cql.values import Interval, Quantity
 
 _VALUES = (
     "Multiply", "Divide", "TruncatedDivide", "Modulo", "Power", "Negate", "Abs", "Ceiling", "Floor", "Truncate", "Concatenate",
-    "Length", "Upper", "Lower", "StartsWith", "EndsWith", "Matches", "ConvertQuantity", "ToBoolean", "ToInteger", "ToLong",
+    "Upper", "Lower", "StartsWith", "EndsWith", "Matches", "ConvertQuantity", "ToBoolean", "ToInteger", "ToLong",
     "ToDecimal", "ToString", "ToTime", "ToQuantity", "ToConcept", "Successor", "Predecessor",
 )  # fmt: skip
 
@@ -44,6 +44,15 @@ _VALUES = (
 @step(*_VALUES)
 def _strict(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
     return ev.scalar(ctx, STRICT[node["type"]], ev.operands(node, unit, ctx))
+
+
+@step("Length")
+def _length(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
+    nothing = length_of_null(node)
+    (col,) = ev.operands(node, unit, ctx)
+    if isinstance(col, Lists):
+        return _numbers(col.counts(), col.there if nothing is None else np.ones(ctx.n, np.bool_))
+    return ev.scalar(ctx, lambda value: nothing if value is None else len(value), [col], strict=False)
 
 
 @step("Equivalent")

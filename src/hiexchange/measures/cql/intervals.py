@@ -17,7 +17,7 @@ from typing import Any
 from hiexchange.measures.cql import compare, ucum
 from hiexchange.measures.cql import temporal as t
 from hiexchange.measures.cql.compare import Truth
-from hiexchange.measures.cql.values import Interval, Quantity, predecessor, successor
+from hiexchange.measures.cql.values import EvaluationError, Interval, Quantity, predecessor, successor
 
 
 def rank(a: Any, b: Any, precision: int | None) -> int | None:
@@ -64,11 +64,10 @@ def contains(interval: Any, point: Any, p: int | None = None) -> Truth:
 
 
 def proper_contains(interval: Any, point: Any, p: int | None = None) -> Truth:
-    """Tell whether the interval holds the point and more."""
+    """Tell whether the point lies between the ends of the interval, and is neither."""
     if interval is None or point is None:
         return None
-    alone = both(_same(interval.start, point, p), _same(point, interval.end, p))
-    return both(contains(interval, point, p), negate(alone))
+    return both(_lt(interval.start, point, p), _lt(point, interval.end, p))
 
 
 def included_in(a: Any, b: Any, p: int | None = None) -> Truth:
@@ -213,10 +212,17 @@ def size(interval: Any) -> Any:
 
 
 def point_from(interval: Any) -> Any:
-    """Return the only point of a unit interval."""
+    """Return the only point of a unit interval, None where it cannot be told.
+
+    Raises:
+        EvaluationError: The interval holds several points.
+    """
     if interval is None:
         return None
-    return interval.start if compare.equal(interval.start, interval.end) else None
+    alone = compare.equal(interval.start, interval.end)
+    if alone is False:
+        raise EvaluationError("a point was asked from an interval of several")
+    return interval.start if alone else None
 
 
 def intersect(a: Any, b: Any) -> Any:

@@ -280,7 +280,6 @@ STRICT: dict[str, Callable[..., Any]] = {
     "Successor": successor,
     "Predecessor": predecessor,
     "Concatenate": convert.concatenate,
-    "Length": len,
     "Upper": str.upper,
     "Lower": str.lower,
     "StartsWith": str.startswith,
@@ -349,6 +348,24 @@ PRECISE: dict[str, Callable[..., Any]] = {
 @builds(*STRICT)
 def _strict_operator(c: Compiler, n: Node, sc: Scope) -> Fn:
     return _strict(c.operands(n, sc), STRICT[n["type"]])
+
+
+def length_of_null(n: Node) -> int | None:
+    """Return what Length gives for null: 0 for a list, null for a text; only the type it is cast to tells which."""
+    given = n["operand"][0] if isinstance(n["operand"], list) else n["operand"]
+    return 0 if (given.get("asTypeSpecifier") or {}).get("type") == "ListTypeSpecifier" else None
+
+
+@builds("Length")
+def _length(c: Compiler, n: Node, sc: Scope) -> Fn:
+    (a,) = c.operands(n, sc)
+    nothing = length_of_null(n)
+
+    def length(s: Any, e: list[Any]) -> Any:
+        value = a(s, e)
+        return nothing if value is None else len(value)
+
+    return length
 
 
 @builds(*LOOSE)

@@ -359,18 +359,21 @@ def predecessor(value: Temporal) -> Any:
 
 
 def duration(a: Temporal, b: Temporal, unit: int, *, weeks: bool = False) -> int | Uncertainty:
-    """Return the whole units from ``a`` to ``b``; an Uncertainty when one lacks the unit's precision."""
-    return _spread(a, b, unit, lambda x, y: _whole(x, y, unit, weeks))
+    """Return the whole units from ``a`` to ``b``; an Uncertainty when the components missing from one decide.
+
+    Whether the last year is whole hangs on the month, day and time, so they count as unknown where they are missing.
+    """
+    return _spread(a, b, MILLISECOND, lambda x, y: _whole(x, y, unit, weeks))
 
 
 def difference(a: Temporal, b: Temporal, unit: int, *, weeks: bool = False) -> int | Uncertainty:
-    """Return the unit boundaries between ``a`` and ``b``; an Uncertainty when one lacks the precision."""
+    """Return the unit boundaries between ``a`` and ``b``; an Uncertainty when one lacks the unit's precision."""
     return _spread(a, b, unit, lambda x, y: _boundaries(x, y, unit, weeks))
 
 
-def _spread(a: Temporal, b: Temporal, unit: int, measure: Any) -> int | Uncertainty:
-    first_low, first_high = (low(a), high(a)) if a.precision < unit else (low(a), low(a))
-    second_low, second_high = (low(b), high(b)) if b.precision < unit else (low(b), low(b))
+def _spread(a: Temporal, b: Temporal, needed: int, measure: Any) -> int | Uncertainty:
+    first_low, first_high = (low(a), high(a)) if a.precision < needed else (low(a), low(a))
+    second_low, second_high = (low(b), high(b)) if b.precision < needed else (low(b), low(b))
     least, most = measure(first_high.key, second_low.key), measure(first_low.key, second_high.key)
     return int(least) if least == most else Uncertainty(least, most)
 
