@@ -194,6 +194,18 @@ def test_a_yearly_restatement_rewrites_the_year(build: Build, line: Build, fold:
     ]
 
 
+def test_a_yearly_restatement_may_name_whom_it_excludes(build: Build, line: Build, fold: Build, spells: Build) -> None:
+    # MSSP table 1-1 of a prospective list: EXCLUDED = 1, assigned until the day the report speaks of.
+    first = build("q1", date(2026, 3, 31), [line("m1"), line("m2")], authority_from=JAN)
+    out = line("m2", start=JAN, end=date(2026, 6, 30), payer_change_type="dropped")
+    history = fold([first, build("q2", date(2026, 6, 30), [line("m1"), out], authority_from=JAN)])
+    assert spells(active(history, date(2026, 6, 29), LATER)) == [
+        ("m1", "1", "2026-01-01", OPEN),
+        ("m2", "1", "2026-01-01", "2026-06-30"),
+    ]
+    assert spells(active(history, date(2026, 6, 30), LATER)) == [("m1", "1", "2026-01-01", OPEN)]
+
+
 def test_a_payers_opt_out_suppresses_and_comes_back(build: Build, line: Build, fold: Build) -> None:
     history = fold(
         [

@@ -233,11 +233,15 @@ def test_fixed_width(read: Read, codes: Codes) -> None:
 
 
 def test_unverified_layouts_are_refused_until_a_person_confirms(read: Read) -> None:
-    data = b"BENE_MBI_ID,BENE_1ST_NAME\n1SG4TE5MK73,Ann\n"
-    assert refused(read, data, "alr-1-1") == "unverified_layout"
-    layout = {"extends": "alr-1-1", "verified": True, "columns": {"org_id": {"constant": "aco-1"}}}
-    roster = read(data, layout)
+    data = b"member_id|last_name\nM1|Hill\n"
+    layout = {"extends": "hinfonet", "columns": {"org_id": {"constant": "site-1"}}}
+    assert refused(read, data, layout) == "unverified_layout"
+    assert read(data, {**layout, "verified": True}).members["org_id"].to_pylist() == ["site-1"]
+
+
+def test_a_restated_year_begins_on_its_first_day(read: Read) -> None:
+    layout = {"extends": "alr-1-1", "columns": {"org_id": {"constant": "aco-1"}}}
+    roster = read(b"BENE_MBI_ID,BENE_1ST_NAME\n1SG4TE5MK73,Ann\n", layout)
     member = roster.members.to_pylist()[0]
     assert (member["org_id"], member["attribution_level"], member["mbi"]) == ("aco-1", "aco", "1SG4TE5MK73")
-    assert roster.authority_from == date(2026, 1, 1)
-    assert member["valid_from"] == date(2026, 1, 1)
+    assert (roster.authority_from, member["valid_from"]) == (date(2026, 1, 1), date(2026, 1, 1))

@@ -147,6 +147,15 @@ def test_dependants_on_one_subscriber_get_ids_of_their_own(read: Read) -> None:
     assert set(roster.members["subscriber_id"].to_pylist()) == {"S0001"}
 
 
+def test_a_reporting_category_is_nobodys_id(read: Read) -> None:
+    def without_number(number: int) -> list[str]:
+        found = [segment.replace(f"**JR*ZZ*M{number:04d}", "") for segment in member(number)]
+        return [*found[:2], "REF*17*202601", f"REF*23*C{number}", *found[2:]]
+
+    roster = read(interchange(without_number(1), without_number(2)), "x12-834")
+    assert roster.members["member_id"].to_pylist() == ["C1", "C2"]
+
+
 @pytest.mark.parametrize(
     ("wrong", "code"),
     [

@@ -38,7 +38,8 @@ HEADER = [
     PROVIDER_SINCE,
     DEATH_DATE,
 ) = range(len(HEADER))
-REFERENCES = {"0F": SUBSCRIBER_ID, "1L": GROUP_NUMBER, "SY": SSN, "17": MEMBER_NUMBER, "23": MEMBER_NUMBER}
+REFERENCES = {"0F": SUBSCRIBER_ID, "1L": GROUP_NUMBER, "SY": SSN, "23": MEMBER_NUMBER}
+"""REF01. Not 17: a client reporting category, which many members share."""
 DTP_PLACE = {"348": 3, "349": 4}
 CONTROL = frozenset(("SE", "GE", "IEA", "ISA", "GS", "ST", "BGN"))
 """Segments that end a loop 2000, whatever stands between."""
