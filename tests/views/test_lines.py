@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from hiexchange.lake.cut import Block
 from hiexchange.views import View
-from hiexchange.views.lines import LineReader
+from hiexchange.views.lines import READ, LineReader
 
 SELECT = [
     {
@@ -37,8 +39,22 @@ SELECT = [
 VIEW = View.from_json({"resource": "Patient", "select": SELECT})
 
 
-def read(text: str) -> pa.RecordBatch | None:
-    return LineReader("Patient", "4.0.1", VIEW._wanted).read(Block(text.encode(), 1, 0), "Patient.ndjson")
+class Left(Exception):
+    """The reader left lines to the encoder."""
+
+
+def left(block: Block) -> pa.RecordBatch:
+    raise Left(block)
+
+
+def read(text: str | bytes, of: View = VIEW) -> pa.RecordBatch | None:
+    data = text if isinstance(text, bytes) else text.encode()
+    reader = LineReader("Patient", "4.0.1", of._wanted)
+    try:
+        return pa.concat_batches(reader.batches(io.BytesIO(data), "Patient.ndjson", left))
+    except Left as caught:
+        assert caught.args[0].data == data  # nothing is lost on the way
+        return None
 
 
 @pytest.mark.parametrize(
@@ -64,24 +80,69 @@ def test_what_it_cannot_vouch_for_is_left_to_the_encoder(line: str) -> None:
 
 
 def test_bad_utf8_is_left_to_the_encoder() -> None:
-    data = b'{"resourceType":"Patient","id":"-1","gender":"\xff"}'
-    assert LineReader("Patient", "4.0.1", VIEW._wanted).read(Block(data, 1, 0), "f") is None
+    assert read(b'{"resourceType":"Patient","id":"-1","gender":"\xff"}') is None
 
 
 def test_digits_and_line_numbers_are_kept() -> None:
     text = '{"resourceType":"Patient","id":"-1","extension":[{"url":"x","valueDecimal":1.50}]}\r\n'
-    batch = LineReader("Patient", "4.0.1", VIEW._wanted).read(Block(text.encode() * 2, 7, 0), "f.ndjson")
+    batch = read(text * 2)
     assert batch is not None
     rows = VIEW.run(batch).to_pylist()
-    assert [(row["score"], row["line"]) for row in rows] == [("1.50", 7), ("1.50", 8)]
+    assert [(row["score"], row["line"]) for row in rows] == [("1.50", 1), ("1.50", 2)]
+
+
+def test_siblings_matter_only_beside_needed_elements() -> None:
+    line = '{"resourceType":"Patient","id":"-1",%s}'
+    assert read(line % '"_birthDate":{"id":"x"},"telecom":[{"_value":{"id":"x"},"value":"_"}]') is not None
+    assert read(line % '"name":[{"family":"A","_given":[{"id":"x"}]}]') is None
+    assert read(line % r'"\u005factive":{"id":"x"}') is None
+    only = View.from_json({"resource": "Patient", "select": [{"column": [{"name": "x", "path": "birthDate.id"}]}]})
+    assert read(line % '"_birthDate":{"id":"x"}', only) is None
+
+
+def test_explicit_nulls_and_empty_lists_are_absent(encoded: Callable[..., pa.Table]) -> None:
+    lines = [
+        '{"resourceType":"Patient","id":"-1","name":null,"extension":null}',
+        '{"resourceType":"Patient","id":"-2","name":[],"active":null}',
+        '{"resourceType":"Patient","id":"-3","name":[{"given":null,"use":"old"},{"given":[],"family":"A"}]}',
+        '{"resourceType":"Patient","id":"-4","extension":[{"url":"x","valueDecimal":null}]}',
+    ]
+    batch = read("\n".join(lines))
+    assert batch is not None
+    assert VIEW.run(batch).to_pylist() == [
+        {**row, "line": at}
+        for line, at in zip(lines, (1, 2, 3, 4), strict=True)
+        for row in VIEW.run(encoded(line)).to_pylist()
+    ]
+
+
+def test_lines_longer_than_a_piece_and_many_of_them() -> None:
+    note = "é" * READ
+    lines = [
+        json.dumps({"resourceType": "Patient", "id": f"-{at}", "gender": note if at % 7 == 0 else ""})
+        for at in range(60)
+    ]
+    reader = LineReader("Patient", "4.0.1", VIEW._wanted)
+    found = list(reader.batches(io.BytesIO("\n".join(lines).encode()), "f", left))
+    assert len(found) > 1
+    rows = [row for batch in found for row in VIEW.run(batch).to_pylist()]
+    assert [(row["id"], row["line"]) for row in rows] == [(f"-{at}", at + 1) for at in range(60)]
+
+
+def test_only_the_run_with_an_odd_line_is_encoded(tmp_path: Path) -> None:
+    lines = [json.dumps({"resourceType": "Patient", "id": f"-{at}", "gender": "x" * READ}) for at in range(80)]
+    lines[70] = '{"resourceType":"Patient","id":"-70","_active":{"id":"x"}}'
+    path = tmp_path / "Patient.ndjson"
+    path.write_text("\n".join(lines))
+    rows = VIEW.run(path).to_pylist()
+    assert [(row["id"], row["line"]) for row in rows] == [(f"-{at}", at + 1) for at in range(80)]
 
 
 def test_elements_needed_whole_are_not_read_directly() -> None:
     whole = View.from_json(
         {"resource": "Patient", "select": [{"column": [{"name": "n", "path": "name.distinct().count()"}]}]}
     )
-    text = '{"resourceType":"Patient","id":"-1","name":[{"family":"A"},{"family":"A"}]}'
-    assert LineReader("Patient", "4.0.1", whole._wanted).read(Block(text.encode(), 1, 0), "f") is None
+    assert read('{"resourceType":"Patient","id":"-1","name":[{"family":"A"},{"family":"A"}]}', whole) is None
 
 
 NAMES = st.fixed_dictionaries(

@@ -1,38 +1,48 @@
 """Read NDJSON for one view: only the elements it needs, straight into Arrow.
 
 msgspec checks every line and makes objects of the needed members alone, so this is faster than encoding
-whole resources. What it cannot vouch for (elements needed whole, ``_x`` siblings, values of another JSON
-type, resources without id) is left to the lake's encoder. Of a repeated member the last one counts, as
-msgspec has it; a lake quarantines such lines.
+whole resources. What it cannot vouch for (elements needed whole, ``_x`` siblings of needed elements, values of
+another JSON type, resources without id) is left to the lake's encoder. Of a repeated member the last one
+counts, as msgspec has it; a lake quarantines such lines. An empty object, which FHIR forbids, exists here and is
+no element in a lake.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Callable, Iterator
-from itertools import chain
-from operator import attrgetter
-from typing import Any, Literal
+import io
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain, repeat
+from operator import attrgetter, is_
+from typing import IO, Any, Literal, cast
 
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from hiexchange.definitions import Definitions
 from hiexchange.fhirpath.kinds import kind_of
 from hiexchange.fhirpath.needs import Wanted
-from hiexchange.lake.cut import Block
-from hiexchange.lake.scan import number_of, places_of_pair
+from hiexchange.lake.cut import Block, blocks
+from hiexchange.lake.scan import number_of, places_of
+
+READ = 128 << 10
+"""Bytes read at once: memory of this size is used again and again, while larger pieces come fresh from the system."""
+RUN = 4 << 20
+"""Bytes that become one batch: more would leave the cache, fewer would repeat what each batch costs."""
 
 Tree = dict[str, "Tree"]
 Convert = Callable[[list[Any]], pa.Array]
 
 _INTEGERS = {"integer64": pa.int64()}
-_NUMERIC = {bytes([byte]) for byte in b"-0123456789"}
 _NEWLINE = ord("\n")
-_ABSENT = pa.array(["", "null"])
+_STARTS_NUMBER = np.isin(np.arange(256), list(b"-0123456789"))
+_NULL = ord("n")
+_ABSENT = msgspec.Raw(b"")
+_NEVER = Literal["\x00"]
+"""Type of a member that must not be there."""
 
 
 class _Whole(Exception):
@@ -61,27 +71,41 @@ class LineReader:
         if () not in wanted.whole and set(self._lineage) <= {"__hx_key", "__hx_file", "__hx_line"}:
             self._decode = msgspec.json.Decoder(kind).decode_lines
 
-    def read(self, block: Block, file: str) -> pa.RecordBatch | None:
-        """Return the needed elements of a block, or None where the encoder must read it."""
-        if self._decode is None or block.too_long:
+    def batches(
+        self, stream: IO[bytes], file: str, encoded: Callable[[Block], pa.RecordBatch]
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield the needed elements of a file's resources.
+
+        Args:
+            stream: The file, decompressed.
+            file: Its name, for ``__hx_file``.
+            encoded: Reads the blocks that cannot be read here, whole.
+        """
+        for run in _runs(blocks(cast("IO[bytes]", _Growing(stream)), size=READ)):
+            structs = self.read(run)
+            yield encoded(_joined(run)) if structs is None else self._with_lineage(structs, run[0].line, file)
+
+    def read(self, run: Sequence[Block]) -> pa.StructArray | None:
+        """Return the needed elements of blocks that follow each other, or None where the encoder must read them."""
+        if self._decode is None or run[0].too_long:
             return None
-        codes = np.frombuffer(block.data, np.uint8)
-        # A sibling such as _birthDate may stand for its element. Looked for by numpy: bytes.find is
-        # as slow as the whole decoding when the text is full of quotes.
-        if len(places_of_pair(codes, b'"_')):
-            return None
+        lines = 0
+        found: list[Any] = []
         try:
-            if not block.data.isascii():
-                block.data.decode()
             with _no_collection():
-                found = self._decode(block.data)
+                for block in run:
+                    if not block.data.isascii():
+                        block.data.decode()
+                    found += self._decode(block.data)
+                    lines += number_of(np.frombuffer(block.data, np.uint8), _NEWLINE)
                 structs = self._convert(found)
+                del found
         except (msgspec.DecodeError, UnicodeDecodeError, pa.ArrowInvalid, OverflowError, RecursionError):
             return None
-        lines = number_of(codes, _NEWLINE) + (not block.data.endswith(b"\n"))
-        if len(found) != lines or structs.field("id").null_count:
+        # msgspec would take blank lines, and a resource over several lines.
+        if len(structs) != lines + (not run[-1].data.endswith(b"\n")) or structs.field("id").null_count:
             return None
-        return self._with_lineage(structs, block.line, file)
+        return structs
 
     def _with_lineage(self, structs: pa.StructArray, first: int, file: str) -> pa.RecordBatch:
         count = len(structs)
@@ -103,37 +127,46 @@ class LineReader:
             raise _Whole
         members = definition.json_members
         fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
-        converts: list[tuple[str, Convert]] = []
+        converts: dict[str, Convert] = {}
+        guards: set[str] = set()
         # An element that need only exist is known by any object; its id keeps the struct from being empty.
         for name, below in sorted((tree or {"id": {}}).items()):
+            plain = name.removeprefix("_")
+            if plain in members and self._definitions.is_primitive(members[plain][1]):
+                # The sibling _x may stand for x: only the encoder joins them.
+                guards.add("_" + plain)
             if name not in members:
                 continue
             element, kind = members[name]
             item, convert = self._member(kind, below, wanted, (*path, name))
+            optional = item if item is msgspec.Raw else item | None
             if element.many and (*path, name) != ("contained",):
-                item, convert = _listed(item, convert)
-            fields.append((name, item | None if item is not msgspec.Raw else item, _default(item)))
-            converts.append((name, convert))
+                fields.append((name, list[optional] | None, ()))  # type: ignore[valid-type]
+                converts[name] = partial(_lists, convert=convert)
+            else:
+                fields.append((name, optional, _ABSENT if item is msgspec.Raw else None))
+                converts[name] = convert
+        fields += [(f"guard{at}", _NEVER, "") for at in range(len(guards))]
         if resource:
             # Required, and this type's name: anything else is for the encoder to judge.
             fields.insert(0, ("resourceType", Literal[type]))
-        made = msgspec.defstruct(type.replace(".", "_"), fields, gc=False)
-        return made, _structs(converts)
+        rename = {f"guard{at}": name for at, name in enumerate(sorted(guards))}
+        made = msgspec.defstruct(type.replace(".", "_"), fields, gc=False, rename=rename)
+        return made, partial(_structs, kind=made, members=converts)
 
     def _member(self, kind: str, below: Tree, wanted: Wanted, path: tuple[str, ...]) -> tuple[Any, Convert]:
         if path == ("contained",):
-            return msgspec.Raw, _raw_text
+            return msgspec.Raw, partial(_texts, numbers=False)
         if not self._definitions.is_primitive(kind):
             return self._struct(kind, below, wanted, path)
         system = kind_of(kind)
         if system == "Decimal":
-            return msgspec.Raw, _decimals
+            return msgspec.Raw, partial(_texts, numbers=True)
         if system == "Boolean":
-            return bool, lambda values: pa.array(values, pa.bool_())
+            return bool, partial(_leaves, type=pa.bool_())
         if system == "Integer":
-            arrow = _INTEGERS.get(kind, pa.int32())
-            return int, lambda values: pa.array(values, arrow)
-        return str, lambda values: pa.array(values, pa.string())
+            return int, partial(_leaves, type=_INTEGERS.get(kind, pa.int32()))
+        return str, partial(_leaves, type=pa.string())
 
 
 @contextlib.contextmanager
@@ -148,48 +181,78 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _default(item: Any) -> Any:
-    return msgspec.Raw(b"") if item is msgspec.Raw else None
+def _runs(given: Iterator[Block]) -> Iterator[list[Block]]:
+    """Put blocks together; one that is too long stays alone."""
+    run: list[Block] = []
+    for block in given:
+        if run and (block.too_long or run[0].too_long or sum(len(other.data) for other in run) >= RUN):
+            yield run
+            run = []
+        run.append(block)
+    if run:
+        yield run
 
 
-def _listed(item: Any, convert: Convert) -> tuple[Any, Convert]:
-    inner = item if item is msgspec.Raw else item | None
-
-    def lists(values: list[Any]) -> pa.Array:
-        filled = [value or () for value in values] if None in values else values
-        lengths = np.fromiter(map(len, filled), np.int32, len(filled))
-        offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
-        flat = list(chain.from_iterable(filled))
-        return pa.ListArray.from_arrays(pa.array(offsets), convert(flat))
-
-    return list[inner], lists  # type: ignore[valid-type]
+def _joined(run: Sequence[Block]) -> Block:
+    return run[0] if len(run) == 1 else Block(b"".join(block.data for block in run), run[0].line, run[0].offset)
 
 
-def _structs(converts: list[tuple[str, Convert]]) -> Convert:
-    getters = [(name, attrgetter(name), convert) for name, convert in converts]
+class _Growing(io.RawIOBase):
+    """Reads more at a time within a long line, which would be copied for each small piece."""
 
-    def structs(values: list[Any]) -> pa.Array:
-        there = [value for value in values if value is not None] if None in values else values
-        arrays = [convert(list(map(get, there))) for _, get, convert in getters]
-        made = pa.StructArray.from_arrays(arrays, [name for name, _, _ in getters])
-        if len(there) == len(values):
-            return made
-        valid = np.fromiter((value is not None for value in values), np.bool_, len(values))
-        slots = np.cumsum(valid) - 1
-        return made.take(pa.array(slots, mask=~valid))
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._least = 0
 
-    return structs
+    def read(self, size: int = -1) -> bytes:
+        text = self._stream.read(max(size, self._least))
+        self._least = 0 if b"\n" in text else 2 * len(text)
+        return text
 
 
-def _decimals(values: list[Any]) -> pa.Array:
-    """Return the literal text of numbers; an absent one is an empty Raw, an explicit null is null."""
-    array = _raw_text(values)
-    first = pc.unique(pc.binary_slice(array.cast(pa.binary()), 0, 1)).drop_null()
-    if not set(first.to_pylist()) <= _NUMERIC:
+def _leaves(values: list[Any], type: pa.DataType) -> pa.Array:
+    """Return values of a primitive."""
+    return pa.array(values, type)
+
+
+def _texts(values: list[Any], *, numbers: bool) -> pa.Array:
+    """Return literal JSON texts; an absent one is empty, that and an explicit null are null."""
+    codes = np.frombuffer(b"\n".join([*values, b""]), np.uint8)
+    ends = places_of(codes, _NEWLINE)
+    if len(ends) != len(values):
+        raise pa.ArrowInvalid("a value over several lines")
+    sizes = np.diff(ends, prepend=-1)
+    first = codes[ends - sizes + 1]
+    filled = (sizes > 1) & (first != _NULL)
+    if numbers and not _STARTS_NUMBER[first[filled]].all():
         raise pa.ArrowInvalid("not a number")
-    return array
+    kept = np.repeat(filled, sizes)
+    kept[ends] = False
+    offsets = np.cumsum(np.append(0, np.where(filled, sizes - 1, 0)), dtype=np.int32)
+    buffers = (np.packbits(filled, bitorder="little"), offsets, codes[kept])
+    return pa.Array.from_buffers(pa.string(), len(values), [pa.py_buffer(buffer) for buffer in buffers])
 
 
-def _raw_text(values: list[Any]) -> pa.Array:
-    array = pa.array(list(map(bytes, values)), pa.binary()).cast(pa.string())
-    return pc.if_else(pc.is_in(array, _ABSENT), pa.scalar(None, pa.string()), array)
+def _lists(values: list[Any], convert: Convert) -> pa.Array:
+    """Return values of an element that repeats; one that is absent counts as empty."""
+    try:
+        lengths = np.fromiter(map(len, values), np.int32, len(values))
+    except TypeError:  # explicit nulls
+        values = [value or () for value in values]
+        lengths = np.fromiter(map(len, values), np.int32, len(values))
+    offsets = np.cumsum(np.append(np.int32(0), lengths), dtype=np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), convert(list(chain.from_iterable(values))))
+
+
+def _structs(values: list[Any], kind: Any, members: dict[str, Convert]) -> pa.Array:
+    """Return values of an element with members; absent ones are looked for only when one was stumbled over."""
+    mask = None
+    try:
+        found = [list(map(attrgetter(name), values)) for name in members]
+    except AttributeError:
+        mask = pa.array(np.fromiter(map(is_, values, repeat(None)), np.bool_, len(values)))
+        empty = kind()
+        values = [value or empty for value in values]
+        found = [list(map(attrgetter(name), values)) for name in members]
+    arrays = [convert(of_one) for convert, of_one in zip(members.values(), found, strict=True)]
+    return pa.StructArray.from_arrays(arrays, list(members), mask=mask)

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from hiexchange.errors import BadLine, ConfigError
 from hiexchange.fhirpath.needs import Wanted
-from hiexchange.lake.cut import blocks
+from hiexchange.lake.cut import Block
 from hiexchange.lake.decode import Encoded, Source, encode
 from hiexchange.ndjson import open_bytes
 from hiexchange.views.lines import LineReader
@@ -83,18 +83,20 @@ def _holds(name: str, resource: str) -> bool:
 def _files(paths: list[Path], resource: str, version: str, wanted: Wanted) -> Iterator[pa.RecordBatch]:
     reader = LineReader(resource, version, wanted)
     shape: dict[str, Any] = {}
+
+    def encoded(block: Block) -> pa.RecordBatch:
+        nonlocal shape
+        found = encode(block, shape, Source(resource, path.name, "view", version))
+        shape = found.shape
+        _refuse_bad_lines(found, path)
+        return found.batch
+
     for path in paths:
         if path.suffix == ".parquet":
             yield from parquet_batches(path, wanted, BATCH_ROWS)
             continue
         with open_bytes(path) as stream:
-            for block in blocks(stream):
-                batch = reader.read(block, path.name)
-                if batch is None:
-                    encoded = encode(block, shape, Source(resource, path.name, "view", version))
-                    shape = encoded.shape
-                    _refuse_bad_lines(encoded, path)
-                    batch = encoded.batch
+            for batch in reader.batches(stream, path.name, encoded):
                 yield from (prune(piece, wanted) for piece in _sized([batch]))
 
 

@@ -16,7 +16,9 @@ from hiexchange.fhirpath.kinds import conforms, resolve
 from hiexchange.fhirpath.navigate import child
 
 _REFERENCE = r"(?:^|/)(?P<type>[A-Z][A-Za-z]*)/(?P<id>[A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?$"
+_FIRST_KIND = re.compile(r"([A-Z][A-Za-z]*)/")
 _URN = re.compile(r"^urn:(?:uuid|oid):")
+_LONGEST_ID = 64
 
 
 def of_type(collection: Collection, name: str, env: Environment, position: int) -> Collection:
@@ -100,19 +102,31 @@ def _reference_key(node: tree.Call, frame: Frame) -> Collection:
 def _keys(part: Part, wanted: str | None, n: int) -> Part:
     """Turn ``Type/id``, a URL that ends so, ``#id`` or ``urn:uuid:...`` into the id alone."""
     text = part.values
-    split = pc.extract_regex(text, pattern=_REFERENCE)
-    key = pc.struct_field(split, "id")
-    kind = pc.struct_field(split, "type")
-    if split.null_count:
-        key = pc.if_else(split.is_valid(), key, pa.scalar(None, pa.string()))
-    if wanted is not None:
-        key = pc.if_else(pc.equal(kind, wanted), key, pa.scalar(None, pa.string()))
-    else:
-        # A bundle's own links carry no type; the id after the prefix is all there is.
-        urn = pc.match_substring_regex(text, _URN.pattern)
-        key = pc.if_else(urn, pc.replace_substring_regex(text, _URN.pattern, ""), key)
+    kind = wanted or _kind_of_first(text)
+    # Nearly all are plain Type/id of one type: cutting that off takes a quarter of the time.
+    plain = pc.match_substring_regex(text, rf"^{kind}/[A-Za-z0-9\-.]+$")
+    plain = pc.and_(plain, pc.less_equal(pc.binary_length(text), len(kind) + 1 + _LONGEST_ID))
+    key = pc.utf8_slice_codeunits(text, len(kind) + 1)
+    others = pc.invert(pc.fill_null(plain, True))
+    if pc.any(others).as_py():
+        key = pc.replace_with_mask(key, others, _keys_of_any(text.filter(others), wanted))
     done = Part(key, "System.String", part.rows, None, part.order)
     return done if part.rows is None else done.keep(np.asarray(key.is_valid()))
+
+
+def _kind_of_first(text: pa.Array) -> str:
+    first = _FIRST_KIND.match(str(text[0])) if len(text) else None
+    return first[1] if first else ""
+
+
+def _keys_of_any(text: pa.Array, wanted: str | None) -> pa.Array:
+    split = pc.extract_regex(text, pattern=_REFERENCE)
+    key = pc.if_else(split.is_valid(), pc.struct_field(split, "id"), pa.scalar(None, pa.string()))
+    if wanted is not None:
+        return pc.if_else(pc.equal(pc.struct_field(split, "type"), wanted), key, pa.scalar(None, pa.string()))
+    # A bundle's own links carry no type; the id after the prefix is all there is.
+    urn = pc.match_substring_regex(text, _URN.pattern)
+    return pc.if_else(urn, pc.replace_substring_regex(text, _URN.pattern, ""), key)
 
 
 FUNCTIONS = {
