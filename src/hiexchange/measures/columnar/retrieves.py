@@ -21,7 +21,7 @@ from hiexchange.measures.cql import types
 from hiexchange.measures.cql.compiler import Frame, Scope, Unit
 from hiexchange.measures.cql.library import Node
 from hiexchange.measures.cql.model import Element
-from hiexchange.measures.cql.retrieve import PRIMARY, Spec, given_codes, matches, resolved, spec_index
+from hiexchange.measures.cql.retrieve import PRIMARY, Spec, codes_at, given_codes, resolved, spec_index
 
 _JUDGED = ("meta", "status", "doNotPerform", "category", "code", "encounter")
 """What profiles are inferred from."""
@@ -80,14 +80,18 @@ def _fitting(state: State, table: Table, spec: Spec) -> tuple[Any, Any]:
     every = np.ones(table.n, np.bool_)
     if spec.profile is None or state.context.profiles == "ignore":
         return every, ~every
-    places, elements = _judged(state, table)
-    taken, judged = [], []
-    for element in elements:
-        stub = SimpleNamespace(context=state.context, inferred=0)
-        element.cache.pop("#inferred", None)
-        taken.append(bool(spec.profile(stub, [element])))
-        judged.append(stub.inferred > 0)
-    return np.array(taken, np.bool_)[places], np.array(judged, np.bool_)[places]
+    key = ("#fitting", spec.template)
+    if key not in table.memo:
+        places, elements = _judged(state, table)
+        taken, judged = [], []
+        for element in elements:
+            stub = SimpleNamespace(context=state.context, inferred=0)
+            element.cache.pop("#inferred", None)
+            taken.append(bool(spec.profile(stub, [element])))
+            judged.append(stub.inferred > 0)
+        table.memo[key] = np.array(taken, np.bool_)[places], np.array(judged, np.bool_)[places]
+    fitting: tuple[Any, Any] = table.memo[key]
+    return fitting
 
 
 def _judged(state: State, table: Table) -> tuple[Ints, list[Element]]:
@@ -99,13 +103,7 @@ def _judged(state: State, table: Table) -> tuple[Ints, list[Element]]:
             if array is None:
                 continue
             if name == "encounter":  # all that matters is that there is one
-                array = pa.StructArray.from_arrays(
-                    [pa.repeat("x", table.n)],
-                    names=["display"],
-                    mask=array.is_null().combine_chunks()
-                    if isinstance(array.is_null(), pa.ChunkedArray)
-                    else array.is_null(),
-                )
+                array = pa.StructArray.from_arrays([pa.repeat("x", table.n)], names=["display"], mask=array.is_null())
             elif name == "meta":
                 if array.type.get_field_index("profile") < 0:
                     continue
@@ -138,8 +136,7 @@ def _hold(state: State, spec: Spec, table: Table, col: Col, found: tuple[Ints, A
             _refer(state, spec, table, col, found)
             return
         codes, elements = col.node.signatures(col.rows)
-        passed = np.array([*(_holds(spec, element) for element in elements), False], np.bool_)
-        held[rows[passed[codes]]] = True
+        held[rows[_holding(spec, col.node, elements)[codes]]] = True
     elif isinstance(col, Words):
         raise Unsupported("Retrieve by a plain code")
 
@@ -189,12 +186,22 @@ def _texts(col: Things, rows: Ints) -> list[str]:
     return ["" if code < 0 else texts.values[code] for code in texts.codes.tolist()]
 
 
-def _holds(spec: Spec, element: Element) -> bool:
-    row = element.cache.get("#row")
-    if row is None:
-        # A row of nothing but this one concept, as the matching of stage 1 wants it.
-        row = element.cache["#row"] = Element(element.type, {})
-        row.cache["x"] = element
-    codes = spec.codes
-    pairs, url = (resolved(codes), codes.id) if hasattr(codes, "pairs") else (codes, None)
-    return matches(None, row, "x", pairs, url)
+def _holding(spec: Spec, node: Data, elements: list[Element]) -> Any:
+    """Return which of a node's distinct concepts hold one of the codes, and after them false for null."""
+    if "#codes" not in node.memo:
+        index: dict[Any, list[int]] = {}
+        for at, element in enumerate(elements):
+            # A row of nothing but this one concept, as the matching of stage 1 wants it.
+            row = Element(element.type, {})
+            row.cache["x"] = element
+            for found in codes_at(None, row, "x"):
+                for code in found:
+                    index.setdefault(code, []).append(at)
+        node.memo["#codes"] = index
+    index = node.memo["#codes"]
+    pairs, url = (resolved(spec.codes), spec.codes.id) if hasattr(spec.codes, "pairs") else (spec.codes, None)
+    passed = np.zeros(len(elements) + 1, np.bool_)
+    for code in index.keys() & pairs:
+        passed[index[code]] = True
+    passed[index.get(url, [])] = True
+    return passed

@@ -78,12 +78,13 @@ def matches(s: Any, row: Element, path: str, pairs: frozenset[Any], url: str | N
     key = "#codes " + path
     found = row.cache.get(key)
     if found is None:
-        found = row.cache[key] = _codes_at(s, row, path)
+        found = row.cache[key] = codes_at(s, row, path)
     codes, sets = found
     return not pairs.isdisjoint(codes) or (url is not None and url in sets)
 
 
-def _codes_at(s: Any, row: Element, path: str) -> tuple[frozenset[Any], frozenset[str]]:
+def codes_at(s: Any, row: Element, path: str) -> tuple[frozenset[Any], frozenset[str]]:
+    """Return the (system, code) pairs at a path, and the value sets a negation there names."""
     value = row.get(path)
     codes: set[Any] = set()
     sets: set[str] = set()
