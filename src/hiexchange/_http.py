@@ -44,6 +44,7 @@ PROXY = ("the proxy refused", "check HTTPS_PROXY or HTTP_PROXY and the proxy's c
 CERTIFICATE_TROUBLE = re.compile(
     r"CERTIFICATE_VERIFY_FAILED|ALERT_\w*CERTIFICATE|ALERT_UNKNOWN_CA|ALERT_HANDSHAKE_FAILURE|ALERT_ACCESS_DENIED"
 )
+NO_URL = re.compile(r"[\s\x00-\x1f\x7f]")
 DECIMAL = re.compile(r"[+-]?\d+(\.\d+)?$")
 # Hosts that serve capability URLs for every cloud; visited only without a token.
 PUBLIC_STORAGE = (".amazonaws.com", ".blob.core.windows.net", ".storage.googleapis.com", "storage.googleapis.com")
@@ -424,6 +425,8 @@ def check_url(url: str, *, allow_http: bool = False) -> None:
         host, _ = parts.hostname or "", parts.port
     except ValueError:
         raise PolicyViolation("not a URL that can be visited", where=redact(url)) from None
+    if NO_URL.search(url):
+        raise PolicyViolation("a URL holds no blanks", where=redact(url))
     if parts.username is not None or parts.password is not None:
         # httpx would send it as Basic credentials even with auth=None.
         raise PolicyViolation("a URL with a user name is refused", where=redact(url))
@@ -454,7 +457,8 @@ def redact(url: str) -> str:
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
         return "(unreadable URL)"
-    return f"{parts.scheme}://{host}{port}{parts.path}" + ("?…" if parts.query else "")
+    start = f"{parts.scheme}://" if parts.scheme else ""
+    return f"{start}{host}{port}{parts.path}" + ("?…" if parts.query else "")
 
 
 def is_private(host: str) -> bool:

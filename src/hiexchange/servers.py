@@ -18,7 +18,7 @@ from typing import Any
 from hiexchange._http import Auth, Policy, Session, Tls, check_url
 from hiexchange.auth import ClientCredentials, SmartBackendServices, StaticToken, TokenAuth
 from hiexchange.config import Secret
-from hiexchange.errors import ConfigError
+from hiexchange.errors import ConfigError, PolicyViolation
 from hiexchange.events import Reporter, ignore
 
 OPTIONS = (
@@ -132,7 +132,11 @@ class Server:
             ConfigError: No such preset.
         """
         policy = policy or Policy()
-        check_url(url, allow_http=policy.allow_http)
+        try:
+            check_url(url, allow_http=policy.allow_http)
+        except PolicyViolation as error:
+            error.exit_code = ConfigError.exit_code  # it is the caller's address, not one that a server gave
+            raise
         put = object.__setattr__
         put(self, "url", url.rstrip("/"))
         put(self, "auth", auth)
@@ -310,4 +314,6 @@ def _credential(options: Mapping[str, Any], found: Preset, url: str, base: Path 
             plain_or_secret("client_id"), secret("key"), kid=options.get("kid"), jku=options.get("jku"),
             token_url=token_url, scope=options.get("scope"),
         )  # fmt: skip
+    if "client_id" in options:
+        raise ConfigError("client_id alone is no credential", hint="add key or client_secret", code="HX-202")
     return None

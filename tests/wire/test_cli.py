@@ -107,3 +107,57 @@ def test_interrupt_saves_says_how_to_go_on_and_exits_130(
     assert client.returncode == 130
     assert trouble == "interrupted: what is here is saved, `hiexchange export resume job` goes on\n"
     assert "interrupted" in run("export", "status", "job", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["serve", ".", "--port", "99999"], 2, "65535"),
+        (["serve", ".", "--page-size", "0"], 2, "page-size"),
+        (["serve", "absent"], 3, "the folder does not exist"),
+        (["export", "start", "job"], 3, "which server?"),
+        (["export", "start", "job", "--url", "notaurl"], 3, "  where  notaurl"),
+        (["export", "start", "job", "--url", "http://example.com/fhir"], 3, "only https URLs"),
+        (["export", "start", "job", "--url", "https://exa mple.com"], 3, "no blanks"),
+        (["export", "start", "job", "--url", "https://u:p@example.com"], 3, "user name"),
+        (["export", "start", "job", "--url", "https://x.example", "--client-id", "a"], 3, "no credential"),
+        (["export", "start", "file", "--url", "https://x.example"], 3, "this is a file"),
+        (["export", "start", "nowhere", "--url", "https://x.example"], 3, "cannot be made"),
+        (["export", "resume", "absent"], 3, "no export job"),
+        (["export", "resume", "damaged"], 3, "request.json is damaged"),
+        (["export", "status", "damaged"], 3, "request.json is damaged"),
+        (["doctor"], 3, "which server?"),
+        (["doctor", "--url", "http://127.0.0.1:9/fhir", "--folder", "file"], 3, "a file is where"),
+        (["servers", "nobody"], 3, "no server preset"),
+    ],
+)
+def test_wrong_input_is_named_and_leaves_no_job(arguments: list[str], code: int, said: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone" / "further")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "request.json").write_text("[]")
+    done = run(*arguments, cwd=tmp_path)
+    assert (done.returncode, said in done.stdout + done.stderr) == (code, True), done.stderr
+    assert "Traceback" not in done.stderr and "HX-100" not in done.stderr
+    assert not (tmp_path / "job" / "request.json").exists()
+
+
+def test_a_number_of_workers_must_make_sense(served: tuple[str, str], tmp_path: Path) -> None:
+    """None at all fetched nothing, and called the export complete."""
+    who = ["--client-id", served[1], "--key", "file:key.jwk"]
+    start = ["export", "start", "job", "--url", served[0], *who, "--group", "all", "--workers"]
+    assert run(*start, "-1", cwd=tmp_path).returncode == 2
+    many = run(*start, "9999", cwd=tmp_path)
+    assert many.returncode == 3 and "workers is 1 to 16" in many.stderr
+    assert run(*start, "2", cwd=tmp_path).returncode == 0
+    assert run("export", "finish", "job", *who, cwd=tmp_path).returncode == 0
+    late = run("export", "cancel", "job", *who, cwd=tmp_path)
+    assert late.returncode != 0 and "nothing to cancel" in late.stderr
+    assert run("export", "status", "job", cwd=tmp_path).stdout.startswith("finished")
+
+
+def test_a_server_that_wants_a_credential_is_told_from_one_that_refuses_it(
+    served: tuple[str, str], tmp_path: Path
+) -> None:
+    done = run("export", "start", "job", "--url", served[0], "--group", "all", cwd=tmp_path)
+    assert done.returncode == 3 and "the server wants a credential" in done.stderr

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hiexchange.bulk import ExportJob, ExportRequest, SqliteWatermarks, open_export, read_status, watermark_key
+from hiexchange.bulk import (
+    ExportJob,
+    ExportRequest,
+    SqliteWatermarks,
+    assemble,
+    open_export,
+    read_status,
+    watermark_key,
+)
+from hiexchange.bulk.plan import make_plan
 from hiexchange.errors import ConfigError, ExportError, JobFailed, JobMismatch, PolicyViolation
 from hiexchange.events import FileStarted
 
@@ -146,3 +156,18 @@ def test_one_worker_goes_in_order(wire: Any, complete: Any) -> None:
     complete(job.download(workers=1))
     files = [event.file for event in wire.of(FileStarted)]
     assert files == sorted(files)
+
+
+def test_what_was_not_fetched_is_missing(wire: Any) -> None:
+    """Whatever the reason: a file without a receipt is never passed over."""
+    job = wire.start(wire.serve())
+    job.wait()
+    state = job.journal.refresh()
+    plan = make_plan(assemble.read_pages(job.folder, state, {}))
+    found = assemble.result(job.folder, state, plan, job.server, job.request, now=datetime.now(UTC))
+    assert found.partial and set(found.failed) == {file.file for file in plan.files}
+    assert found.watermark is None and "missing" in str(found.held)
+    for number in (0, -1, 17):
+        with pytest.raises(ConfigError):
+            job.download(workers=number)
+    assert not job.download(workers=16).partial

@@ -44,6 +44,10 @@ def result(
     manifest = plan.manifest
     receipts = tuple(state.files[file.file] for file in plan.files if file.file in state.files)
     failed = {name: reason for name, reason in state.failed.items() if name not in state.files}
+    for file in plan.files:
+        may_lack = file.item.kind == "outcome" and server.preset.error_entries_may_404
+        if not may_lack and file.file not in state.files:
+            failed.setdefault(file.file, "it has not been fetched")
     outcomes = count_outcomes(folder, receipts)
     serious = [name for name in outcomes if name.startswith(SERIOUS)]
     notes = [f"{receipt.file}: {note}" for receipt in receipts for note in receipt.notes]

@@ -62,7 +62,9 @@ def _local(server: Server, folder: Path) -> Iterator[Finding]:
     free = shutil.disk_usage(place).free
     state = "ok" if free > LITTLE_SPACE else "warn"
     yield Finding("disk", state, f"{free / 1e9:,.1f} GB free")
-    if not os.access(place, os.W_OK):
+    if not place.is_dir():
+        yield Finding("disk", "fail", "a file is where the folder should be", "choose another --folder")
+    elif not os.access(place, os.W_OK):
         yield Finding("disk", "fail", "the folder cannot be written", "choose another --folder")
 
 

@@ -115,12 +115,20 @@ def read_request(place: Path) -> Any:
     """Return ``request.json``.
 
     Raises:
-        ConfigError: There is no job in the folder.
+        ConfigError: There is no job in the folder, or its request is damaged.
     """
     try:
-        return read_json(place / "request.json")
-    except (OSError, ValueError):
+        stored = read_json(place / "request.json")
+        _ = stored["server"]["url"], stored["server"]["preset"], stored["request"]
+    except OSError:
         raise ConfigError("there is no export job in the folder", where=str(place)) from None
+    except (ValueError, LookupError, TypeError):
+        raise ConfigError(
+            "the job's request.json is damaged",
+            where=str(place),
+            hint="export anew into another folder; committed files in this one are whole",
+        ) from None
+    return stored
 
 
 def server_from(stored: Mapping[str, Any], auth: Auth | None, policy: Policy | None) -> Server:
@@ -151,6 +159,8 @@ def refuse_strangers(place: Path) -> None:
     What a process killed before its first commit leaves is no stranger: the lock, and ``request.json`` under
     its temporary name.
     """
+    if place.exists() and not place.is_dir():
+        raise ConfigError("a job needs a folder, and this is a file", where=str(place))
     if place.is_dir() and set(place.iterdir()) - unborn(place) - {place / "lock"}:
         raise JobMismatch("the folder is not empty and holds no job", where=str(place), hint="use an empty folder")
 

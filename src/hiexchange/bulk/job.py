@@ -31,7 +31,7 @@ from hiexchange.bulk.phases import Phases
 from hiexchange.bulk.request import ExportRequest
 from hiexchange.bulk.result import ExportResult, JobStatus
 from hiexchange.bulk.watermark import WatermarkStore
-from hiexchange.errors import ExportError, HIExchangeError, JobInterrupted, JobMismatch
+from hiexchange.errors import ConfigError, ExportError, HIExchangeError, JobInterrupted, JobMismatch
 from hiexchange.events import Reporter, ignore
 from hiexchange.servers import Server
 
@@ -70,6 +70,7 @@ class ExportJob:
             return cls.resume(place, server=server, request=request, on_event=on_event)
         job = cls._in_new_folder(server, request, place, on_event)
         with closing_on_error(job), job._working() as phases:
+            phases.connect()  # what is wrong with a certificate or the address shows before there is a job
             phases.write_request()
             phases.kick_off()
         return job
@@ -156,7 +157,10 @@ class ExportJob:
     ) -> ExportJob:
         refuse_strangers(place)
         with storage_errors(place):
-            place.mkdir(parents=True, exist_ok=True)
+            try:
+                place.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, FileNotFoundError) as error:  # a link to nowhere; a place like /proc
+                raise ConfigError("the folder cannot be made", where=str(place), said=error.strerror) from None
         return cls(server, request, place, on_event=on_event or ignore)
 
     # Phases -----------------------------------------------------------------------------------
@@ -178,13 +182,17 @@ class ExportJob:
         """Fetch and prove every file that is not committed yet.
 
         Args:
-            workers: Threads; by default the governor decides (4, up to 16).
+            workers: Threads, as many as the policy allows at most; by default the governor decides (4, up to 16).
             accept_partial: Return a partial result instead of raising; the policy's by default.
 
         Raises:
             PartialExport: Some files could not be had; ``.result`` holds what was.
             StorageError: The disk; free space and resume.
+            ConfigError: A number of workers that makes no sense.
         """
+        most = self.server.policy.workers_max
+        if workers is not None and not 1 <= workers <= most:
+            raise ConfigError(f"workers is 1 to {most}, not {workers}", hint="Policy(workers_max=…) allows more")
         with self._working() as phases:
             phases.wait(None)
             if phases.state.phase == "complete":
@@ -247,8 +255,14 @@ class ExportJob:
         self.close()
 
     def cancel(self) -> None:
-        """Delete the job at the server now; committed files stay."""
+        """Delete the job at the server now; committed files stay.
+
+        Raises:
+            ExportError: The job is finished.
+        """
         with self._working() as phases:
+            if phases.state.phase == "finished":
+                raise ExportError("the job is finished: there is nothing to cancel", where=str(self.folder))
             phases.delete()
             phases.journal.write("cancelled")
         self.close()

@@ -240,7 +240,9 @@ class KickOffPhase:
                 f"the server refuses the credential ({answer.status})",
                 where=where,
                 said=said + (f"; granted scope: {granted}" if granted else ""),
-                hint="check the credential and that it may export these types",
+                hint="check the credential and that it may export these types"
+                if self.session.auth is not None
+                else "the server wants a credential: give client_id with key or client_secret",
             )
         if action.kind == "violation":
             return ProtocolViolation("the server accepted the export without saying where its status is", where=where)

@@ -98,6 +98,8 @@ def chosen(config: Path, name: str, **given: Any) -> Server:
     options = {key: value for key, value in given.items() if value}
     if options.get("url") or (options.get("preset") and not name):
         return build(options)
+    if config == DEFAULT_CONFIG and not config.exists():
+        raise ConfigError("which server?", hint=f"give --url, or name one of {config}, which is not in this folder")
     settings = configuration.load(config)
     if not name and len(settings.servers) == 1:
         name = next(iter(settings.servers))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Folder = Annotated[Path, typer.Argument(help="The job's folder.")]
 Partial = Annotated[bool, typer.Option("--accept-partial", help="Take what could be had; exit 0.")]
-Workers = Annotated[int, typer.Option(help="Download threads; 0 lets the governor decide.")]
+Workers = Annotated[int, typer.Option(min=0, help="Download threads; 0 lets the governor decide.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 export = typer.Typer(help="Export from a Bulk FHIR server into a folder of proven files.", no_args_is_help=True)

@@ -19,12 +19,12 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     folder: Annotated[Path, typer.Argument(help="NDJSON or NDJSON.gz files.")] = Path(),
-    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8400,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8400,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     auth: Annotated[str, typer.Option(help="smart, basic or none.")] = "none",
     fault: Annotated[str, typer.Option(help="Faults by number or name, comma-separated.")] = "",
     faults: Annotated[bool, typer.Option("--faults", help="List the faults and stop.")] = False,
-    page_size: Annotated[int, typer.Option(help="Resources a file.")] = 1000,
+    page_size: Annotated[int, typer.Option(min=1, help="Resources a file.")] = 1000,
     key_file: Annotated[Path | None, typer.Option(help="Where to write the client's private JWK (smart).")] = None,
 ) -> None:
     """Serve a folder as a Bulk Data server, with faults on demand."""
