@@ -264,6 +264,17 @@ def test_each_fault_is_seen_alone(
     assert _theirs(expression, person) == theirs
 
 
+@pytest.mark.parametrize(
+    "expression",
+    ["birthDate.type().name", "active.type().namespace", "name.type().name", "multipleBirth.type().name",
+     "telecom.rank.type().name", "extension.value.type().name", "1.type().namespace", "(1.5).type().name",
+     "(1 | 'a').type().name", "true.type().name", "name.where(use = 'old').type().name"],
+)  # fmt: skip
+def test_types_agree(evaluate: Callable[..., list[list[Any]]], expression: str) -> None:
+    people = patients(random.Random(7))
+    assert _ours(evaluate, expression, people) == [_theirs(expression, person) for person in people]
+
+
 def _ours(evaluate: Callable[..., list[list[Any]]], expression: str, people: list[dict[str, Any]]) -> list[Any]:
     try:
         return [plain(row) for row in evaluate(expression, *people)]

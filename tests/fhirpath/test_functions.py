@@ -112,6 +112,21 @@ CASES = [
     ("'a' is System.String", [True]),
     ("name.first() is HumanName", [True]),
     ("name.first() is Element", [True]),
+    ("name.first().type()", [{"namespace": "FHIR", "name": "HumanName"}]),
+    ("name.type().name", ["HumanName", "HumanName"]),
+    ("type().name", ["Patient"]),
+    ("birthDate.type().namespace & '.' & birthDate.type().name", ["FHIR.date"]),
+    ("contact.type().name", ["BackboneElement"]),
+    ("extension('urn:number').value.type().name", ["decimal"]),
+    ("1.type().namespace & 1.type().name", ["SystemInteger"]),
+    ("(1 | 'a').type().name", ["Integer", "String"]),
+    ("photo.type()", []),
+    ("name.type().where(name = 'HumanName').count()", [2]),
+    ("birthDate.getValue()", ["1970-06-15"]),
+    ("birthDate.getValue().type().namespace", ["System"]),
+    ("birthDate.getValue().extension.exists()", [False]),
+    ("name.family.getValue()", []),
+    ("contact.getValue()", []),
     ("getResourceKey()", ["-1"]),
     ("link.other.getReferenceKey()", ["-2", "6d1b5b4e-0000-4000-8000-000000000000"]),
     ("link.other.getReferenceKey(Patient)", ["-2"]),
@@ -381,6 +396,38 @@ def test_an_element_without_value_exists_by_its_extension(value: Value) -> None:
     assert value("name.given.count()", resource) == [2]
     assert value("name.given.extension('urn:absent').value", resource) == ["unknown"]
     assert value("name.given.where($this = 'A')", resource) == ["A"]
+
+
+def test_a_long_chain_is_evaluated(value: Value) -> None:
+    assert value("1" + " + 1" * 199) == [200]
+
+
+@pytest.mark.parametrize(
+    ("expression", "said"),
+    [
+        ("'abc'.substring('x')", "cannot take System.String"),
+        ("'abc'.indexOf(1)", "cannot take System.Integer"),
+        ("'abc'.replaceMatches('b', '$7')", "substitution"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(value: Value, expression: str, said: str) -> None:
+    with pytest.raises(FHIRPathError, match=said):
+        value(expression)
+
+
+def test_references_of_one_array_are_each_read_by_their_own_form(evaluate: Callable[..., list[list[Any]]]) -> None:
+    long = "Patient/" + "a" * 64
+    texts = ["Patient/1", "Group/2", "https://x.example/fhir/Patient/3/_history/4", long, long + "a", "urn:uuid:5",
+             "#6", "Patient/7|8", "", "patient/9"]  # fmt: skip
+    people = [
+        {"resourceType": "Patient", "id": f"-{at}", "managingOrganization": {"reference": text}}
+        for at, text in enumerate(texts)
+    ]
+    any_type = [["1"], ["2"], ["3"], ["a" * 64], [], ["5"], [], [], [], []]
+    assert evaluate("managingOrganization.getReferenceKey()", *people) == any_type
+    patients = [row if at in (0, 2, 3) else [] for at, row in enumerate(any_type)]
+    assert evaluate("managingOrganization.getReferenceKey(Patient)", *people) == patients
+    assert evaluate("managingOrganization.getReferenceKey()", *people[::-1]) == any_type[::-1]
 
 
 def test_long_decimals_compare_exactly(value: Value) -> None:

@@ -71,7 +71,7 @@ def test_words_that_are_also_names(expression: str) -> None:
 
 PLACES = {
     "": 0, "a.": 2, "a +": 3, "a b": 2, "(a": 2, "a[1": 3, "a.where(b": 9, "@@": 0, "'open": 0, "and": 0,
-    "a ? b": 2, "{a}": 1,
+    "a ? b": 2, "{a}": 1, "a > @2020-13-01": 4, "@T25:00": 0, "1 + 9999999999999999999": 4,
 }  # fmt: skip
 
 
@@ -81,6 +81,12 @@ def test_errors_name_the_character(expression: str, position: int) -> None:
         parse(expression)
     assert caught.value.position == position
     assert str(position) in str(caught.value) or "at the end" in str(caught.value)
+
+
+@pytest.mark.parametrize("expression", ["(" * 2000 + "1" + ")" * 2000, "1" + "+1" * 2000, "a" + ".a" * 300])
+def test_too_deep_an_expression_is_refused(expression: str) -> None:
+    with pytest.raises(FHIRPathError, match="250 levels"):
+        parse(expression)
 
 
 @given(st.text(max_size=40))

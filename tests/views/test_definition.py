@@ -43,6 +43,20 @@ def definition(*columns: dict[str, Any], **rest: Any) -> dict[str, Any]:
         (definition(ID, constant=[{"name": "x", "valueInteger": True}]), "no integer"),
         (definition(ID, constant=[{"name": "x", "valueString": "a"}, {"name": "x", "valueString": "b"}]), "twice"),
         (definition({"name": "x", "path": "id", "tag": [{"name": "ansi/type", "value": "BLOB"}]}), "ansi/type"),
+        (definition({"name": "x", "path": "id", "tag": [{"name": "ansi/type"}]}), "no value"),
+        (definition({"name": "x", "path": "id", "tag": [{"name": "ansi/type", "value": "DECIMAL(2,5)"}]}), "possible"),
+        (definition({"name": "x", "path": "id", "tag": [{"name": "ansi/type", "value": "DECIMAL(99)"}]}), "possible"),
+        (definition({"name": "x", "path": "id", "type": "strin"}), "FHIR does not know"),
+        (definition(ID, where=["active"]), "not a JSON object"),
+        (definition(ID, fhirVersion="4.0.1"), "not a list"),
+        (definition(ID, constant=[{"name": "x", "valueInteger64": "1.5"}]), "no integer64"),
+        (definition(ID, constant=[{"name": "x", "valueDecimal": "a"}]), "no decimal"),
+        (definition(ID, constant=[{"name": "x", "valueDecimal": True}]), "no decimal"),
+        (definition(ID, constant=[{"name": "x", "valuePositiveInt": 0}]), "no positiveInt"),
+        (definition(ID, constant=[{"name": "x", "valueInteger": 2**31}]), "no integer"),
+        (definition(ID, constant=[{"name": "x", "valueBoolean": "true"}]), "no boolean"),
+        (definition(ID, constant=[{"name": "x", "valueDate": "2020-13-45"}]), "no date"),
+        (definition(ID, constant=[{"name": "x", "valueTime": "25:00:00"}]), "no time"),
         (
             {"resource": "Patient", "select": [{"forEach": "name", "forEachOrNull": "name", "column": [ID]}]},
             "more than one",
@@ -66,8 +80,10 @@ def definition(*columns: dict[str, Any], **rest: Any) -> dict[str, Any]:
 )
 def test_what_is_no_view_is_refused(given: Any, message: str) -> None:
     with pytest.raises(ViewError) as caught:
-        View.from_json(given if isinstance(given, dict) else json.dumps(given))
+        View.from_json(given)
     assert message in str(caught.value)
+    with pytest.raises(ViewError):
+        View.from_json(json.dumps(given))
 
 
 @pytest.mark.parametrize(
@@ -168,6 +184,17 @@ def test_shipped_views_are_shareable() -> None:
     errors = [item for item in check_view("claim_header", profile="shareable") if item.severity == "error"]
     assert errors == []
     assert check_view("tuva_eligibility") == []
+
+
+def test_a_slip_in_a_member_name_is_a_warning() -> None:
+    column = {"name": "x", "path": "id", "colection": True}
+    given = {"resource": "Patient", "select": [{"column": [column], "where": [{"path": "active"}]}], "wher": []}
+    found = View.from_json({**given, "status": "draft", "purpose": "any", "_name": {}})
+    assert found.warnings == (
+        "select[0].column[0] has a member colection, which means nothing there",
+        "select[0] has a member where, which means nothing there",
+        "the view has a member wher, which means nothing there",
+    )
 
 
 def test_a_bad_fhir_version_is_said() -> None:

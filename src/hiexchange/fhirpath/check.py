@@ -69,6 +69,8 @@ class Checker:
                 types.append("System.Integer" if name == "__hx_line" else "System.String")
             elif name == "resourceType":
                 types.append("code")
+            elif type == "System.TypeInfo" and name in ("namespace", "name"):
+                types.append("System.String")
             elif type == "System.Quantity" and name in ("value", "unit", "code"):
                 types.append("System.Decimal" if name == "value" else "System.String")
         if not types and parent.types and parent.known:
@@ -255,6 +257,15 @@ def _projected(checker: Checker, node: tree.Call, parent: Shape, arguments: list
     return arguments[0].with_many(parent.many or arguments[0].many or node.name == "repeat")
 
 
+def _type_info(checker: Checker, node: tree.Call, parent: Shape, arguments: list[Shape]) -> Shape:
+    return Shape(("System.TypeInfo",), parent.many)
+
+
+def _value(checker: Checker, node: tree.Call, parent: Shape, arguments: list[Shape]) -> Shape:
+    kinds = [kind for type in parent.types if (kind := kind_of(type)) not in (None, "Quantity")]
+    return Shape(tuple(dict.fromkeys(f"System.{kind}" for kind in kinds)), False, parent.known)
+
+
 def _unknown(checker: Checker, node: tree.Call, parent: Shape, arguments: list[Shape]) -> Shape:
     return Shape((), True, False)
 
@@ -271,6 +282,8 @@ _SPECIAL: dict[str, _Special] = {
     "children": _unknown,
     "descendants": _unknown,
     "resolve": _unknown,
+    "type": _type_info,
+    "getValue": _value,
     "round": lambda checker, node, parent, arguments: Shape(("System.Decimal",)),
     "abs": lambda checker, node, parent, arguments: parent.with_many(False),
     "power": lambda checker, node, parent, arguments: parent.with_many(False),

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
+
 from hiexchange.definitions import Definitions
 
 SYSTEM = ("Boolean", "String", "Integer", "Long", "Decimal", "Date", "DateTime", "Time", "Quantity")
 """Types of the System namespace."""
+
+TYPE_INFO = pa.struct([("namespace", pa.string()), ("name", pa.string())])
+"""What ``type()`` gives: a ``System.TypeInfo``."""
 
 _KINDS = {
     "boolean": "Boolean",

@@ -247,7 +247,7 @@ _SPECIAL: Mapping[str, _Special] = {
     "aggregate": _everything,
 }
 _WALKING = {"where", "all", "exists"}
-_EXISTENCE = {"exists", "empty", "count", "hasValue", "all"}
+_EXISTENCE = {"exists", "empty", "count", "hasValue", "all", "type"}
 _PASSING = {"where", "first", "last", "tail", "skip", "take", "single", "trace"}
 _COMPARING = {"distinct", "intersect", "exclude", "lowBoundary", "highBoundary"}
 

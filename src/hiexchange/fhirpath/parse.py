@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from hiexchange.errors import FHIRPathError
-from hiexchange.fhirpath import tree
+from hiexchange.fhirpath import dates, tree
 
 # Weakest first, as in the grammar; `is`/`as` stand between `|` and `+` and take a type, not a term.
 PRECEDENCE = {
@@ -42,6 +42,9 @@ PRECEDENCE = {
     "mod": 10,
 }
 SIGN = 11
+MAX_DIGITS = 18
+MAX_DEPTH = 250
+"""Levels of a syntax tree: a chain of operators or steps is as deep as it is long, and the evaluator recurses."""
 WORDS_AS_NAMES = {"as", "is", "contains", "in"}
 """Keywords that the grammar also allows as identifiers."""
 
@@ -87,7 +90,24 @@ def parse(text: str) -> tree.Node:
     """
     if not isinstance(text, str):
         raise FHIRPathError("a FHIRPath expression must be a string")
-    return _Parser(text).whole()
+    try:
+        node = _Parser(text).whole()
+    except RecursionError:
+        raise _deep() from None
+    level: list[tree.Node] = [node]
+    for _ in range(MAX_DEPTH):
+        level = [child for node in level for child in node.children()]
+        if not level:
+            return node
+    raise _deep()
+
+
+def _deep() -> FHIRPathError:
+    return FHIRPathError(
+        f"the expression is nested more than {MAX_DEPTH} levels deep",
+        position=0,
+        hint="a chain of operators is as deep as it is long: split it, or use matches()",
+    )
 
 
 def tokens(text: str) -> list[Token]:
@@ -246,6 +266,8 @@ class _Parser:
             return self.number(token)
         kind = {"date": "Date", "datetime": "DateTime", "time": "Time"}[token.kind]
         text = token.text[2:] if token.kind == "time" else token.text[1:]
+        if dates.parse(text, time=token.kind == "time") is None:
+            raise _error(f"there is no {token.text}", self.text, token.position)
         return tree.Literal(kind, text, position=token.position)
 
     def number(self, token: Token) -> tree.Node:
@@ -258,6 +280,8 @@ class _Parser:
             return tree.Literal("Quantity", token.text, CALENDAR[unit.text], position=token.position)
         if "." in token.text:
             return tree.Literal("Decimal", token.text, position=token.position)
+        if len(token.text.lstrip("0")) > MAX_DIGITS:
+            raise _error("the number is no Integer", self.text, token.position)
         return tree.Literal("Integer", int(token.text), position=token.position)
 
 

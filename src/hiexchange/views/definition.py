@@ -5,13 +5,14 @@ Source: https://sql-on-fhir.org, StructureDefinition-ViewDefinition (FHIR/sql-on
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from hiexchange.errors import FHIRPathError, ViewError
-from hiexchange.fhirpath import parse
+from hiexchange.fhirpath import dates, parse
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
 CONSTANT_TYPES = {
@@ -36,6 +37,31 @@ CONSTANT_TYPES = {
     "Uuid": "uuid",
 }
 """Suffix of ``value[x]`` in a constant, and the FHIR type it gives."""
+
+_RANGES = {
+    "integer": (-(2**31), 2**31 - 1),
+    "positiveInt": (1, 2**31 - 1),
+    "unsignedInt": (0, 2**31 - 1),
+    "integer64": (-(2**63), 2**63 - 1),
+}
+_INTEGER = re.compile(r"-?[0-9]+\Z")
+_DECIMAL = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?\Z")
+_MEMBERS: dict[str, dict[str, str | None]] = {
+    "": {"select": "select", "where": "where", "constant": "constant", "resource": None},
+    "select": {
+        "column": "column",
+        "select": "select",
+        "unionAll": "select",
+        "forEach": None,
+        "forEachOrNull": None,
+        "repeat": None,
+    },
+    "where": {"path": None, "description": None},
+    "constant": {"name": None},
+    "column": {"name": None, "path": None, "type": None, "collection": None, "description": None, "tag": "tag"},
+    "tag": {"name": None, "value": None},
+}
+"""Members of each part of a view, and the kind of part they hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +133,8 @@ class Definition:
     title: str | None = None
     description: str | None = None
     fhir_versions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """Members that mean nothing where they stand, such as a misspelt ``collection``."""
 
     def columns(self) -> tuple[Column, ...]:
         """Return the output columns in their order."""
@@ -134,21 +162,25 @@ def read_definition(given: Mapping[str, Any]) -> Definition:
     found = Definition(
         resource=_text(given, "resource", "the view", required=True) or "",
         select=tuple(_select(item, f"select[{at}]") for at, item in enumerate(_list(given, "select", "the view"))),
-        where=tuple(
-            _path(item, "path", f"where[{at}]", required=True) or ""
-            for at, item in enumerate(_list(given, "where", "the view"))
-        ),
+        where=tuple(_where(item, f"where[{at}]") for at, item in enumerate(_list(given, "where", "the view"))),
         constants=tuple(_constant(item, at) for at, item in enumerate(_list(given, "constant", "the view"))),
         name=_text(given, "name", "the view"),
         url=_text(given, "url", "the view"),
         title=_text(given, "title", "the view"),
         description=_text(given, "description", "the view"),
-        fhir_versions=tuple(str(item) for item in given.get("fhirVersion") or ()),
+        fhir_versions=tuple(str(item) for item in _list(given, "fhirVersion", "the view")),
+        warnings=tuple(_unknown(given, "", "the view")),
     )
     if not found.select:
         raise ViewError("the view has no select")
     _check_names(found)
     return found
+
+
+def _where(given: Any, where: str) -> str:
+    if not isinstance(given, Mapping):
+        raise ViewError(f"{where} is not a JSON object")
+    return _path(given, "path", where, required=True) or ""
 
 
 def _select(given: Any, where: str) -> Select:
@@ -186,13 +218,13 @@ def _column(given: Any, where: str) -> Column:
     if not isinstance(collection, bool):
         raise ViewError(f"{where}.collection is not true or false")
     tags = [tag for tag in _list(given, "tag", where) if isinstance(tag, Mapping)]
-    ansi = [tag.get("value") for tag in tags if tag.get("name") == "ansi/type"]
+    ansi = [_text(tag, "value", f"{where}.tag", required=True) for tag in tags if tag.get("name") == "ansi/type"]
     return Column(
         name=name,
         path=_path(given, "path", where, required=True) or "",
         type=_type(_text(given, "type", where)),
         collection=collection,
-        ansi_type=str(ansi[0]) if ansi else None,
+        ansi_type=ansi[0] if ansi else None,
         description=_text(given, "description", where),
     )
 
@@ -207,20 +239,46 @@ def _constant(given: Any, at: int) -> Constant:
     values = [key for key in given if key.startswith("value")]
     if len(values) != 1 or values[0][5:] not in CONSTANT_TYPES:
         raise ViewError(f"the constant {name} needs one value[x]", hint=f"one of {', '.join(sorted(CONSTANT_TYPES))}")
-    value = given[values[0]]
     type = CONSTANT_TYPES[values[0][5:]]
-    wanted: dict[str, Any] = {
-        "boolean": bool,
-        "integer": int,
-        "positiveInt": int,
-        "unsignedInt": int,
-        "integer64": (int, str),
-    }
-    if type == "decimal":
-        value = str(value)
-    elif not isinstance(value, wanted.get(type, str)) or (isinstance(value, bool) and type != "boolean"):
+    value = _constant_value(given[values[0]], type)
+    if value is None:
         raise ViewError(f"the constant {name} is no {type}")
-    return Constant(name, type, int(value) if type == "integer64" else value)
+    return Constant(name, type, value)
+
+
+def _constant_value(value: Any, type: str) -> str | int | bool | None:
+    """Return a constant's value, or None where it is none of its type."""
+    if type == "boolean":
+        return value if isinstance(value, bool) else None
+    if isinstance(value, bool):
+        return None
+    if type in _RANGES:
+        # JSON has integer64 as text.
+        number = int(value) if type == "integer64" and _INTEGER.match(str(value)) else value
+        lowest, highest = _RANGES[type]
+        return number if isinstance(number, int) and lowest <= number <= highest else None
+    if type == "decimal":
+        return str(value) if _DECIMAL.match(str(value)) else None
+    if not isinstance(value, str):
+        return None
+    dated = type in ("date", "dateTime", "instant", "time")
+    return None if dated and dates.parse(value, time=type == "time") is None else value
+
+
+def _unknown(given: Mapping[str, Any], kind: str, where: str) -> Iterator[str]:
+    """Yield what is to be said about members that no rule reads: often a slip, and rows are not what was meant."""
+    for name, value in given.items():
+        known = name in (*_MEMBERS[kind], "id", "extension", "modifierExtension") or name.startswith("_")
+        if kind == "constant":
+            known = known or name.startswith("value")
+        if not kind:  # all that a canonical resource may hold
+            known = known or not difflib.get_close_matches(name, _MEMBERS[kind], 1, 0.75)
+        if not known:
+            yield f"{where} has a member {name}, which means nothing there"
+        below = _MEMBERS[kind].get(name)
+        for at, item in enumerate(value if below and isinstance(value, list) else ()):
+            if isinstance(item, Mapping):
+                yield from _unknown(item, below or "", f"{name}[{at}]" if not kind else f"{where}.{name}[{at}]")
 
 
 def _type(given: str | None) -> str | None:

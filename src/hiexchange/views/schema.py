@@ -57,6 +57,8 @@ def arrow_type(type: str, ansi: str | None = None) -> pa.DataType:
     name = " ".join(match[1].upper().split()) if match else ""
     if match and name in ("DECIMAL", "NUMERIC"):
         precision, scale = int(match[2] or 38), int(match[3] or 0)
+        if not 0 <= scale <= precision <= 76 or not precision:
+            raise ViewError(f"the ansi/type {ansi!r} is not possible", hint="1 to 76 digits, not fewer than places")
         return pa.decimal128(precision, scale) if precision <= 38 else pa.decimal256(precision, scale)
     if match and name == "TIMESTAMP":
         with_zone = (match[4] or "").upper().startswith("WITH ")

@@ -16,6 +16,7 @@ from hiexchange.definitions import Definitions
 from hiexchange.errors import ConfigError, FHIRPathError, ViewError
 from hiexchange.fhirpath import Environment, Part, environment, parse, tree
 from hiexchange.fhirpath.check import Checker, Shape
+from hiexchange.fhirpath.kinds import resolve
 from hiexchange.fhirpath.needs import Wanted
 from hiexchange.views.contained import ContainedReader
 from hiexchange.views.definition import Column, Constant, Definition, Select, read_definition
@@ -127,7 +128,7 @@ class _Checked:
     def __init__(self, definition: Definition, definitions: Definitions) -> None:
         variables = {constant.name: constant.type for constant in definition.constants}
         root = Shape((definition.resource,))
-        self.checker = Checker(definitions, variables, root=root)
+        self.checker = Checker(definitions, variables, root=root, warnings=list(definition.warnings))
         for at, path in enumerate(definition.where):
             shape = self._path(path, root, f"where[{at}]")
             if shape.types and not set(shape.types) & {"boolean", "System.Boolean"} and shape.known:
@@ -166,6 +167,8 @@ class _Checked:
 
     def _field(self, column: Column, this: Shape) -> pa.Field:
         shape = self._path(column.path, this, f"column {column.name}")
+        if column.type is not None and resolve(column.type, self.checker.definitions) is None:
+            raise ViewError(f"the column {column.name} has the type {column.type!r}, which FHIR does not know")
         type = column.type or (shape.types[0] if shape.types else "string")
         arrow = arrow_type(type, column.ansi_type)
         metadata = {"fhir": type, **({"doc": column.description} if column.description else {})}
@@ -179,14 +182,14 @@ class _Checked:
             raise
 
 
-def load_json(given: Mapping[str, Any] | str | bytes | Path) -> Any:
-    """Return the JSON value of a mapping, a text, or a file.
+def load_json(given: Any) -> Any:
+    """Return the JSON value of a text or a file; what is neither is returned as it is.
 
     Raises:
         ConfigError: The file cannot be read.
         ViewError: The text is not JSON.
     """
-    if isinstance(given, Mapping):
+    if not isinstance(given, str | bytes | Path):
         return given
     if isinstance(given, Path):
         try:

@@ -40,6 +40,15 @@ FUNCTIONS: Mapping[str, Function] = {
 }
 
 
+REFUSED = {
+    **dict.fromkeys(("memberOf", "subsumes", "subsumedBy"), "it needs a terminology server"),
+    **dict.fromkeys(("conformsTo", "elementDefinition", "slice", "checkModifiers"), "it needs profiles"),
+    **dict.fromkeys(("sort", "defineVariable", "repeatAll"), "it is newer than FHIRPath 2.0 (N1)"),
+    "htmlChecks": "it checks XHTML, which views do not read",
+}
+"""Functions of FHIR or of drafts that are not here, and why."""
+
+
 def call(node: tree.Call, frame: Frame) -> Collection:
     """Run a function in a frame.
 
@@ -53,6 +62,10 @@ def find(node: tree.Call) -> Function:
     """Return the function a node calls, or raise the error that says why there is none."""
     function = FUNCTIONS.get(node.name)
     if function is None:
+        if node.name in REFUSED:
+            raise FHIRPathError(
+                f"the function {node.name}() is not supported: {REFUSED[node.name]}", position=node.position
+            )
         near = difflib.get_close_matches(node.name, FUNCTIONS, 1)
         raise FHIRPathError(
             f"the function {node.name}() is not supported",

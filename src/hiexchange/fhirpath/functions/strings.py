@@ -59,7 +59,7 @@ def _argument(argument: tree.Node, node: tree.Call, frame: Frame) -> Part | None
     parts = frame.eval(argument).singles(f"{node.name}()")
     if len(parts) > 1:
         raise FHIRPathError(f"an argument of {node.name}() has several types", position=node.position)
-    if parts and kind_of(parts[0].type) not in ("String", "Integer"):
+    if parts and kind_of(parts[0].type) != ("Integer" if node.name == "substring" else "String"):
         raise FHIRPathError(f"{node.name}() cannot take {parts[0].type}", position=node.position)
     return parts[0] if parts else None
 
@@ -91,7 +91,10 @@ def pattern(text: str, anchored: bool = False) -> re.Pattern[str]:
 def _replace_matches(text: str, regex: str, substitution: str) -> str:
     # FHIRPath writes groups as $1 and ${name}; Python as \1 and \g<name>.
     python = re.sub(r"\$(?:(\d+)|\{(\w+)\})", lambda m: f"\\g<{m[1] or m[2]}>", substitution.replace("\\", "\\\\"))
-    return pattern(regex).sub(python, text)
+    try:
+        return pattern(regex).sub(python, text)
+    except (re.error, IndexError) as error:
+        raise FHIRPathError(f"not a substitution: {error}") from None
 
 
 def _encode(text: str, format: str) -> str:

@@ -1,8 +1,9 @@
-"""Functions about types and keys: ofType, is, as, getResourceKey, getReferenceKey."""
+"""Functions about types, values and keys: ofType, is, as, type, hasValue, getValue, getResourceKey, getReferenceKey."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ from hiexchange.errors import FHIRPathError
 from hiexchange.fhirpath import tree
 from hiexchange.fhirpath.columns import Collection, Part, merge
 from hiexchange.fhirpath.frame import Environment, Frame, booleans
-from hiexchange.fhirpath.kinds import conforms, resolve
+from hiexchange.fhirpath.kinds import TYPE_INFO, conforms, kind_of, resolve
 from hiexchange.fhirpath.navigate import child
 
 _REFERENCE = r"(?:^|/)(?P<type>[A-Z][A-Za-z]*)/(?P<id>[A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?$"
@@ -81,6 +82,42 @@ def _has_value(node: tree.Call, frame: Frame) -> Collection:
     return booleans(mask & (parent.counts() == 1), frame.n)
 
 
+def _get_value(node: tree.Call, frame: Frame) -> Collection:
+    """Return a single primitive without what FHIR adds to it, as a value of its System type."""
+    parent = frame.eval(node.parent)
+    single = parent.counts() == 1
+    parts = []
+    for part in parent.sparse():
+        kind = kind_of(part.type)
+        if kind is not None and kind != "Quantity":
+            there = single[part.rows] & np.asarray(part.values.is_valid())
+            parts.append(replace(part.keep(there), type=f"System.{kind}", twin=None))
+    return merge(frame.n, parts)
+
+
+def _type(node: tree.Call, frame: Frame) -> Collection:
+    """Return namespace and name of each element's type (N1, 6.3 reflection)."""
+    parent = frame.eval(node.parent)
+    parts = []
+    for part in parent.parts:
+        named = pa.scalar(_type_info(part.type, frame.env), TYPE_INFO)
+        if part.rows is not None:
+            values = pa.repeat(named, len(part.values))
+        else:
+            values = pc.if_else(pa.array(part.present(frame.n)), named, pa.scalar(None, TYPE_INFO))
+        parts.append(replace(part, values=values, type="System.TypeInfo", twin=None))
+    return Collection(frame.n, tuple(parts))
+
+
+def _type_info(type: str, env: Environment) -> dict[str, str]:
+    if type.startswith("System."):
+        return {"namespace": "System", "name": type.removeprefix("System.")}
+    definition = env.definitions.get(type)
+    # A backbone element has no type name of its own: Patient.contact is a BackboneElement.
+    name = definition.base if definition is not None and definition.kind == "backbone" else type
+    return {"namespace": "FHIR", "name": name}
+
+
 def _resource_key(node: tree.Call, frame: Frame) -> Collection:
     parent = frame.eval(node.parent)
     found = child(parent, "id", frame.env)
@@ -133,7 +170,9 @@ FUNCTIONS = {
     "ofType": (1, 1, _of_type),
     "as": (1, 1, _as),
     "is": (1, 1, _is),
+    "type": (0, 0, _type),
     "hasValue": (0, 0, _has_value),
+    "getValue": (0, 0, _get_value),
     "getResourceKey": (0, 0, _resource_key),
     "getReferenceKey": (0, 1, _reference_key),
 }
