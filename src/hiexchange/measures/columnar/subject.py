@@ -17,9 +17,11 @@ from hiexchange.measures.columnar.cells import (
     Mixed,
     Nulls,
     Things,
+    Times,
     Truth,
     Unsupported,
     Words,
+    temporal,
 )
 from hiexchange.measures.columnar.nodes import Table
 from hiexchange.measures.columnar.scalar import factor
@@ -45,15 +47,10 @@ class Resource(Element):
     def get(self, path: str) -> Any:
         """Return a child by element name, out of the column of its values."""
         if path not in self.cache:
-            values = self._table.memo.get(("values", path))
-            if values is None:
-                try:
-                    values = factor(self._table.child(path))
-                except Unsupported:
-                    return super().get(path)
-                self._table.memo["values", path] = values
-            code = values[0][self._place]
-            self.cache[path] = None if code < 0 else values[1][code]
+            try:
+                self.cache[path] = _slot(self._table, self._table.child(path), self._place)
+            except Unsupported:
+                return super().get(path)
         return self.cache[path]
 
     @property
@@ -66,6 +63,21 @@ class Resource(Element):
         """The resource's id."""
         found: str | None = self._table.ids()[self._place]
         return found
+
+
+def _slot(table: Table, col: Col, place: int) -> Any:
+    """Return one slot of a table's child; dates one by one, since few of them are looked into."""
+    if isinstance(col, Mixed):
+        tag = col.tag[place]
+        return None if tag < 0 else _slot(table, col.parts[tag], int(col.place[place]))
+    if isinstance(col, Times):
+        precision = int(col.precision[place])
+        return temporal(col.cls, int(col.packed[place]), precision) if precision else None
+    key = ("#values", id(col))
+    if key not in table.memo:
+        table.memo[key] = factor(col)
+    codes, values = table.memo[key]
+    return None if codes[place] < 0 else values[codes[place]]
 
 
 class Retrieved:
