@@ -7,7 +7,10 @@ booleans as JSON, so that their spelling can be judged. What it returns is belie
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+import atexit
+from functools import lru_cache
+from threading import get_ident
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -21,13 +24,60 @@ from hiexchange.lake.quoting import quote_numbers
 from hiexchange.lake.scan import Codes, Flags, Indices, Survey
 from hiexchange.lake.schema import Node, Plan
 
+# DuckDB cuts the line it complains of in the middle of a character, and then can't make the message.
+_REFUSED = (duckdb.Error, UnicodeDecodeError)
+
 
 @lru_cache(maxsize=1)
 def _database() -> duckdb.DuckDBPyConnection:
-    """Return this process's connection for reading JSON; every call takes a cursor of its own."""
+    """Return this process's connection for reading JSON; every reader has a cursor of its own."""
     connection = quiet_connection()
     connection.execute("SET threads = 1")
+    atexit.register(_close)
     return connection
+
+
+def _close() -> None:
+    """Close all before the interpreter ends, or DuckDB complains on the terminal of what is left open."""
+    _reader.cache_clear()
+    _database().close()
+
+
+class _Lines:
+    """What the view ``lines`` of a reader holds."""
+
+    def __init__(self) -> None:
+        self.table = pa.table({"line": pa.array([], pa.string())})
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        return self.table.__arrow_c_stream__(requested_schema)
+
+
+class _Reader:
+    """An expression over lines, prepared once: binding it anew for each block takes as long as reading a megabyte."""
+
+    def __init__(self, expression: str) -> None:
+        self._lines = _Lines()
+        self._cursor = _database().cursor()
+        self._cursor.register("lines", self._lines)
+        self._cursor.execute(f"PREPARE reading AS SELECT {expression} FROM lines")
+
+    def __call__(self, lines: pa.Array) -> list[pa.Array]:
+        nothing = self._lines.table
+        self._lines.table = pa.table({"line": lines})
+        try:
+            found = self._cursor.sql("EXECUTE reading").to_arrow_table()
+        finally:
+            self._lines.table = nothing
+        return [
+            column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks) for column in found.columns
+        ]
+
+
+@lru_cache(maxsize=64)
+def _reader(expression: str, thread: int) -> _Reader:
+    """Return this thread's reader of an expression."""
+    return _Reader(expression)
 
 
 def read_columns(codes: Codes, starts: Indices, current: Plan) -> tuple[list[pa.Array], Flags]:
@@ -42,49 +92,38 @@ def read_columns(codes: Codes, starts: Indices, current: Plan) -> tuple[list[pa.
         The columns of the lines that became their row exactly, and which lines those are.
     """
     survey = Survey.of(codes)
-    quote_numbers(codes, survey, current.marked_names)
-    offsets = np.append(starts, len(codes)).astype(np.int32)
-    lines = pa.StringArray.from_buffers(len(starts), pa.py_buffer(offsets), pa.py_buffer(codes))
+    quoted = quote_numbers(codes, survey.loose, current.marked_names)
+    lines = _lines(codes, starts)
+    read = _reader(f"unnest(from_json(line, '{current.structure}'))", get_ident())
     good = np.ones(len(starts), bool)
     try:
-        columns = _read(lines, current)
-    except duckdb.Error:
+        columns = read(lines)
+    except _REFUSED:
         # One malformed line is an error of them all.
-        good = _numpy_flags(_asked("json_valid(line)", lines, []).column(0))
+        good = _reader("json_valid(line)", get_ident())(lines)[0].to_numpy(zero_copy_only=False)
         chosen = lines.filter(pa.array(good))
         if good.all() or not len(chosen):
             return [], np.zeros(len(starts), bool)
         try:
-            columns = _read(chosen, current)
-        except duckdb.Error:
+            columns = read(chosen)
+        except _REFUSED:
             return [], np.zeros(len(starts), bool)
-        codes = np.frombuffer(chosen.buffers()[2], np.uint8)
-        starts, survey = _starts(chosen), Survey.of(codes)
-    exact = proven(columns, current, partial(survey.counts, codes), starts)
+        codes, starts = np.frombuffer(chosen.buffers()[2], np.uint8), _starts(chosen)
+        survey, quoted = Survey.of(codes), 0
+    exact = proven(columns, current, survey, quoted, codes, starts)
     if not exact.all():
         columns = [column.filter(pa.array(exact)) for column in columns]
     good[good] = exact
     return [columns[0], *(_typed(array, node) for array, node in zip(columns[1:], current.nodes, strict=True))], good
 
 
-def _read(lines: pa.Array, current: Plan) -> list[pa.Array]:
-    table = _asked("unnest(from_json(line, $1))", lines, [current.structure])
-    return [column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks) for column in table.columns]
-
-
-def _asked(expression: str, lines: pa.Array, parameters: list[str]) -> pa.Table:
-    with _database().cursor() as cursor:
-        cursor.register("lines", pa.table({"line": lines}))
-        return cursor.sql(f"SELECT {expression} FROM lines", params=parameters).to_arrow_table()
+def _lines(codes: Codes, starts: Indices) -> pa.Array:
+    offsets = np.append(starts, len(codes)).astype(np.int32)
+    return pa.StringArray.from_buffers(len(starts), pa.py_buffer(offsets), pa.py_buffer(codes))
 
 
 def _starts(lines: pa.Array) -> Indices:
     return np.frombuffer(lines.buffers()[1], np.int32)[: len(lines)].astype(np.int64)
-
-
-def _numpy_flags(column: pa.ChunkedArray) -> Flags:
-    found: Flags = pc.fill_null(column.combine_chunks(), False).to_numpy(zero_copy_only=False)
-    return found
 
 
 def _typed(array: pa.Array, node: Node) -> pa.Array:

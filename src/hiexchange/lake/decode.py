@@ -23,7 +23,7 @@ from hiexchange.lake.cut import Block
 from hiexchange.lake.lines import BLANKS, Line, Refused, contained_span, read
 from hiexchange.lake.quoting import MARK
 from hiexchange.lake.repairs import repaired
-from hiexchange.lake.scan import Codes, Flags, Indices, dangling_commas, places_of
+from hiexchange.lake.scan import Codes, Flags, Indices, places_of
 from hiexchange.lake.schema import OURS, Plan, plan
 from hiexchange.lake.shape import Shape, absorb, merge
 
@@ -162,8 +162,6 @@ class _Encoding:
                 slow[index] = not _is_utf8(data[self.starts[index] : self.ends[index]])
         if MARK in data:
             slow[self._lines_with(MARK)] = True
-        commas = dangling_commas(np.frombuffer(data, np.uint8))
-        slow[np.searchsorted(self.starts, commas, "right") - 1] = True
         return slow
 
     def _lines_with(self, text: bytes) -> list[int]:

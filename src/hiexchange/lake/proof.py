@@ -10,13 +10,13 @@ are no integers) is looked for by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hiexchange.lake.scan import Counts, Flags, Indices
+from hiexchange.lake.scan import Codes, Counts, Flags, Indices, Survey, counts_of_rows
 from hiexchange.lake.schema import Node, Plan
 
 _INTEGER = r"^(?:[0-9]{1,18}|-[0-9]{1,17})$"
@@ -24,23 +24,29 @@ _RANGE = {"int32": 2**31, "int64": 2**63}
 
 
 def proven(
-    columns: Sequence[pa.Array], current: Plan, counted: Callable[[Indices | None], Counts], starts: Indices
+    columns: Sequence[pa.Array], current: Plan, survey: Survey, quoted: int, codes: Codes, starts: Indices
 ) -> Flags:
     """Say of each row whether it holds its line, the whole line, and nothing but its line.
 
     Args:
         columns: ``resourceType`` and the plan's members as DuckDB gave them, integers and booleans as JSON.
         current: The plan they were read by.
-        counted: Counts what the lines hold, in total or from these starts on.
+        survey: What the lines held before numbers were quoted.
+        quoted: How many numbers were quoted.
+        codes: The lines as they were read.
         starts: Where each line starts.
     """
-    whole = _Census(None, 1)
-    whole.rows(columns, current)
-    if _same(whole.counts(), counted(None)).all():
-        return np.ones(len(starts), bool)
+    if not len(survey.doubtful):
+        # No row holds more than its line: where the sums are equal, so are the rows.
+        whole = _Census(None, 1)
+        whole.rows(columns, current)
+        if _same(whole.counts(), survey.counts(quoted)).all():
+            return np.ones(len(starts), bool)
     each = _Census(np.arange(len(starts)), len(starts))
     each.rows(columns, current)
-    return _same(each.counts(), counted(starts))
+    exact = _same(each.counts(), counts_of_rows(codes, starts))
+    exact[np.searchsorted(starts, survey.doubtful, "right") - 1] = False
+    return exact
 
 
 def _same(table: Counts, text: Counts) -> Flags:

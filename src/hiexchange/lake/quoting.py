@@ -13,21 +13,33 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from hiexchange.lake.scan import Codes, Flags, Indices, Survey, at
+from hiexchange.lake.scan import Codes, Indices, at
 
 MARK = b"\x7f"
 """Starts the new names; lines that hold it go the exact way."""
 _WIDTH = 24
 """Longest number looked at together with the others."""
 _NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?(?=[ \t\r\n,}\]])")
-_QUOTE, _BLANK, _ZERO = b'" 0'
+_QUOTE, _BLANK = b'" '
 
-_DIGIT, _POINT, _MINUS, _EXPONENT = 1, 2, 3, 4
-_CLASS = np.zeros(256, np.uint8)
-_CLASS[list(b"0123456789")] = _DIGIT
-_CLASS[list(b".")] = _POINT
-_CLASS[list(b"-")] = _MINUS
-_CLASS[list(b"eE+")] = _EXPONENT
+# The grammar of numbers (RFC 8259, section 6): what was read so far, and where each kind of byte leads from there.
+_START, _MINUS, _ZERO, _WHOLE, _POINT, _FRACTION, _E, _SIGN, _POWER, _GOOD, _BAD = range(11)
+_STEPS = {
+    _START: {b"-": _MINUS, b"0": _ZERO, b"123456789": _WHOLE},
+    _MINUS: {b"0": _ZERO, b"123456789": _WHOLE},
+    _ZERO: {b".": _POINT, b"eE": _E},
+    _WHOLE: {b"0123456789": _WHOLE, b".": _POINT, b"eE": _E},
+    _POINT: {b"0123456789": _FRACTION},
+    _FRACTION: {b"0123456789": _FRACTION, b"eE": _E},
+    _E: {b"+-": _SIGN, b"0123456789": _POWER},
+    _SIGN: {b"0123456789": _POWER},
+    _POWER: {b"0123456789": _POWER},
+}
+_NEXT = np.full((_GOOD, 256), _BAD, np.uint8)
+_NEXT[np.ix_([_ZERO, _WHOLE, _FRACTION, _POWER], list(b" \t\r\n,}]"))] = _GOOD
+for _state, _steps in _STEPS.items():
+    for _bytes, _after in _steps.items():
+        _NEXT[_state, list(_bytes)] = _after
 
 
 def marked_names(names: Iterable[str]) -> dict[str, str]:
@@ -37,79 +49,68 @@ def marked_names(names: Iterable[str]) -> dict[str, str]:
     return {name: new for name, new in marked.items() if often[new] == 1}
 
 
-def quote_numbers(codes: Codes, survey: Survey, names: dict[str, str]) -> None:
+def quote_numbers(codes: Codes, loose: Indices, names: dict[str, str]) -> int:
     """Quote every number under one of the names, in place; a malformed one stays as it is.
 
     Args:
         codes: JSON lines, writable.
-        survey: Where their members are.
+        loose: Places of the quotes that end a name and are followed by a number or a blank, after the colon.
         names: {name: new name}.
+
+    Returns:
+        How many were quoted.
     """
-    if not names:
-        return
-    gaps = survey.names[survey.spaced]
-    before = np.concatenate([survey.names[_starts_number(survey.after)], gaps[_starts_number(at(codes, gaps + 3))]])
-    for name, new in names.items() if len(before) else ():
-        _quote(codes, _named(codes, before + 1, b'"%s"' % name.encode()), new.encode(), len(name))
-
-
-def _starts_number(codes: Codes) -> Flags:
-    kinds = _CLASS[codes]
-    found: Flags = (kinds == _DIGIT) | (kinds == _MINUS)
-    return found
+    if not names or not len(loose):
+        return 0
+    starts = loose + 2
+    starts += at(codes, starts) == _BLANK
+    numbers = _NEXT[_START][at(codes, starts)] != _BAD
+    colons, starts = loose[numbers] + 1, starts[numbers]
+    count = 0
+    for name, new in names.items():
+        mine = _named(codes, colons, b'"%s"' % name.encode())
+        count += _quote(codes, colons[mine], starts[mine], new.encode(), len(name))
+    return count
 
 
 def _named(codes: Codes, colons: Indices, name: bytes) -> Indices:
-    """Return the colons that stand after this name in quotes."""
-    colons = colons[colons >= len(name)]
+    """Return which colons stand after this name in quotes."""
+    kept = np.flatnonzero(colons >= len(name))
     for back, code in enumerate(reversed(name), 1):
-        colons = colons[codes[colons - back] == code]
-    return colons
+        kept = kept[codes[colons[kept] - back] == code]
+    return kept
 
 
-def _quote(codes: Codes, colons: Indices, new: bytes, length: int) -> None:
-    blank = codes[colons + 1] == _BLANK
-    starts = colons + 1 + blank
-    chars, sizes = _measured(codes, starts)
-    good = sizes > 0
-    colons, starts, sizes, blank, chars = colons[good], starts[good], sizes[good], blank[good], chars[good]
+def _quote(codes: Codes, colons: Indices, starts: Indices, new: bytes, length: int) -> int:
+    """Quote the numbers that start here, after these colons, and rename their members; return how many."""
+    sizes = _sizes(codes, starts)
+    good = np.flatnonzero(sizes)
+    colons, starts, sizes = colons[good], starts[good], sizes[good]
     opening = colons - length - 2
+    codes[starts - 3] = _BLANK  # only where a blank came after the colon; elsewhere this is the new colon's place
     for place, code in enumerate(b'"%s":' % new):
         codes[opening + place] = code
-    codes[starts[blank] - 3] = _BLANK
+    codes[starts - 2] = _QUOTE
+    longer = np.arange(len(starts))
     for place in range(int(min(sizes.max(initial=0), _WIDTH))):
-        longer = sizes > place
-        codes[starts[longer] + (place - 1)] = chars[longer, place]
+        longer = longer[sizes[longer] > place]
+        codes[starts[longer] + (place - 1)] = codes[starts[longer] + place]
     for start, size in zip(starts[sizes > _WIDTH].tolist(), sizes[sizes > _WIDTH].tolist(), strict=True):
         codes[start + _WIDTH - 1 : start + size - 1] = codes[start + _WIDTH : start + size].copy()
-    codes[starts - 2] = _QUOTE
     codes[starts + (sizes - 1)] = _QUOTE
+    return len(starts)
 
 
-def _measured(codes: Codes, starts: Indices) -> tuple[Codes, Indices]:
-    """Return the first bytes of numbers, and their lengths; 0 for what is not spelled as JSON wants."""
-    places = starts[:, None] + np.arange(_WIDTH)
-    chars = codes[np.minimum(places, len(codes) - 1)]
-    kinds = _CLASS[chars]
-    kinds[places >= len(codes)] = 0
-    ended = kinds == 0
-    sizes = np.where(ended.any(axis=1), ended.argmax(axis=1), 0).astype(np.int64)
-    inside = np.arange(_WIDTH) < sizes[:, None]
-    points = ((kinds == _POINT) & inside).sum(axis=1)
-    minus = (kinds[:, 0] == _MINUS).astype(np.int64)
-    first = np.take_along_axis(chars, minus[:, None], 1)[:, 0]
-    second = np.take_along_axis(kinds, minus[:, None] + 1, 1)[:, 0]
-    rows = np.arange(len(starts))
-    plain = (
-        (sizes > minus)
-        & (points <= 1)
-        & (((kinds == _MINUS) & inside).sum(axis=1) == minus)
-        & ~((kinds == _EXPONENT) & inside).any(axis=1)
-        & (kinds[rows, minus] == _DIGIT)
-        & (kinds[rows, np.maximum(sizes - 1, 0)] == _DIGIT)
-        & ~((first == _ZERO) & (second == _DIGIT))
-    )
-    for row in np.flatnonzero(~plain).tolist():
+def _sizes(codes: Codes, starts: Indices) -> Indices:
+    """Return the lengths of numbers; 0 for what is not spelled as JSON wants."""
+    sizes = np.zeros(len(starts), np.int64)
+    states, left = np.full(len(starts), _START, np.uint8), np.arange(len(starts))
+    for place in range(_WIDTH):
+        states = _NEXT[states, at(codes, starts[left] + place)]
+        sizes[left[states == _GOOD]] = place
+        going = states < _GOOD
+        states, left = states[going], left[going]
+    for row in left.tolist():
         match = _NUMBER.match(codes[starts[row] : starts[row] + 4096].tobytes())
         sizes[row] = match.end() if match else 0
-    return chars, sizes
+    return sizes
