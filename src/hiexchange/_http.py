@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
-import ipaddress
 import re
 import ssl
 import sys
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 # httpx loads its command line, with rich and pygments, where they are installed: 40 % of its import (0.28.1). It does
 # without when that cannot be imported.
@@ -33,6 +32,7 @@ import tenacity
 from httpx import Auth, Client, Headers, Request, Response
 
 from hiexchange._policy import Policy
+from hiexchange._urls import PUBLIC_STORAGE, check_url, host_of, is_address, is_private, origin, redact
 from hiexchange.errors import ConfigError, PolicyViolation, ServerError, ServerUnavailable
 
 __all__ = ["Auth", "Client", "Headers", "NoAnswer", "Policy", "Request", "Response", "Session"]
@@ -44,10 +44,7 @@ PROXY = ("the proxy refused", "check HTTPS_PROXY or HTTP_PROXY and the proxy's c
 CERTIFICATE_TROUBLE = re.compile(
     r"CERTIFICATE_VERIFY_FAILED|ALERT_\w*CERTIFICATE|ALERT_UNKNOWN_CA|ALERT_HANDSHAKE_FAILURE|ALERT_ACCESS_DENIED"
 )
-NO_URL = re.compile(r"[\s\x00-\x1f\x7f]")
 DECIMAL = re.compile(r"[+-]?\d+(\.\d+)?$")
-# Hosts that serve capability URLs for every cloud; visited only without a token.
-PUBLIC_STORAGE = (".amazonaws.com", ".blob.core.windows.net", ".storage.googleapis.com", "storage.googleapis.com")
 
 
 class NoAnswer(ServerUnavailable):
@@ -273,10 +270,10 @@ class Session:
         base = host_of(self.base_url)
         if host == base or host in self.allowed_hosts or origin(url) in self.token_scope:
             return True
-        if is_private(host) or _is_address(host):
+        if is_private(host) or is_address(host):
             return False
         site = base.split(".", 1)[-1]
-        return host.endswith(PUBLIC_STORAGE) or ("." in site and host.endswith("." + site) and not _is_address(base))
+        return host.endswith(PUBLIC_STORAGE) or ("." in site and host.endswith("." + site) and not is_address(base))
 
     def wait(self, delay_s: float) -> bool:
         """Sleep, but wake at once when the job is stopped; True if it was."""
@@ -412,70 +409,6 @@ def shut_down(response: Response) -> None:
     if raw is not None:
         with contextlib.suppress(OSError):  # the other side may have closed it in the meantime
             raw.shutdown(socket.SHUT_RDWR)
-
-
-def check_url(url: str, *, allow_http: bool = False) -> None:
-    """Refuse URLs that are not plain https (http on this machine), or that hold a user name.
-
-    Raises:
-        PolicyViolation: With the redacted URL.
-    """
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname or "", parts.port
-    except ValueError:
-        raise PolicyViolation("not a URL that can be visited", where=redact(url)) from None
-    if NO_URL.search(url):
-        raise PolicyViolation("a URL holds no blanks", where=redact(url))
-    if parts.username is not None or parts.password is not None:
-        # httpx would send it as Basic credentials even with auth=None.
-        raise PolicyViolation("a URL with a user name is refused", where=redact(url))
-    local = host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
-    if not host or (parts.scheme != "https" and not (parts.scheme == "http" and (local or allow_http))):
-        raise PolicyViolation(
-            "only https URLs are visited", where=redact(url), hint="http is allowed on this machine, or by allow_http"
-        )
-
-
-def origin(url: str) -> str:
-    """Return scheme, host and port, which is what a token is bound to."""
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    return f"{parts.scheme}://{(parts.hostname or '').lower()}:{port}"
-
-
-def host_of(url: str) -> str:
-    """Return the lower-case host name."""
-    return (urlsplit(url).hostname or "").lower()
-
-
-def redact(url: str) -> str:
-    """Return ``url`` without user name and query values: links to files are capabilities."""
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        return "(unreadable URL)"
-    start = f"{parts.scheme}://" if parts.scheme else ""
-    return f"{start}{host}{port}{parts.path}" + ("?…" if parts.query else "")
-
-
-def is_private(host: str) -> bool:
-    """Say whether a host is an address of this machine or a private network."""
-    if host == "localhost" or host.endswith((".localhost", ".internal")):
-        return True
-    if not _is_address(host):
-        return False
-    return not ipaddress.ip_address(host).is_global
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:

@@ -28,14 +28,12 @@ from hiexchange._http import (
     Response,
     Session,
     answered,
-    host_of,
     now_utc,
-    origin,
     parse_http_date,
-    redact,
     retrying,
     unavailable,
 )
+from hiexchange._urls import host_of, origin, redact
 from hiexchange.config import Secret
 from hiexchange.errors import AuthError, ConfigError, PolicyViolation, ProtocolViolation, ServerUnavailable
 from hiexchange.events import Reporter, TokenRefreshed, Warned, ignore

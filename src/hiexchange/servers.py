@@ -15,7 +15,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from hiexchange._http import Auth, Policy, Session, Tls, check_url
+from hiexchange._http import Auth, Policy, Session, Tls
+from hiexchange._urls import check_url
 from hiexchange.auth import ClientCredentials, SmartBackendServices, StaticToken, TokenAuth
 from hiexchange.config import Secret
 from hiexchange.errors import ConfigError, PolicyViolation

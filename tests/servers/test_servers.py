@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from hiexchange._http import Policy, Session, Tls, check_url, origin, redact
+from hiexchange._http import Policy, Session, Tls
+from hiexchange._urls import check_url, origin, redact
 from hiexchange.auth import ClientCredentials, SmartBackendServices, StaticToken
 from hiexchange.bulk import ExportRequest
 from hiexchange.bulk import dpc as roster

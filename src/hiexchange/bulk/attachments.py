@@ -18,7 +18,8 @@ from urllib.parse import urljoin
 
 from hiexchange import ndjson
 from hiexchange._files import atomic_file
-from hiexchange._http import NoAnswer, Policy, Session, raw_body, redact
+from hiexchange._http import NoAnswer, Policy, Session, raw_body
+from hiexchange._urls import redact
 from hiexchange.bulk.decode import BodyDecoder, Broken
 from hiexchange.errors import BadLine, PolicyViolation, ServerUnavailable
 

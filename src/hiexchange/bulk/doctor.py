@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import getproxies
 
-from hiexchange._http import NoAnswer, Response, Session, now_utc, parse_http_date, redact
+from hiexchange._http import NoAnswer, Response, Session, now_utc, parse_http_date
 from hiexchange._keys import algorithm_of, key_in_jwks
+from hiexchange._urls import redact
 from hiexchange.auth import SmartBackendServices, TokenAuth
 from hiexchange.bulk.answers import read_object
 from hiexchange.errors import HIExchangeError

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hiexchange._files import sha256_text, storage_errors
-from hiexchange._http import NoAnswer, Response, Session, beginning, now_utc, redact, retry_after, shut_down
+from hiexchange._http import NoAnswer, Response, Session, beginning, now_utc, retry_after, shut_down
+from hiexchange._urls import redact
 from hiexchange.bulk.decode import Broken, NotOffered
 from hiexchange.bulk.governor import Governor
 from hiexchange.bulk.journal import Journal

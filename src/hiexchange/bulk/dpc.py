@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from hiexchange._http import Response, Session, redact
+from hiexchange._http import Response, Session
+from hiexchange._urls import redact
 from hiexchange.bulk.answers import read_object, to_answer
 from hiexchange.bulk.manifest import parse_instant
 from hiexchange.errors import ProtocolViolation, RequestRefused

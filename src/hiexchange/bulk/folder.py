@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hiexchange._files import read_json, sha256_file
-from hiexchange._http import Auth, Policy, redact
+from hiexchange._http import Auth, Policy
+from hiexchange._urls import redact
 from hiexchange.bulk import assemble
 from hiexchange.bulk.journal import Journal
 from hiexchange.bulk.plan import make_plan

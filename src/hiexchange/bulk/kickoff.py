@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from hiexchange._files import write_json
-from hiexchange._http import NoAnswer, Response, Session, now_utc, origin, redact
+from hiexchange._http import NoAnswer, Response, Session, now_utc
+from hiexchange._urls import origin, redact
 from hiexchange.auth import TokenAuth
 from hiexchange.bulk.answers import read_object, to_answer
 from hiexchange.bulk.dpc import lapsing, read_members

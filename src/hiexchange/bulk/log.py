@@ -20,7 +20,8 @@ from typing import Any
 import msgspec
 
 from hiexchange._files import storage_errors
-from hiexchange._http import Response, redact
+from hiexchange._http import Response
+from hiexchange._urls import redact
 
 VERSION = "2"
 ABOUT = ("softwareName", "softwareVersion", "softwareReleaseDate", "fhirVersion")

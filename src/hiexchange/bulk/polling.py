@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from hiexchange._http import NoAnswer, Policy, Response, Session, now_utc, redact
+from hiexchange._http import NoAnswer, Policy, Response, Session, now_utc
+from hiexchange._urls import redact
 from hiexchange.bulk.answers import read_object, to_answer
 from hiexchange.bulk.log import ExportLog
 from hiexchange.bulk.protocol import Action, PollRules, PollState, classify_poll, no_answer
