@@ -202,6 +202,10 @@ class Lists(Col):
         """Return how many elements each slot has, null ones included."""
         return np.bincount(self.owner, minlength=self.n)
 
+    def having(self, mask: Mask) -> Mask:
+        """Return which slots have an element of those in ``mask``."""
+        return np.bincount(self.owner[mask], minlength=self.n) > 0
+
     def starts(self) -> Ints:
         """Return where each slot's elements begin."""
         counts = self.counts()
@@ -211,7 +215,7 @@ class Lists(Col):
     def take(self, rows: Ints) -> Col:
         """Return the slots at ``rows``."""
         if not self.n or not len(self.owner):
-            return Lists(np.zeros(0, np.int64), Nulls(0), _taken(self.there, rows, False))
+            return empty(_taken(self.there, rows, False))
         counts, starts = self.counts(), self.starts()
         wanted = np.where(rows < 0, 0, counts[rows])
         index, owner = spread(np.where(rows < 0, 0, starts[rows]), wanted)
@@ -220,6 +224,11 @@ class Lists(Col):
     def known(self) -> Mask:
         """Return which lists are not null."""
         return self.there
+
+
+def empty(there: Mask) -> Lists:
+    """Return lists without elements, null where they are not ``there``."""
+    return Lists(np.zeros(0, np.int64), Nulls(0), there)
 
 
 class Records(Col):
@@ -445,6 +454,11 @@ def _build(kind: Any, values: list[Any]) -> Col:
         np.array([getattr(value, end) for value in values], np.bool_) for end in ("low_closed", "high_closed")
     )
     return Spans(low, high, first, last, np.ones(n, np.bool_))
+
+
+def no_times(cls: type[t.Temporal], n: int) -> Times:
+    """Return dates or instants that are null."""
+    return Times(cls, np.zeros(n, np.int64), np.zeros(n, np.int8))
 
 
 def _times_of(cls: type[t.Temporal], values: list[Any]) -> Times:

@@ -28,6 +28,7 @@ from hiexchange.measures.columnar.cells import (
     Words,
     constant,
     merge,
+    no_times,
 )
 from hiexchange.measures.columnar.state import Ctx, State
 from hiexchange.measures.cql import temporal as t
@@ -290,7 +291,7 @@ def fits(ev: Evaluator, ctx: Ctx, test: types.Test, col: Col) -> Any:
         return np.zeros(col.n, np.bool_)
     if isinstance(col, Lists):
         # A list without elements is of every type; the elements of others are of one kind.
-        filled = np.bincount(col.owner[col.child.known()], minlength=col.n) > 0
+        filled = col.having(col.child.known())
         return col.there & (~filled | bool(test(sample(col)))) & (filled | bool(test([])))
     return col.known() & bool(test(sample(col)))
 
@@ -372,8 +373,7 @@ def _interval(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
 
         return ev.scalar(sub, interval, ends, strict=False)
 
-    cols = [low, high, *closed]
-    return scalar.split(cols, ctx, make) or make(cols, ctx)
+    return scalar.by_kind([low, high, *closed], ctx, make)
 
 
 def _span(ends: list[Col], given: bool, kind: Any) -> Col | None:
@@ -383,11 +383,10 @@ def _span(ends: list[Col], given: bool, kind: Any) -> Col | None:
     if len(classes) != 1 or not all(isinstance(end, (Times, Nulls)) for end in (low, high)):
         return None
     (cls,) = classes
-    n = low.n
-    sides = [end if isinstance(end, Times) else Times(cls, np.zeros(n, np.int64), np.zeros(n)) for end in (low, high)]
+    sides = [end if isinstance(end, Times) else no_times(cls, end.n) for end in (low, high)]
     neither = ~sides[0].known() & ~sides[1].known()
     first, last = scalar.truth(begins), scalar.truth(finishes)
-    absent = neither & (first < 0) & (last < 0) if given else np.zeros(n, np.bool_)
+    absent = neither & (first < 0) & (last < 0) & given
     if bool((neither & ~absent).any()) and kind is not cls:
         return None
     return Spans(sides[0], sides[1], first != 0, last != 0, ~absent)
@@ -395,17 +394,13 @@ def _span(ends: list[Col], given: bool, kind: Any) -> Col | None:
 
 @step("Start", "End")
 def _end(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
-    return _ended(ev, ctx, ev.expression(operands(node)[0], unit, ctx), node["type"])
+    kernel = moments.start if node["type"] == "Start" else moments.end
 
+    def ended(cols: list[Col], sub: Ctx) -> Col:
+        (col,) = cols
+        return kernel(col) if isinstance(col, Spans) else ev.scalar(sub, STRICT[node["type"]], [col])
 
-def _ended(ev: Evaluator, ctx: Ctx, col: Col, kind: str) -> Col:
-    if isinstance(col, Spans):
-        return moments.start(col) if kind == "Start" else moments.end(col)
-    if isinstance(col, Mixed):
-        return merge(ctx.n, [(rows, _ended(ev, ctx.sub(rows), part, kind)) for rows, part in col.split()])
-    if kind == "Start":
-        return ev.scalar(ctx, lambda value: value.start, [col])
-    return ev.scalar(ctx, lambda value: value.end, [col])
+    return scalar.by_kind(ev.operands(node, unit, ctx), ctx, ended)
 
 
 # Comparison -----------------------------------------------------------------------------------
@@ -413,13 +408,12 @@ def _ended(ev: Evaluator, ctx: Ctx, col: Col, kind: str) -> Col:
 
 def compare(ev: Evaluator, ctx: Ctx, kind: str, a: Col, b: Col) -> Col:
     """Return an order or equality of two columns."""
-    if isinstance(a, Nulls) or isinstance(b, Nulls):
-        return Nulls(ctx.n)
-    mixed = scalar.split([a, b], ctx, lambda cols, sub: compare(ev, sub, kind, *cols))
-    if mixed is not None:
-        return mixed
-    found = scalar.compared(kind, a, b)
-    return found if found is not None else ev.scalar(ctx, STRICT[kind], [a, b])
+
+    def compared(cols: list[Col], sub: Ctx) -> Col:
+        found = scalar.compared(kind, *cols)
+        return found if found is not None else ev.scalar(sub, STRICT[kind], cols)
+
+    return scalar.by_kind([a, b], ctx, compared)
 
 
 @step("Equal", "NotEqual", "Less", "LessOrEqual", "Greater", "GreaterOrEqual")

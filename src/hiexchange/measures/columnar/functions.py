@@ -22,7 +22,9 @@ from hiexchange.measures.columnar.cells import (
     Truth,
     Unsupported,
     Words,
+    empty,
     merge,
+    no_times,
 )
 from hiexchange.measures.columnar.evaluate import DEPTH, Evaluator, compare, sample, step
 from hiexchange.measures.columnar.state import Ctx
@@ -44,13 +46,13 @@ def _function_ref(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
     name = node["name"]
     cols = [ev.expression(item, unit, ctx) for item in node.get("operand", [])]
     if owner.library.id == "FHIRHelpers" and name in fhirhelpers.FUNCTIONS:
-        return _native(ev, ctx, name, cols)
+        return scalar.by_kind(cols, ctx, lambda plain, sub: _native(ev, sub, name, plain))
     candidates = [function for function in owner.functions.get(name, []) if function.arity == len(cols)]
     if not candidates:
         raise Unsupported("a function that does not exist")
     if len(candidates) == 1:
         return _call(ev, ctx, candidates[0], cols)
-    return _overloaded(ev, ctx, candidates, cols)
+    return scalar.by_kind(cols, ctx, lambda plain, sub: _overloaded(ev, sub, candidates, plain))
 
 
 def _call(ev: Evaluator, ctx: Ctx, function: Function, cols: list[Col]) -> Col:
@@ -69,9 +71,6 @@ def _call(ev: Evaluator, ctx: Ctx, function: Function, cols: list[Col]) -> Col:
 
 
 def _overloaded(ev: Evaluator, ctx: Ctx, candidates: list[Function], cols: list[Col]) -> Col:
-    mixed = scalar.split(cols, ctx, lambda plain, sub: _overloaded(ev, sub, candidates, plain))
-    if mixed is not None:
-        return mixed
     kinds = np.zeros(ctx.n, np.int64)
     samples: list[list[Any]] = []
     for col in cols:
@@ -141,9 +140,6 @@ def _list_kinds(col: Lists) -> tuple[Any, list[Any]]:
 
 
 def _native(ev: Evaluator, ctx: Ctx, name: str, cols: list[Col]) -> Col:
-    mixed = scalar.split(cols, ctx, lambda plain, sub: _native(ev, sub, name, plain))
-    if mixed is not None:
-        return mixed
     compute: Callable[..., Any] = fhirhelpers.FUNCTIONS[name]
     if name in ("extension", "modifierExtension"):
         return _extension(ev, ctx, name, cols)
@@ -153,7 +149,9 @@ def _native(ev: Evaluator, ctx: Ctx, name: str, cols: list[Col]) -> Col:
     if isinstance(col, Lists):
         if name not in ("ToValue", "ToConcept", "ToCode"):
             raise Unsupported(f"FHIRHelpers.{name} of a list")
-        return Lists(col.owner, _native(ev, ctx.below(col.owner, {}), name, [col.child]), col.there)
+        inner = ctx.below(col.owner, {})
+        child = scalar.by_kind([col.child], inner, lambda plain, sub: _native(ev, sub, name, plain))
+        return Lists(col.owner, child, col.there)
     if name in _PLAIN and isinstance(col, (Words, Times, Truth)):
         return col
     if name in ("ToInterval", "ToValue") and isinstance(col, Things) and col.node.kind == "Period":
@@ -174,9 +172,7 @@ def _period(col: Things) -> Col:
 
 
 def _instants(col: Col) -> Times:
-    if isinstance(col, Times):
-        return col
-    return Times(t.DateTime, np.zeros(col.n, np.int64), np.zeros(col.n, np.int8))
+    return col if isinstance(col, Times) else no_times(t.DateTime, col.n)
 
 
 def _extension(ev: Evaluator, ctx: Ctx, name: str, cols: list[Col]) -> Col:
@@ -193,4 +189,4 @@ def _extension(ev: Evaluator, ctx: Ctx, name: str, cols: list[Col]) -> Col:
             return Lists(held.owner[rows], held.child.take(rows), every)
     elif not isinstance(col, Nulls):
         raise Unsupported("extensions of a primitive")
-    return Lists(np.zeros(0, np.int64), Nulls(0), every)
+    return empty(every)

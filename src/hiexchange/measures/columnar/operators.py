@@ -21,7 +21,7 @@ from hiexchange.measures.columnar.cells import (
     Unsupported,
     Words,
     concat,
-    merge,
+    empty,
 )
 from hiexchange.measures.columnar.evaluate import Evaluator, compare, first_of, operands, step
 from hiexchange.measures.columnar.state import Ctx
@@ -72,13 +72,11 @@ def _text(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
 
 @step("DateFrom", "ToDate")
 def _date_from(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
-    return _dated(ev, ctx, ev.expression(operands(node)[0], unit, ctx))
+    def dated(cols: list[Col], sub: Ctx) -> Col:
+        (col,) = cols
+        return moments.to_date(col) if isinstance(col, Times) else ev.scalar(sub, convert.to_date, [col])
 
-
-def _dated(ev: Evaluator, ctx: Ctx, col: Col) -> Col:
-    if isinstance(col, Mixed):
-        return merge(ctx.n, [(rows, _dated(ev, ctx.sub(rows), part)) for rows, part in col.split()])
-    return moments.to_date(col) if isinstance(col, Times) else ev.scalar(ctx, convert.to_date, [col])
+    return scalar.by_kind(ev.operands(node, unit, ctx), ctx, dated)
 
 
 @step("ToDateTime")
@@ -91,16 +89,13 @@ def _to_datetime(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
             return Times(t.DateTime, col.packed, col.precision)
         return ev.scalar(sub, lambda value: convert.to_datetime(value, offset), [col])
 
-    col = ev.expression(operands(node)[0], unit, ctx)
-    return scalar.split([col], ctx, converted) or converted([col], ctx)
+    return scalar.by_kind(ev.operands(node, unit, ctx), ctx, converted)
 
 
 @step("Add", "Subtract")
 def _add(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
     sign = 1 if node["type"] == "Add" else -1
-    second = operands(node)[1]
-    cols = ev.operands(node, unit, ctx)
-    fixed = None
+    second, fixed = operands(node)[1], None
     if second.get("type") == "Quantity":
         fixed = _shift(Quantity(convert.to_decimal(str(second["value"])), second.get("unit")), sign)
 
@@ -110,7 +105,7 @@ def _add(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
             return moments.add(plain[0], amount, precision, weeks=weeks)
         return ev.scalar(sub, STRICT[node["type"]], plain)
 
-    return scalar.split(cols, ctx, moved) or moved(cols, ctx)
+    return scalar.by_kind(ev.operands(node, unit, ctx), ctx, moved)
 
 
 def _shift(quantity: Quantity, sign: int) -> tuple[int, int, bool] | None:
@@ -145,8 +140,7 @@ def _between(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
                 return _numbers(units, a.known() & b.known())
         return ev.scalar(sub, between, cols)
 
-    cols = ev.operands(node, unit, ctx)
-    return scalar.split(cols, ctx, counted) or counted(cols, ctx)
+    return scalar.by_kind(ev.operands(node, unit, ctx), ctx, counted)
 
 
 def _numbers(numbers: Ints, known: Any) -> Col:
@@ -184,8 +178,7 @@ def _precise(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
             return Nulls(sub.n)
         return ev.scalar(sub, lambda x, y: PRECISE[kind](x, y, p), cols, strict=False)
 
-    cols = ev.operands(node, unit, ctx)
-    return scalar.split(cols, ctx, related) or related(cols, ctx)
+    return scalar.by_kind(ev.operands(node, unit, ctx), ctx, related)
 
 
 def _member(ev: Evaluator, ctx: Ctx, element: Col, col: Col) -> Col:
@@ -196,7 +189,7 @@ def _member(ev: Evaluator, ctx: Ctx, element: Col, col: Col) -> Col:
     same = compare(ev, ctx.below(col.owner, {}), "Equal", against, col.child)
     hit = scalar.truth(same) == 1
     hit |= ~against.known() & ~col.child.known()
-    return Truth(np.bincount(col.owner[hit], minlength=ctx.n) > 0)
+    return Truth(col.having(hit))
 
 
 @step("InValueSet")
@@ -219,7 +212,7 @@ def _in_sets(ev: Evaluator, ctx: Ctx, codes: Col, sets: Col) -> Col:
         return ev.scalar(ctx, in_value_set, [codes, sets], strict=False)
     inner = ctx.below(codes.owner, {})
     hit = scalar.truth(_in_sets(ev, inner, codes.child, sets.take(codes.owner))) == 1
-    return Truth(np.bincount(codes.owner[hit], minlength=ctx.n) > 0)
+    return Truth(codes.having(hit))
 
 
 # Lists ----------------------------------------------------------------------------------------
@@ -234,25 +227,20 @@ def as_lists(col: Col) -> Lists:
     if isinstance(col, Lists):
         return col
     if isinstance(col, Nulls):
-        return Lists(np.zeros(0, np.int64), Nulls(0), np.zeros(col.n, np.bool_))
+        return empty(np.zeros(col.n, np.bool_))
     raise Unsupported("a list operator on values that are no lists")
-
-
-def _filled(col: Lists) -> Ints:
-    found: Ints = np.bincount(col.owner[col.child.known()], minlength=col.n)
-    return found
 
 
 @step("Exists")
 def _exists(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
     col = ev.expression(operands(node)[0], unit, ctx)
-    return Truth(_filled(col) > 0 if isinstance(col, Lists) else col.known())
+    return Truth(col.having(col.child.known()) if isinstance(col, Lists) else col.known())
 
 
 @step("Count")
 def _count(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
-    filled = _filled(as_lists(ev.expression(operands(node)[0], unit, ctx)))
-    return _numbers(filled, np.ones(ctx.n, np.bool_))
+    col = as_lists(ev.expression(operands(node)[0], unit, ctx))
+    return _numbers(np.bincount(col.owner[col.child.known()], minlength=col.n), np.ones(ctx.n, np.bool_))
 
 
 @step("First", "Last")
@@ -335,8 +323,7 @@ def _set_operator(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
         a, b = as_lists(cols[0]), as_lists(cols[1])
         return _union(a, b) if kind == "Union" else _without(a, b, keep=kind == "Intersect")
 
-    cols = ev.operands(node, unit, ctx)
-    return scalar.split(cols, ctx, combined) or combined(cols, ctx)
+    return scalar.by_kind(ev.operands(node, unit, ctx), ctx, combined)
 
 
 def _union(a: Lists, b: Lists) -> Lists:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hiexchange.measures.columnar.cells import Col, Ints, Lists, Mixed, Nulls, Things, Unsupported, Words, spread
+from hiexchange.measures.columnar.cells import Col, Ints, Lists, Mixed, Things, Unsupported, Words, empty, spread
 from hiexchange.measures.columnar.evaluate import Evaluator, step
 from hiexchange.measures.columnar.nodes import Node as Data
 from hiexchange.measures.columnar.nodes import Table
@@ -48,7 +48,7 @@ def _retrieve(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
         state.fail(ctx, doubtful)
     every = np.ones(ctx.n, np.bool_)
     if found.table is None:
-        return Lists(np.zeros(0, np.int64), Nulls(0), every)
+        return empty(every)
     places, owner = spread(found.starts[ctx.owner], found.counts[ctx.owner])
     return Lists(owner, Things(found.table, found.rows[places]), every)
 

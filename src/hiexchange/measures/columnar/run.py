@@ -146,7 +146,7 @@ def _computed(ev: Evaluator, define: Define, subjects: Ints, left: Mask) -> Col:
 
 def _filled(col: Col) -> Mask:
     if isinstance(col, Lists):
-        return np.bincount(col.owner[col.child.known()], minlength=col.n) > 0
+        return col.having(col.child.known())
     if isinstance(col, Mixed):
         raise Unsupported("a population of several kinds")
     return col.known()

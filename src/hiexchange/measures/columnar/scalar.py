@@ -136,10 +136,10 @@ def _factor_lists(col: Lists) -> Factor:
     return places, found
 
 
-def split(cols: Sequence[Col], ctx: Ctx, compute: Callable[[list[Col], Ctx], Col]) -> Col | None:
-    """Compute kind by kind where some column is mixed; None when none is."""
+def by_kind(cols: list[Col], ctx: Ctx, compute: Callable[[list[Col], Ctx], Col]) -> Col:
+    """Compute kind by kind where some column is mixed, at once where none is."""
     if not any(isinstance(col, Mixed) for col in cols):
-        return None
+        return compute(cols, ctx)
     tags = np.zeros(ctx.n, np.int64)
     for col in cols:
         if isinstance(col, Mixed):
@@ -159,13 +159,14 @@ def _plain(col: Col, rows: Ints) -> Col:
     return Nulls(len(rows)) if tag < 0 else col.parts[tag].take(col.place[rows])
 
 
-def apply(state: State, ctx: Ctx, compute: Callable[..., Any], cols: Sequence[Col], *, strict: bool = True) -> Col:
+def apply(state: State, ctx: Ctx, compute: Callable[..., Any], cols: list[Col], *, strict: bool = True) -> Col:
     """Apply a function of stage 1 once a distinct combination of values; strict ones give null for any null."""
+    return by_kind(cols, ctx, lambda plain, sub: _applied(state, sub, compute, plain, strict))
+
+
+def _applied(state: State, ctx: Ctx, compute: Callable[..., Any], cols: list[Col], strict: bool) -> Col:
     if strict and any(isinstance(col, Nulls) for col in cols):
         return Nulls(ctx.n)
-    mixed = split(cols, ctx, lambda plain, sub: apply(state, sub, compute, plain, strict=strict))
-    if mixed is not None:
-        return mixed
     factors = [factor(col) for col in cols]
     combined = np.zeros(ctx.n, np.int64)
     known = np.ones(ctx.n, np.bool_)
