@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,44 @@ def test_a_bad_line_stops_a_view_of_ndjson(tmp_path: Path) -> None:
     with pytest.raises(BadLine) as caught:
         view("patient_demographics", path)
     assert caught.value.line == 2
+
+
+@pytest.mark.parametrize("end", [-9, -1])
+def test_a_damaged_gzip_file_is_said(tmp_path: Path, end: int) -> None:
+    path = tmp_path / "Patient.ndjson.gz"
+    path.write_bytes(gzip.compress(b'{"resourceType":"Patient","id":"-1"}\n')[:end])
+    with pytest.raises(LakeError, match="cut short"):
+        view("patient_demographics", path)
+
+
+def test_tables_of_something_else_are_refused(tmp_path: Path) -> None:
+    other = pa.table({"resourceType": ["Patient", "Group"], "id": ["-1", "-2"]})
+    pq.write_table(other, tmp_path / "Patient.parquet")
+    for source in (other, tmp_path / "Patient.parquet"):
+        with pytest.raises(ViewError, match="holds Group"):
+            view("patient_demographics", source)
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "Patient.parquet")
+    for source in (pa.table({"x": [1]}), tmp_path / "Patient.parquet"):
+        with pytest.raises(ViewError, match="no element of Patient"):
+            view("patient_demographics", source)
+    (tmp_path / "Patient.parquet").write_bytes(b"PAR1, no")
+    with pytest.raises(ViewError, match="not Parquet"):
+        view("patient_demographics", tmp_path)
+
+
+def test_a_file_of_several_types_is_refused_at_the_first_other_one(tmp_path: Path) -> None:
+    path = tmp_path / "all.ndjson"
+    path.write_text('{"resourceType":"Patient","id":"-1"}\n{"resourceType":"Group","id":"-2"}\n{"x":1}\n')
+    with pytest.raises(BadLine, match="not a Patient: wrong-resource-type, and 1 lines more") as caught:
+        view("patient_demographics", path)
+    assert caught.value.line == 2
+
+
+@pytest.mark.parametrize("text", [b"", b"\n\n", b"\xef\xbb\xbf"])
+def test_a_file_without_resources_gives_no_rows(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "Patient.ndjson"
+    path.write_bytes(text)
+    assert view("patient_demographics", path).num_rows == 0
 
 
 def test_a_type_the_lake_lacks_is_said(lake: Lake) -> None:

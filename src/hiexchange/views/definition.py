@@ -47,7 +47,7 @@ _RANGES = {
 _INTEGER = re.compile(r"-?[0-9]+\Z")
 _DECIMAL = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?\Z")
 _MEMBERS: dict[str, dict[str, str | None]] = {
-    "": {"select": "select", "where": "where", "constant": "constant", "resource": None},
+    "": {"resourceType": None, "select": "select", "where": "where", "constant": "constant", "resource": None},
     "select": {
         "column": "column",
         "select": "select",

@@ -25,7 +25,7 @@ import pyarrow as pa
 from hiexchange.definitions import Definitions
 from hiexchange.fhirpath.kinds import kind_of
 from hiexchange.fhirpath.needs import Wanted
-from hiexchange.lake.cut import Block, blocks
+from hiexchange.lake.cut import BLOCK_SIZE, Block, blocks
 from hiexchange.lake.scan import number_of, places_of
 
 READ = 128 << 10
@@ -206,7 +206,7 @@ class _Growing(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         text = self._stream.read(max(size, self._least))
-        self._least = 0 if b"\n" in text else 2 * len(text)
+        self._least = 0 if b"\n" in text else min(2 * len(text), BLOCK_SIZE)
         return text
 
 

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from hiexchange.errors import BadLine, ConfigError
+from hiexchange.definitions import Definitions
+from hiexchange.errors import BadLine, ConfigError, ViewError
 from hiexchange.fhirpath.needs import Wanted
 from hiexchange.lake.cut import Block
 from hiexchange.lake.decode import Encoded, Source, encode
-from hiexchange.ndjson import open_bytes
+from hiexchange.lake.ingest import opened
 from hiexchange.views.lines import LineReader
 from hiexchange.views.prune import parquet_batches, prune
 
@@ -34,6 +37,8 @@ def batches(source: Any, resource: str, version: str, wanted: Wanted) -> Iterato
     Raises:
         ConfigError: The source is none of these, or has no file.
         BadLine: A line of an NDJSON file is no resource of the type.
+        LakeError: A compressed file is cut short or damaged.
+        ViewError: A table holds resources of another type, or nothing of this one.
     """
     if isinstance(source, str | Path) or (isinstance(source, list | tuple) and source):
         yield from _files(_paths(source, resource), resource, version, wanted)
@@ -43,15 +48,33 @@ def batches(source: Any, resource: str, version: str, wanted: Wanted) -> Iterato
             yield from parquet_batches(path, wanted, BATCH_ROWS)
     elif isinstance(source, pa.Table | pa.RecordBatch):
         given = source.to_batches() if isinstance(source, pa.Table) else [source]
-        yield from (prune(batch, wanted) for batch in _sized(given))
+        yield from _arrow(given, resource, version, wanted)
     elif hasattr(source, "to_batches"):
-        yield from (prune(batch, wanted) for batch in _sized(source.to_batches()))
+        yield from _arrow(source.to_batches(), resource, version, wanted)
     elif hasattr(source, "__arrow_c_stream__"):
-        yield from (prune(batch, wanted) for batch in _sized(pa.RecordBatchReader.from_stream(source)))
+        yield from _arrow(pa.RecordBatchReader.from_stream(source), resource, version, wanted)
     else:
         raise ConfigError(
             f"a view cannot read a {type(source).__name__}", hint="pass a Lake, Arrow data, or paths of NDJSON files"
         )
+
+
+def _arrow(given: Any, resource: str, version: str, wanted: Wanted) -> Iterator[pa.RecordBatch]:
+    for batch in _sized(given):
+        _refuse_others(batch, resource, version)
+        yield prune(batch, wanted)
+
+
+def _refuse_others(batch: pa.RecordBatch, resource: str, version: str) -> None:
+    """Refuse rows that would come out empty, or as what they are not."""
+    if "resourceType" in batch.schema.names:
+        kinds = batch["resourceType"].cast(pa.string())
+        others = pc.fill_null(pc.not_equal(kinds, resource), False)
+        if pc.any(others).as_py():
+            kind = kinds.filter(others)[0]
+            raise ViewError(f"the table holds {kind} where the view reads {resource}")
+    elif not set(Definitions.load(version).type(resource).json_members) & set(batch.schema.names):
+        raise ViewError(f"the table has no element of {resource}", hint="a view reads tables in the lake's layout")
 
 
 def _sized(given: Any) -> Iterator[pa.RecordBatch]:
@@ -88,24 +111,37 @@ def _files(paths: list[Path], resource: str, version: str, wanted: Wanted) -> It
         nonlocal shape
         found = encode(block, shape, Source(resource, path.name, "view", version))
         shape = found.shape
-        _refuse_bad_lines(found, path)
+        _refuse_bad_lines(found, path, resource)
         return found.batch
 
     for path in paths:
         if path.suffix == ".parquet":
-            yield from parquet_batches(path, wanted, BATCH_ROWS)
+            yield from _parquet(path, resource, version, wanted)
             continue
-        with open_bytes(path) as stream:
+        with opened(path) as stream:
             for batch in reader.batches(stream, path.name, encoded):
                 yield from (prune(piece, wanted) for piece in _sized([batch]))
 
 
-def _refuse_bad_lines(encoded: Encoded, path: Path) -> None:
+def _parquet(path: Path, resource: str, version: str, wanted: Wanted) -> Iterator[pa.RecordBatch]:
+    try:
+        with pq.ParquetFile(path, memory_map=True) as file:
+            named = [name for name in file.schema_arrow.names if name == "resourceType"] or None
+            for batch in file.iter_batches(columns=named, use_threads=False):
+                _refuse_others(batch, resource, version)
+                if named is None:
+                    break
+        yield from parquet_batches(path, wanted, BATCH_ROWS)
+    except pa.ArrowInvalid:
+        raise ViewError("the file is not Parquet, or damaged", where=path.name) from None
+
+
+def _refuse_bad_lines(encoded: Encoded, path: Path, resource: str) -> None:
     """A view has no quarantine: a line that cannot be read would be a row that is silently missing."""
     if encoded.rejects:
-        bad = encoded.rejects[0]
+        bad, more = encoded.rejects[0], len(encoded.rejects) - 1
         raise BadLine(
-            f"{len(encoded.rejects):,} lines are no {'resources' if bad.reason != 'not-json' else 'JSON'}: {bad.reason}",
+            f"not a {resource}: {bad.reason}" + (f", and {more:,} lines more" if more else ""),
             file=path.name,
             line=bad.line,
             offset=bad.offset,

@@ -16,7 +16,7 @@ from hiexchange.definitions import Definitions
 from hiexchange.errors import ConfigError, FHIRPathError, ViewError
 from hiexchange.fhirpath import Environment, Part, environment, parse, tree
 from hiexchange.fhirpath.check import Checker, Shape
-from hiexchange.fhirpath.kinds import resolve
+from hiexchange.fhirpath.kinds import kind_of, resolve
 from hiexchange.fhirpath.needs import Wanted
 from hiexchange.views.contained import ContainedReader
 from hiexchange.views.definition import Column, Constant, Definition, Select, read_definition
@@ -167,12 +167,16 @@ class _Checked:
 
     def _field(self, column: Column, this: Shape) -> pa.Field:
         shape = self._path(column.path, this, f"column {column.name}")
-        if column.type is not None and resolve(column.type, self.checker.definitions) is None:
+        if column.type is not None and not self._is_type(column.type):
             raise ViewError(f"the column {column.name} has the type {column.type!r}, which FHIR does not know")
         type = column.type or (shape.types[0] if shape.types else "string")
         arrow = arrow_type(type, column.ansi_type)
         metadata = {"fhir": type, **({"doc": column.description} if column.description else {})}
         return pa.field(column.name, pa.list_(arrow) if column.collection else arrow, metadata=metadata)
+
+    def _is_type(self, name: str) -> bool:
+        # A primitive of another FHIR version may be declared too: integer64 in R4.
+        return kind_of(name) is not None or resolve(name, self.checker.definitions) is not None
 
     def _path(self, path: str, this: Shape, where: str) -> Shape:
         try:
