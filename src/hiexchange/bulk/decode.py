@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 MAGIC = b"\x1f\x8b"
-STEP = 1 << 18
-"""Bytes decoded at a time: what the check of the lines takes at a time."""
+STEP, PORTION = 1 << 19, 1 << 16
+"""Bytes decoded at a time at most, and bytes given to the inflater at a time: it copies what it has not used, so that
+1 MB at a time costs a quarter more (isal 1.9, 2026-11)."""
 MAX_LAYERS = 2
 GZIP_WINDOW = 31
 
@@ -58,6 +59,10 @@ class Gunzip:
         Raises:
             Broken: A member's data or CRC is wrong, or what follows the last member is no gzip.
         """
+        for start in range(0, len(data), PORTION):
+            yield from self._inflate(data[start : start + PORTION])
+
+    def _inflate(self, data: bytes) -> Iterator[bytes]:
         while data:
             if self._fresh and not MAGIC.startswith(data[:2]):
                 if not data.strip(b"\0"):
