@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from heapq import merge
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ SubjectRows = tuple[str, list[Raw]]
 Row = tuple[str, str, bytes]
 """Patient, place in the source, JSON."""
 
+OWNER, PLACE = "__hx_owner", "__hx_place"
+"""Columns that the files are sorted by: the patient, and where in the source a row stood."""
+SORTED = [(OWNER, "ascending"), (PLACE, "ascending")]
 BLOCK = 500
 """Patients handed out at a time."""
 CHUNK = 20_000
@@ -51,45 +54,51 @@ def subjects_of(
     held = lake.tables()
     if "Patient" not in held:
         return
-    with quiet_connection() as con, tempfile.TemporaryDirectory(prefix="hiexchange-") as folder:
-        con.execute("set TimeZone = 'UTC'")
-        # A second thread reads no faster here (the rows leave through one Arrow stream) and holds a row group more.
-        con.execute("set threads = 1")
+    with reading() as (con, folder):
         names = patient_ids(con, lake)
         if only is not None:
             names = names.filter(pa.compute.is_in(names, pa.array(sorted(only), pa.string())))
         read = names if keep is None else keep if only is None else keep.filter(pa.compute.is_in(keep, names))
         restricted = keep is not None or only is not None
         if restricted:
-            con.register("hx_wanted", pa.table({"patient": read}))
+            con.register("hx_wanted", pa.table({OWNER: read}))
         focus = focus_patients(con, lake)
         kinds = [name for name in sorted(types) if held.get(name) and name not in SHARED]
-        sorted_types = [
-            _Sorted(con, _query(con, lake.files(kind), elements, restricted, focus), Path(folder, kind), chunk)
-            for kind in kinds
-        ]
+        wanted = f"in (select {OWNER} from hx_wanted)" if restricted else "is not null"
+        sorted_types = []
+        for kind in kinds:
+            query = f"{owned(con, lake.files(kind), elements, focus=focus, packed=True)} where {OWNER} {wanted}"
+            _, paths = sorted_runs(con, query, folder / kind, chunk=chunk, piece=BATCH)
+            sorted_types.append(_Sorted(paths))
         shared = Shared(con, {kind: lake.files(kind) for kind in SHARED if kind in types and held.get(kind)}, elements)
         for at in range(0, len(names), BLOCK):
             block = names.slice(at, BLOCK).to_pylist()
             rows: dict[str, list[Raw]] = {name: [] for name in block}
-            for kind in sorted_types:
-                for name, _, body in kind.upto(block[-1]):
+            for some in sorted_types:
+                for name, _, body in some.upto(block[-1]):
                     if name in rows:
                         rows[name].append(body)
             yield from ((name, shared.with_references(rows[name])) for name in block)
 
 
-def _query(
-    con: duckdb.DuckDBPyConnection,
-    files: list[Path],
-    elements: frozenset[str] | None,
-    restricted: bool,
-    focus: bool,
+@contextmanager
+def reading() -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+    """Give a connection to read a lake with, and a folder for sorted files while that lasts."""
+    with quiet_connection() as con, tempfile.TemporaryDirectory(prefix="hiexchange-") as folder:
+        con.execute("set TimeZone = 'UTC'")
+        # A second thread reads no faster here (the rows leave through one Arrow stream) and holds a row group more.
+        con.execute("set threads = 1")
+        yield con, Path(folder)
+
+
+def owned(
+    con: duckdb.DuckDBPyConnection, files: list[Path], elements: frozenset[str] | None, *, focus: bool, packed: bool
 ) -> str:
+    """Return the query of one type's rows: patient, place in the source, and the elements, as they are or as JSON."""
     source, columns, patient, order = scan(con, files, elements, focus=focus)
-    place = "concat(" + ", '#', ".join([order[0], f"lpad({order[1]}::varchar, 12, '0')"]) + ")" if order else "''"
-    rows = f"select {patient} as patient, {place} as place, {_packed(columns)} as body from {source}"
-    return f"from ({rows}) where patient " + ("in (select patient from hx_wanted)" if restricted else "is not null")
+    place = f"concat({order[0]}, '#', lpad({order[1]}::varchar, 12, '0'))" if order else "''"
+    body = f"{_packed(columns)} as body" if packed else ", ".join(f'"{name}"' for name in columns)
+    return f"from (select {patient} as {OWNER}, {place} as {PLACE}, {body} from {source})"
 
 
 def _packed(columns: list[str]) -> str:
@@ -170,11 +179,10 @@ def quoted(text: str) -> str:
 
 
 class _Sorted:
-    """The rows of one type by patient and place, read once: sorted files, merged."""
+    """The rows of one type by patient and place: sorted files, merged."""
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, query: str, stem: Path, chunk: int) -> None:
-        """Read the query's rows in chunks; sort each into a file of its own."""
-        self._merged = merge(*(_rows(path) for path in _files(con, query, stem, chunk)))
+    def __init__(self, paths: list[Path]) -> None:
+        self._merged = merge(*(_rows(path) for path in paths))
         self._next = next(self._merged, None)
 
     def upto(self, last: str) -> Iterator[Row]:
@@ -187,6 +195,13 @@ class _Sorted:
 
 
 def _rows(path: Path) -> Iterator[Row]:
+    for batch in pieces(path):
+        body = batch.column(2).cast(pa.binary())
+        yield from zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), body.to_pylist(), strict=True)
+
+
+def pieces(path: Path) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of a sorted file."""
     at, batches = 0, 1
     while at < batches:
         # Opened for each batch: a large population makes more files than a process may hold open.
@@ -194,20 +209,22 @@ def _rows(path: Path) -> Iterator[Row]:
             reader = pa.ipc.open_file(file)
             batch, batches = reader.get_batch(at), reader.num_record_batches
         at += 1
-        body = batch.column(2).cast(pa.binary())
-        yield from zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), body.to_pylist(), strict=True)
+        yield batch
 
 
-def _files(con: duckdb.DuckDBPyConnection, query: str, stem: Path, chunk: int) -> list[Path]:
+def sorted_runs(
+    con: duckdb.DuckDBPyConnection, query: str, stem: Path, *, chunk: int, piece: int
+) -> tuple[pa.Schema, list[Path]]:
+    """Read a query's rows in chunks and sort each by patient and place into a file of its own, in batches of ``piece``."""
     options, paths = pa.ipc.IpcWriteOptions(compression="lz4"), []
     with closing(con.sql(query).to_arrow_reader(chunk)) as reader:
         for at, rows in enumerate(batch for batch in reader if batch.num_rows):
-            order = pa.compute.sort_indices(rows, sort_keys=[("patient", "ascending"), ("place", "ascending")])
+            order = pa.compute.sort_indices(rows, sort_keys=SORTED)
             paths.append(stem.with_suffix(f".{at}"))
             with pa.ipc.new_file(str(paths[-1]), rows.schema, options=options) as writer:
-                for start in range(0, rows.num_rows, BATCH):
-                    writer.write_batch(rows.take(order.slice(start, BATCH)))
-    return paths
+                for start in range(0, rows.num_rows, piece):
+                    writer.write_batch(rows.take(order.slice(start, piece)))
+        return reader.schema, paths
 
 
 class Shared:

@@ -5,9 +5,7 @@ JSON goes through the lake's own decoder, so that both sources give the same col
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,14 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hiexchange._duck import quiet_connection
 from hiexchange.lake.cut import Block
 from hiexchange.lake.decode import Source, encode
 from hiexchange.measures import lakes, sources
 from hiexchange.measures.columnar.cells import Ints, Mask
 from hiexchange.measures.columnar.nodes import Table
 from hiexchange.measures.cql.model import Model
-from hiexchange.measures.lakes import SHARED, Shared
+from hiexchange.measures.lakes import OWNER, PLACE, SHARED, SORTED, Shared
 
 BATCH = 2_000
 """Subjects evaluated together: memory holds one batch, whatever the size of the population."""
@@ -33,7 +30,6 @@ CHUNK = 50_000
 PIECE = 500
 """Rows of each sorted file in memory at a time."""
 _MEDICATION = r"(?:^|/)Medication/(?P<key>[^/]+)$"
-_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 
@@ -125,14 +121,13 @@ def from_lake(model: Model, lake: Any, types: frozenset[str], elements: frozense
     held = lake.tables()
     if "Patient" not in held:
         return
-    with quiet_connection() as con, tempfile.TemporaryDirectory(prefix="hiexchange-") as folder:
-        con.execute("set TimeZone = 'UTC'")
-        con.execute("set threads = 2")
+    with lakes.reading() as (con, folder):
         focus = lakes.focus_patients(con, lake)
-        kinds = [kind for kind in sorted(types) if held.get(kind) and kind not in SHARED]
-        runs = {
-            kind: _Runs(con, _query(con, lake.files(kind), elements, focus=focus), Path(folder, kind)) for kind in kinds
-        }
+        runs: dict[str, _Runs] = {}
+        for kind in (kind for kind in sorted(types) if held.get(kind) and kind not in SHARED):
+            rows = lakes.owned(con, lake.files(kind), elements, focus=focus, packed=False)
+            query = f"{rows} where {OWNER} is not null"
+            runs[kind] = _Runs(*lakes.sorted_runs(con, query, folder / kind, chunk=CHUNK, piece=PIECE))
         outside = {kind: lake.files(kind) for kind in SHARED if kind in types and held.get(kind)}
         shared = Shared(con, outside, elements)
         medications = _medications(con, outside.get("Medication"), elements)
@@ -153,11 +148,11 @@ def from_lake(model: Model, lake: Any, types: frozenset[str], elements: frozense
 def _batch(model: Model, names: list[str], found: dict[str, pa.Table]) -> Batch:
     index, tables = pa.array(names, pa.string()), {}
     for kind, data in found.items():
-        owner = pc.index_in(data.column("__hx_owner"), index).combine_chunks()
+        owner = pc.index_in(data.column(OWNER), index).combine_chunks()
         if owner.null_count:
             data, owner = data.filter(owner.is_valid()), owner.drop_null()
         rows = np.asarray(owner.to_numpy(zero_copy_only=False), np.int64)
-        tables[kind] = Table(model, kind, data.drop_columns(["__hx_owner", "__hx_place"]), rows, len(names))
+        tables[kind] = Table(model, kind, data.drop_columns([OWNER, PLACE]), rows, len(names))
     return Batch(model, names, tables)
 
 
@@ -166,7 +161,8 @@ def _medications(con: Any, files: Any, elements: frozenset[str] | None) -> pa.Ta
     if not files:
         return None
     source, columns, _, _ = lakes.scan(con, files, elements)
-    return con.sql(f"select __hx_key, {_names(columns)} from {source}").to_arrow_table()
+    names = ", ".join(f'"{name}"' for name in columns)
+    return con.sql(f"select __hx_key, {names} from {source}").to_arrow_table()
 
 
 def _attached(batch: Batch, medications: pa.Table) -> Table:
@@ -190,36 +186,12 @@ def _attached(batch: Batch, medications: pa.Table) -> Table:
     return Table(batch.model, "Medication", data, owner, batch.n)
 
 
-def _names(columns: list[str]) -> str:
-    return ", ".join(f'"{name}"' for name in columns)
-
-
-def _query(con: Any, files: Any, elements: frozenset[str] | None, *, focus: bool) -> str:
-    source, columns, patient, order = lakes.scan(con, files, elements, focus=focus)
-    place = f"concat({order[0]}, '#', lpad({order[1]}::varchar, 12, '0'))" if order else "''"
-    rows = f"select {patient} as __hx_owner, {place} as __hx_place, {_names(columns)} from {source}"
-    return f"from ({rows}) where __hx_owner is not null"
-
-
 class _Runs:
-    """The rows of one type by patient and place: read once into sorted files, given out batch by batch."""
+    """The rows of one type by patient and place: sorted files, given out batch by batch."""
 
-    def __init__(self, con: Any, query: str, stem: Path) -> None:
-        self.schema: pa.Schema
-        self.waiting: list[Iterator[pa.RecordBatch]] = []
-        with closing(con.sql(query).to_arrow_reader(CHUNK)) as reader:
-            self.schema = reader.schema
-            for at, chunk in enumerate(reader):
-                order = pc.sort_indices(chunk, sort_keys=[("__hx_owner", "ascending"), ("__hx_place", "ascending")])
-                pieces = (chunk.take(order.slice(start, PIECE)) for start in range(0, chunk.num_rows, PIECE))
-                if at == 0 and chunk.num_rows < CHUNK:
-                    self.waiting.append(iter([chunk.take(order)]))  # the only one: it need not leave memory
-                    continue
-                path = stem.with_suffix(f".{at}")
-                with pa.ipc.new_file(str(path), chunk.schema, options=_OPTIONS) as writer:
-                    for piece in pieces:
-                        writer.write_batch(piece)
-                self.waiting.append(_pieces(path))
+    def __init__(self, schema: pa.Schema, paths: list[Path]) -> None:
+        self.schema = schema
+        self.waiting = [lakes.pieces(path) for path in paths]
         self.heads = [next(run, None) for run in self.waiting]
 
     def upto(self, last: str) -> pa.Table:
@@ -228,7 +200,7 @@ class _Runs:
         for at, run in enumerate(self.waiting):
             piece = self.heads[at]
             while piece is not None:
-                count = pc.sum(pc.less_equal(piece.column("__hx_owner"), last)).as_py() or 0
+                count = pc.sum(pc.less_equal(piece.column(OWNER), last)).as_py() or 0
                 found.append(piece.slice(0, count))
                 if count < piece.num_rows:
                     piece = piece.slice(count)
@@ -238,11 +210,4 @@ class _Runs:
         table = pa.Table.from_batches(found, schema=self.schema)
         if len(self.waiting) < 2:
             return table
-        return table.sort_by([("__hx_owner", "ascending"), ("__hx_place", "ascending")])
-
-
-def _pieces(path: Path) -> Iterator[pa.RecordBatch]:
-    with pa.OSFile(str(path)) as file:
-        reader = pa.ipc.open_file(file)
-        for at in range(reader.num_record_batches):
-            yield reader.get_batch(at)
+        return table.sort_by(SORTED)
