@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -103,20 +104,37 @@ def attribute(roster: RosterLike, history: Any = None, *, known_at: datetime) ->
     editions = _editions(past)
     if any(known.roster_id == edition.roster_id for known in editions):
         return ATTRIBUTION.empty()
+    late = any(known > edition for known in editions)
+    order = sorted([*editions, edition]) if late else [edition]
+    keys = fold.business_keys(members, roster.list_id)
+    changes = _folded(past, members, keys, order, order.index(edition) + 1)
+    # Knowledge is not back-dated: a late file is known when we get it.
+    known_from = max([known_at, *_column_max(past, "known_from")])
+    sequence = 1 + max([0, *_column_max(past, "list_seq")])
+    changes, past = _rested_on(changes, past)
+    return _assemble(changes, (past, members), keys, roster.list_id, order, known_from, sequence)
+
+
+def _folded(past: pa.Table, members: pa.Table, keys: pa.ChunkedArray, order: list[Edition], newest: int) -> pa.Table:
+    """Return what the fold changes; the list is folded anew where later files are known."""
     con = quiet_connection()
     try:
-        late = any(known > edition for known in editions)
-        order = sorted([*editions, edition]) if late else [edition]
-        identities = [known.roster_id for known in order]
-        keys = fold.business_keys(members, roster.list_id)
-        work = fold.Work(con, past, members, keys, identities, order.index(edition) + 1)
-        work.start(empty=late)
+        work = fold.Work(con, past, members, keys, [known.roster_id for known in order], newest)
+        work.start(empty=len(order) > 1)
         for number, known in enumerate(order, 1):
             work.step(number, known)
-        changes = work.differences(late=late)
+        return work.differences(late=len(order) > 1)
     finally:
         con.close()
-    return _assemble(changes, (past, members), keys, roster.list_id, order, known_at)
+
+
+def _rested_on(changes: pa.Table, past: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Return the changes with the only rows of the history they rest on: few, where most lines are confirmed."""
+    old = changes["old"].to_numpy()
+    rows = changes["src"].to_numpy().copy()
+    kept = past.take(pa.array(rows[old]))
+    rows[old] = np.arange(len(kept))
+    return changes.set_column(changes.schema.get_field_index("src"), "src", pa.array(rows)), kept
 
 
 def _edition(roster: RosterLike) -> Edition:
@@ -126,22 +144,25 @@ def _edition(roster: RosterLike) -> Edition:
 
 
 def _of_list(history: Any, roster: RosterLike, members: pa.Table) -> pa.Table:
-    """Return the history of the roster's list, read batch by batch: a history has millions of rows."""
+    """Return the history of the roster's list, read batch by batch: a history has millions of rows.
+
+    Without ``attribution_id``, which follows from business key and first day.
+    """
     if history is None:
-        return ATTRIBUTION.empty()
+        return ATTRIBUTION.empty().drop_columns("attribution_id")
     payers = pa.array({roster.payer_id, *pc.unique(members["payer_id"]).to_pylist()})
     held = isinstance(history, pa.Table)
     reader = history.to_reader(SHARED) if held else pa.RecordBatchReader.from_stream(history)
     parts, pending, shared = [], list[pa.Table](), dict[str, pa.Array]()
     for batch in reader:
-        table = check(pa.Table.from_batches([batch]), ATTRIBUTION)
+        table = check(pa.Table.from_batches([batch]), ATTRIBUTION).drop_columns("attribution_id")
         mask = pc.and_(pc.is_in(table["payer_id"], value_set=payers), pc.equal(table["list_id"], roster.list_id))
         pending.append(table if pc.all(mask).as_py() else table.filter(mask))
         if held or len(pending) == 4:
             parts.append(_slim(pa.concat_tables(pending), shared, copy=not held))
             pending.clear()
     parts.extend(_slim(table, shared, copy=False) for table in pending)
-    return pa.concat_tables(parts) if parts else ATTRIBUTION.empty()
+    return pa.concat_tables(parts) if parts else ATTRIBUTION.empty().drop_columns("attribution_id")
 
 
 def _slim(table: pa.Table, shared: dict[str, pa.Array], *, copy: bool) -> pa.Table:
@@ -176,13 +197,11 @@ def _assemble(
     keys: pa.ChunkedArray,
     list_id: str,
     order: list[Edition],
-    known_at: datetime,
+    known_from: datetime,
+    sequence: int,
 ) -> pa.Table:
     """Return ATTRIBUTION rows: the fold's decisions with the payload of the lines they rest on."""
     past, members = sources
-    # Knowledge is not back-dated: a late file is known when we get it.
-    known_from = max([known_at, *_column_max(past, "known_from")])
-    sequence = 1 + max([0, *_column_max(past, "list_seq")])
     parts = []
     for old, source in ((False, members), (True, past)):
         chosen = changes.filter(pc.equal(changes["old"], old))
