@@ -33,7 +33,7 @@ from hiexchange.measures.columnar.cells import (
 from hiexchange.measures.columnar.state import Ctx, State
 from hiexchange.measures.cql import temporal as t
 from hiexchange.measures.cql import types
-from hiexchange.measures.cql.compiler import FAULTS, Define, Scope, Unit
+from hiexchange.measures.cql.compiler import FAULTS, Define, Scope, Unit, registering
 from hiexchange.measures.cql.compiler import Frame as CompilerFrame
 from hiexchange.measures.cql.library import IGNORED, Node
 from hiexchange.measures.cql.model import Element, get
@@ -54,15 +54,7 @@ _DYNAMIC = {
 _WORTH_ONCE = {"Query", "FunctionRef", "First", "Last", "Exists", "Count", "Union", "Flatten", "SingletonFrom"}
 
 
-def step(*names: str) -> Callable[[Step], Step]:
-    """Register the function of ELM node types."""
-
-    def register(function: Step) -> Step:
-        for name in names:
-            STEPS[name] = function
-        return function
-
-    return register
+step = registering(STEPS)
 
 
 class Names:

@@ -9,7 +9,7 @@ sits inside a query but reads none of its rows is computed once a subject.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from hiexchange.errors import MeasureError
 from hiexchange.measures.cql import types
@@ -31,15 +31,23 @@ MAX_DEPTH = 200
 """Nesting of defines and function calls beyond which an expression is taken to call itself for ever."""
 
 
-def builds(*names: str) -> Callable[[Builder], Builder]:
-    """Register a builder for ELM node types."""
+F = TypeVar("F")
 
-    def register(builder: Builder) -> Builder:
-        for name in names:
-            BUILDERS[name] = builder
-        return builder
 
-    return register
+def registering(table: dict[str, F]) -> Callable[..., Callable[[F], F]]:
+    """Return a decorator that keeps a function in ``table`` under the names it is given, ELM node types."""
+
+    def named(*names: str) -> Callable[[F], F]:
+        def register(function: F) -> F:
+            table.update(dict.fromkeys(names, function))
+            return function
+
+        return register
+
+    return named
+
+
+builds = registering(BUILDERS)
 
 
 class Frame:
