@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hiexchange.errors import ConfigError
+
+AT_LEAST_ONE = (
+    "workers_start", "workers_max", "token_attempts", "kickoff_attempts", "connect_attempts", "delete_attempts",
+    "file_attempts", "body_attempts",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -81,3 +88,9 @@ class Policy:
     token_origins: tuple[str, ...] = ()
     allow_http: bool = False
     """Let a server that is not on this machine be visited without TLS."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers with which nothing would be tried."""
+        for name in AT_LEAST_ONE:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"the policy's {name} is 1 or more", said=str(getattr(self, name)))

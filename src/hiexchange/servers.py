@@ -270,16 +270,29 @@ def build(options: Mapping[str, Any], *, base: Path | None = None) -> Server:
     return Server(url, _credential(options, found, url, base), preset=found, policy=policy, tls=tls, version=version)
 
 
+# What a setting of the policy may be, by its annotation; the others are lists.
+KINDS: Mapping[str, tuple[type, ...]] = {
+    "bool": (bool,),
+    "int": (int,),
+    "int | None": (int,),
+    "float": (float, int),
+    "str": (str,),
+}
+
+
 def _policy(options: Mapping[str, Any]) -> Policy:
     numbers = dict(options.get("policy") or {})
     for key in ("allowed_hosts", "token_origins"):
         if key in options:
             numbers[key] = tuple(options[key])
-    try:
-        return replace(Policy(), **numbers)
-    except TypeError:
-        unknown = sorted(set(numbers) - {item.name for item in fields(Policy)})
-        raise ConfigError(f"unknown policy setting {', '.join(unknown)}") from None
+    known = {item.name: KINDS.get(str(item.type), (list, tuple)) for item in fields(Policy)}
+    for key, value in numbers.items():
+        if key not in known:
+            raise ConfigError(f"unknown policy setting {key}")
+        kinds = known[key]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise ConfigError(f"the policy's {key} is no {kinds[0].__name__}", said=repr(value)[:40])
+    return replace(Policy(), **numbers)
 
 
 def _credential(options: Mapping[str, Any], found: Preset, url: str, base: Path | None) -> Auth | None:

@@ -51,7 +51,12 @@ def test_servers_from_settings() -> None:
     claims = build({"preset": "bcda-sandbox", "client_id": "env:ID", "client_secret": "env:SECRET"})
     assert claims.version == 3 and isinstance(claims.auth, ClientCredentials)
     smart = build(
-        {"url": "https://a.example/fhir", "client_id": "x", "key": "file:k.jwk", "policy": {"workers_max": 2}}
+        {
+            "url": "https://a.example/fhir",
+            "client_id": "x",
+            "key": "file:k.jwk",
+            "policy": {"workers_max": 2, "read_timeout_s": 0.5},
+        }
     )
     assert isinstance(smart.auth, SmartBackendServices) and smart.policy.workers_max == 2
     assert isinstance(build({"url": "https://a.example", "token": "env:T"}).auth, StaticToken)
@@ -64,7 +69,15 @@ def test_servers_from_settings() -> None:
     [
         {"url": "https://a.example", "clientid": "x"}, {}, {"preset": "bcda"}, {"preset": "none"},
         {"url": "https://a.example", "client_id": "x", "client_secret": "literal"},
-        {"url": "https://a.example", "policy": {"wokers": 1}}, {"url": "https://a.example", "key": "file:k"},
+        {"url": "https://a.example", "policy": {"wokers": 1}},
+        {"url": "https://a.example", "policy": {"workers_max": "many"}},
+        {"url": "https://a.example", "policy": {"workers_max": 0}},
+        {"url": "https://a.example", "policy": {"read_timeout_s": "1"}},
+        {"url": "https://a.example", "policy": {"strict": 1}},
+        {"url": "https://a.example", "policy": {"file_attempts": True}},
+        {"url": "https://a.example", "policy": {"rate": 3}},
+        {"url": "https://a.example", "client_id": "alone"},
+        {"url": "https://a.example", "key": "file:k"},
     ],
 )  # fmt: skip
 def test_wrong_settings_are_named(options: dict[str, Any]) -> None:

@@ -131,7 +131,8 @@ class Poller:
         except ServerUnavailable as error:  # the token endpoint's troubles, not the job's
             action, self._state = no_answer(self._state, self.rules, reason=error.what)
             return action, None
-        age = (now_utc() - self._accepted_at).total_seconds()
+        # A clock that was set back since must not make the job look new for ever.
+        age = abs((now_utc() - self._accepted_at).total_seconds())
         action, self._state = classify_poll(to_answer(response), self._state, self.rules, age_s=age)
         return action, response
 

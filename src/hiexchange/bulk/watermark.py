@@ -58,7 +58,7 @@ def reason_to_hold(transaction_time: str | None, *, now: datetime) -> str | None
     if moment is None:
         return "transactionTime cannot be read, or has no offset"
     if moment > now + CLOCK_TOLERANCE:
-        return "transactionTime lies in the future"
+        return "transactionTime lies in the future, or the clock of this machine is behind"
     return None
 
 
