@@ -138,7 +138,14 @@ def _reference_key(node: tree.Call, frame: Frame) -> Collection:
 
 def _keys(part: Part, wanted: str | None, n: int) -> Part:
     """Turn ``Type/id``, a URL that ends so, ``#id`` or ``urn:uuid:...`` into the id alone."""
-    text = part.values
+    # Many resources refer to the same few: each reference is read once.
+    encoded = pc.dictionary_encode(part.values)
+    key = _keys_of(encoded.dictionary, wanted).take(encoded.indices)
+    done = Part(key, "System.String", part.rows, None, part.order)
+    return done if part.rows is None else done.keep(np.asarray(key.is_valid()))
+
+
+def _keys_of(text: pa.Array, wanted: str | None) -> pa.Array:
     kind = wanted or _kind_of_first(text)
     # Nearly all are plain Type/id of one type: cutting that off takes a quarter of the time.
     plain = pc.match_substring_regex(text, rf"^{kind}/[A-Za-z0-9\-.]+$")
@@ -147,8 +154,7 @@ def _keys(part: Part, wanted: str | None, n: int) -> Part:
     others = pc.invert(pc.fill_null(plain, True))
     if pc.any(others).as_py():
         key = pc.replace_with_mask(key, others, _keys_of_any(text.filter(others), wanted))
-    done = Part(key, "System.String", part.rows, None, part.order)
-    return done if part.rows is None else done.keep(np.asarray(key.is_valid()))
+    return key
 
 
 def _kind_of_first(text: pa.Array) -> str:
