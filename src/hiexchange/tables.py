@@ -387,6 +387,19 @@ ROUTING_DECISION = Table(
     ),
 )
 
+SENSITIVE_REASONS = (
+    "unknown_label",
+    "refrain",
+    "inline_labels",
+    "access_restricted",
+    "vip",
+    "above_ceiling",
+    "sensitive",
+    "part2_no_consent",
+    "part2_no_notice",
+)
+"""Reason codes of ROUTING_DECISION by which an item is withheld because of what it says."""
+
 DELIVERY = Table(
     "delivery",
     "One event for one subscriber channel, in its present state.",

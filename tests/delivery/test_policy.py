@@ -197,3 +197,44 @@ def test_the_ledger_is_readable_by_its_owner_only(open_outbox, tmp_path):
 def test_a_ledger_is_a_path_or_a_store_not_both():
     with pytest.raises(TypeError):
         Outbox()
+
+
+def test_what_was_held_goes_when_it_is_decided_again_that_it_may(exchange, open_outbox, now, tmp_path):
+    routing = exchange.routing([exchange.event(1), exchange.event(2)], [exchange.subscription("a", "file:in")])
+    outbox = open_outbox()
+    outbox.enqueue(routing, now=now)
+    assert outbox.run(now, recheck=lambda candidate: "opted_out").states == {"held": 2}
+    assert outbox.enqueue(routing, now=now, lift=("taken_back",)) == 0
+    assert outbox.run(now).states == {"held": 2}, "not for this reason"
+    permitted = exchange.routing(
+        [exchange.event(1), exchange.event(2)],
+        [exchange.subscription("a", "file:in")],
+        [exchange.decision(exchange.event(1), "a", payer_ids=["payer-b"], notice="scope of the new consent")],
+    )
+    assert outbox.enqueue(permitted, now=now, lift=("opted_out",)) == 0
+    asked = []
+    report = outbox.run(now, recheck=lambda candidate: asked.append((candidate.payer_ids, candidate.notice)))
+    assert report.states == {"acked": 1, "held": 1}, "asked once more, with what is decided now"
+    assert asked[0] == (("payer-b",), "scope of the new consent")
+    assert outbox.verify().problems == ()
+
+
+def test_a_newer_version_or_a_cancel_settles_what_is_held(exchange, open_outbox, now):
+    subscriptions = [exchange.subscription("a", "file:in")]
+    outbox = open_outbox()
+    outbox.enqueue(exchange.routing([exchange.event(1), exchange.event(2)], subscriptions), now=now)
+    assert outbox.run(now, recheck=lambda candidate: "opted_out").states == {"held": 2}
+    later = [exchange.event(1, version=2), exchange.event(2, trigger="cancel_admit")]
+    every = [exchange.event(1), exchange.event(2), *later]
+    outbox.enqueue(exchange.routing(every, subscriptions), now=now, lift=("opted_out",))
+    assert outbox.run(now).states == {"acked": 1, "cancelled": 2, "superseded": 1}
+
+
+def test_what_an_operator_gave_up_stays_held(exchange, open_outbox, now):
+    routing = exchange.routing([exchange.event(1)], [exchange.subscription("a", "file:in")])
+    outbox = open_outbox()
+    outbox.deliver(routing, now=now, destinations={"a": Down()})
+    batch = outbox.deliveries()["batch_id"].to_pylist()[0]
+    outbox.void(batch, now=now, reason="sent by fax")
+    outbox.enqueue(routing, now=now, lift=("opted_out",))
+    assert outbox.run(now).states == {"held": 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -71,6 +72,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
         made.edit("2026-01-05", "2026-01-12")
         later = pipeline.run(config.load(made.configuration))
         yield Finished(made, first, inbox, again, inbox_again, later)
+
+
+@pytest.fixture
+def finished_copy(finished: Finished, tmp_path: Path) -> Site:
+    """A copy of what the runs left, with the server still there."""
+    folder = tmp_path / "copy"
+    shutil.copytree(Path(finished.site.configuration).parent, folder)
+    return Site(finished.site.population, finished.site.server, folder / finished.site.configuration.name)
 
 
 def files_under(folder: Path) -> dict[Path, bytes]:

@@ -13,8 +13,10 @@ import pyarrow.compute as pc
 import pytest
 
 from hiexchange import config, pipeline
+from hiexchange._files import folder_lock
 from hiexchange.attribution import DISPUTE, raise_dispute
-from hiexchange.errors import ConfigError
+from hiexchange.cli.run import exit_code
+from hiexchange.errors import HIExchangeError, JobLocked, LakeError
 from hiexchange.events import Warned
 from hiexchange.matching import DECISION
 from hiexchange.pipeline import RunResult
@@ -91,6 +93,25 @@ def test_an_opt_out_stops_what_waits(site: Any) -> None:
     site.edit("[export]", '[routing]\nconsents = "consents.csv"\n\n[export]')
     before, after = notices(first, person), notices(again(site), person)
     assert {after[key] for key, (state, _) in before.items() if state == "pending"} == {("held", "opted_out")}
+
+
+def test_what_was_held_by_mistake_goes_when_the_mistake_is_mended(site: Any) -> None:
+    """A night without one subscription: late, not lost, and once."""
+    first = pipeline.run(config.load(site.configuration))
+    whole = Path(site.configuration).read_text()
+    start = whole.index('[[subscriptions]]\nid = "practice-1"')
+    Path(site.configuration).write_text(whole[:start] + whole[whole.index("[[subscriptions]]", start + 1) :])
+    without = again(site)
+    waiting = {row["delivery_id"] for row in first.deliveries.to_pylist() if row["state"] == "pending"}
+    mine = {row["delivery_id"] for row in first.deliveries.to_pylist() if row["subscriber_id"] == "practice-1"}
+    states = {row["delivery_id"]: row["state"] for row in without.deliveries.to_pylist()}
+    assert {states[key] for key in waiting & mine} == {"held"}
+    Path(site.configuration).write_text(whole.replace("2026-01-05", "2026-01-19"))
+    mended = pipeline.run(config.load(site.configuration))
+    states = {row["delivery_id"]: row["state"] for row in mended.deliveries.to_pylist()}
+    assert {states[key] for key in waiting & mine} == {"acked"}
+    assert mended.identity_holds and mended.deliveries.num_rows == first.deliveries.num_rows
+    assert mended.identity["held"] == first.identity["held"]
 
 
 def test_an_opt_in_exchange_sends_nothing_without_consent(site: Any) -> None:
@@ -173,11 +194,13 @@ def test_changed_medicare_ids_are_followed_before_attribution(site: Any) -> None
         ('[matching]\nweights = "none.json"', "no weights file none.json"),
         ('[routing]\nconsent_default = "maybe"', "permit or deny"),
         ('[events]\nzone = "Middle/Earth"', "Middle/Earth"),
+        ("[routing]\nstale_after_days = -1", "0 or more"),
+        ('[[measures]]\nid = "followup-30d"\nperiod = [2025-12-31, 2025-01-01]', "ends before it starts"),
     ],
 )
 def test_a_setting_that_cannot_work_is_refused_before_anything_is_written(site: Any, section: str, words: str) -> None:
     site.edit("[export]", f"{section}\n\n[export]")
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(HIExchangeError, match=words):
         pipeline.run(config.load(site.configuration))
     assert not (Path(site.configuration).parent / "out").exists()
 
@@ -197,3 +220,76 @@ def test_a_payer_that_joins_late_sends_no_flood_of_old_visits(site: Any) -> None
         late = [row for row in decisions if row["decision"] == "deliver" and row["payer_ids"] == ["payer-b"]]
         assert all((NOON.date() - days[row["event_key"]]).days < 30 for row in late)
     assert third.deliveries.num_rows == second.deliveries.num_rows
+
+
+def test_a_consent_file_that_cannot_be_read_is_refused_before_anything_is_written(site: Any) -> None:
+    (Path(site.configuration).parent / "consents.csv").write_text("person_id,scope,decision\np1,exchange,perhaps\n")
+    site.edit("[export]", '[routing]\nconsents = "consents.csv"\n\n[export]')
+    with pytest.raises(HIExchangeError, match="line 2"):
+        pipeline.run(config.load(site.configuration))
+    assert not (Path(site.configuration).parent / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("2026-01-05T12:00:00Z", "yesterday", "known_at is no instant"),
+        ("2026-01-05T12:00:00Z", "2026-01-05T12:00:00", "known_at has no offset"),
+        ("2026-01-05T12:00:00Z", "9999-12-31T23:00:00-05:00", "known_at is no instant"),
+        ("2026-01-05T12:00:00Z", "0001-01-01T00:00:00+05:00", "known_at is no instant"),
+        ("[feedback]\n", '[feedback]\nformat = "doc"\n', "'doc' is no format"),
+        (
+            "[feedback]\nperiod = [2025-01-01, 2025-12-31]",
+            "[feedback]\nperiod = [2025-12-31, 2025-01-01]",
+            "ends before",
+        ),
+    ],
+)
+def test_what_would_fail_after_the_notices_are_sent_is_refused_first(site: Any, old: str, new: str, words: str) -> None:
+    site.edit(old, new)
+    with pytest.raises(HIExchangeError, match=words):
+        pipeline.run(config.load(site.configuration))
+    assert not (Path(site.configuration).parent / "out").exists()
+
+
+def test_a_clock_with_an_offset_is_the_same_instant(site: Any) -> None:
+    site.edit("2026-01-05T12:00:00Z", "2026-01-05T06:00:00-06:00")
+    result = pipeline.run(config.load(site.configuration))
+    assert result.known_at == NOON
+    assert set(result.links["run_id"].to_pylist()) == {"2026-01-05T12:00:00Z"}
+
+
+@pytest.mark.parametrize("table", ["encounter_event", "routing_decision", "Encounter", "person_link"])
+@pytest.mark.parametrize("fault", ["gone", "damaged"])
+def test_a_broken_lake_is_named_not_guessed_at(finished_copy: Any, table: str, fault: str) -> None:
+    lake = Path(finished_copy.configuration).parent / "out" / "lake"
+    file = next((lake / table).glob("*.parquet"))
+    if fault == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(LakeError, match=f"a file of the lake is {fault}") as caught:
+        pipeline.run(config.load(finished_copy.configuration))
+    assert caught.value.where == str(file)
+
+
+def test_a_channel_that_cannot_be_served_is_told_and_its_notices_wait(site: Any) -> None:
+    first = pipeline.run(config.load(site.configuration))
+    text = Path(site.configuration).read_text()
+    site.edit('url = "inbox/practice-1"\nformat = "csv"', 'url = "sftp://nobody@127.0.0.1:1/in"\nformat = "csv"')
+    heard: list[Any] = []
+    second = again(site, on_event=heard.append)
+    assert list(second.problems) == ["practice-1/main"]
+    assert any(isinstance(event, Warned) and event.message.startswith("practice-1/main: ") for event in heard)
+    assert exit_code(second) == 8
+    Path(site.configuration).write_text(text)
+    third = again(site)
+    assert not third.problems and third.identity_holds
+    assert third.deliveries.num_rows == first.deliveries.num_rows
+
+
+def test_two_runs_at_once_are_one(site: Any) -> None:
+    lake = Path(site.configuration).parent / "out" / "lake"
+    with folder_lock(lake / "_hx" / "run"), pytest.raises(JobLocked, match="in use by"):
+        pipeline.run(config.load(site.configuration))
+    assert pipeline.run(config.load(site.configuration)).identity_holds

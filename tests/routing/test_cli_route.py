@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +20,7 @@ from hiexchange.cli import feedback, listen, route
 from hiexchange.cli.feedback import parse_period
 from hiexchange.errors import ConfigError
 from hiexchange.lake import Lake
-from hiexchange.tables import ATTRIBUTION, PERSON_LINK
+from hiexchange.tables import ATTRIBUTION, PERSON_LINK, ROSTER
 
 PATIENT = {
     "resourceType": "Patient",
@@ -32,6 +32,11 @@ ENCOUNTER = {
     "resourceType": "Encounter", "id": "e1", "status": "finished", "class": {"code": "IMP"}, "subject": {"reference": "Patient/p1"},
     "period": {"start": "2026-03-02T10:00:00-06:00", "end": "2026-03-04T10:00:00-06:00"},
     "serviceProvider": {"reference": "Organization/h1"},
+}  # fmt: skip
+A_ROSTER = {
+    "roster_id": "r", "payer_id": "payer-a", "list_id": "l", "file_name": "f", "file_sha256": "s", "layout": "l 1",
+    "mode": "full", "as_of_on": date(2026, 1, 1), "received_at": datetime(2026, 1, 1, tzinfo=UTC), "state": "accepted",
+    "rows_read": 1, "rows_accepted": 1, "rows_refused": 0, "rows_duplicate": 0,
 }  # fmt: skip
 Run = Callable[..., Result]
 
@@ -128,3 +133,16 @@ def test_periods() -> None:
     for text in ("2026-13", "2026", "2026-03-31/2026-01-01"):
         with pytest.raises(ConfigError):
             parse_period(text)
+
+
+def test_a_ledger_or_payer_that_is_not_there_is_said_not_passed_over(run: Run, tmp_path: Path) -> None:
+    for words in (
+        ("feedback", "payer-a", "--period", "2026-03"),
+        ("route", "explain", "x"),
+        ("route", "run", "--dry-run", "dry"),
+    ):
+        with pytest.raises(ConfigError, match="delivery ledger does not exist"):
+            run(*words, *KNOWN, "--outbox", "none.sqlite")
+    Lake(tmp_path / "lake").append("roster", ROSTER.from_rows([A_ROSTER]))
+    with pytest.raises(ConfigError, match="known: payer-a"):
+        run("feedback", "payer-z", "--period", "2026-03", *KNOWN)

@@ -86,3 +86,17 @@ def test_a_file_of_another_form_is_refused(tmp_path: Path, name: str, content: b
 def test_an_absent_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="consent file"):
         load_consents(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("c.csv", ""), ("c.csv", "\n"), ("c.csv", "person,scope\n"), ("c.ndjson", "")]
+)
+def test_a_file_without_even_a_header_forgets_no_opt_out(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=r"empty|lacks"):
+        load_consents(tmp_path / name)
+
+
+def test_a_registry_may_have_decided_nothing(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text(HEADER)
+    assert load_consents(tmp_path / "c.csv").num_rows == 0

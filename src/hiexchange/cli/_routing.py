@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from hiexchange.lake import Lake
-    from hiexchange.routing import Policy, Recheck, Routing, Subscriptions
+    from hiexchange.pipeline.inputs import Rules
+    from hiexchange.routing import Routing
 
 
 @dataclass(frozen=True)
@@ -26,21 +27,6 @@ class Routed:
     """Messages and resources that could not become events."""
 
 
-@dataclass(frozen=True)
-class Rules:
-    """Who wants what, and who may have it."""
-
-    subscriptions: Subscriptions
-    consent: pa.Table | None
-    policy: Policy
-
-    def recheck(self, now: datetime) -> Recheck:
-        """Return what is asked again before anything is sent."""
-        from hiexchange.routing import Recheck
-
-        return Recheck(self.subscriptions, self.consent, now=now, policy=self.policy)
-
-
 def rules(path: Path, consent: Path | None) -> Rules:
     """Read subscriptions and consent decisions.
 
@@ -53,22 +39,17 @@ def rules(path: Path, consent: Path | None) -> Rules:
     import tomllib
 
     from hiexchange import config
-    from hiexchange.routing import Policy, load_consents, load_subscriptions
+    from hiexchange.pipeline.inputs import rules_of
+    from hiexchange.routing import load_subscriptions
 
     existing(path, "subscriptions file")
     try:
         keys = set(tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError):
         keys = set()  # read again below, with a message that says what is wrong
-    entries: Any = path
-    policy = Policy()
     if keys & {"servers", "rosters", "output", "lake", "routing"}:
-        settings = config.load(path)
-        entries, own = settings.subscriptions, settings.routing
-        policy = Policy(consent_default=own.consent_default, stale_after_days=own.stale_after_days)
-        if consent is None and own.consents:
-            consent = settings.path(own.consents)
-    return Rules(load_subscriptions(entries), load_consents(consent) if consent else None, policy)
+        return rules_of(config.load(path), consent=consent)
+    return rules_of(config.Settings(), subscriptions=load_subscriptions(path), consent=consent)
 
 
 def routed(
@@ -121,17 +102,21 @@ def routed(
 
 def _links(lake: Lake, persons: pa.Table, known_at: datetime) -> pa.Table:
     from hiexchange.matching import match
-    from hiexchange.tables import MEMBER, PERSON_LINK, check
+    from hiexchange.pipeline.inputs import stored
+    from hiexchange.tables import MEMBER, PERSON_LINK
 
     if "person_link" in lake.tables():
-        return check(lake.table("person_link").to_arrow(), PERSON_LINK)
-    if "member" not in lake.tables():
-        return PERSON_LINK.empty()
-    return match(check(lake.table("member").to_arrow(), MEMBER), persons, known_at=known_at)
+        return stored(lake, PERSON_LINK)
+    members = stored(lake, MEMBER)
+    return match(members, persons, known_at=known_at) if members.num_rows else PERSON_LINK.empty()
 
 
 def instant(text: str | None) -> datetime:
-    """Return an instant given on the command line, or now."""
+    """Return an instant given on the command line, or now, in UTC.
+
+    Raises:
+        ConfigError: It is no instant with an offset.
+    """
     from hiexchange.errors import ConfigError
 
     if text is None:
@@ -140,7 +125,9 @@ def instant(text: str | None) -> datetime:
         found = datetime.fromisoformat(text)
     except ValueError:
         raise ConfigError(f"'{text}' is no instant", hint="write 2026-03-06T00:00:00Z") from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    if found.tzinfo is None:
+        raise ConfigError(f"the instant '{text}' has no offset", hint="write 2026-03-06T00:00:00Z")
+    return found.astimezone(UTC)
 
 
 def existing(path: Path, what: str) -> Path:

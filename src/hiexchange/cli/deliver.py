@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hiexchange.cli import render
+from hiexchange.cli._routing import instant, rules
 
 if TYPE_CHECKING:
     from hiexchange.delivery import Alarm, DeliveryReport, Outbox
@@ -54,7 +55,7 @@ def run(
     json: Json = False,
 ) -> None:
     """Seal what is due and send what is sealed. Safe to repeat; exit code 8 when something failed for good."""
-    at = _instant(now)
+    at = instant(now)
     gate = _gate(subscriptions, consent, at)
     with _open(ledger, base) as outbox:
         report = outbox.run(at, flush=flush, on_event=_progress, recheck=gate)
@@ -108,7 +109,7 @@ def show_alarms(
     """Say what somebody should be woken for; exit code 8 when there is something."""
     from hiexchange.delivery import Limits, alarms
 
-    at = _instant(now)
+    at = instant(now)
     with _open(ledger, None) as outbox:
         health = outbox.health(at)
     silences, held = _upstream(lake, at) if lake is not None else ((), [])
@@ -156,7 +157,7 @@ def retry(
 ) -> None:
     """Put dead and held deliveries back into the queue, with the same ids; `deliver run` sends them."""
     with _open(ledger, None) as outbox:
-        count = outbox.retry(now=_instant(now), subscriber_id=subscriber, batch_id=batch)
+        count = outbox.retry(now=instant(now), subscriber_id=subscriber, batch_id=batch)
     render.out(f"{count:,} put back")
 
 
@@ -171,10 +172,10 @@ def replay(
     now: Now = None,
 ) -> None:
     """Seal acknowledged deliveries again, with their ids and replay=true; `deliver run` sends them."""
-    period = (_instant(since), _instant(until)) if since else None
+    period = (instant(since), instant(until)) if since else None
     with _open(ledger, None) as outbox:
         count = outbox.replay(
-            now=_instant(now), delivery_id=delivery, event_key=event, subscriber_id=subscriber, period=period
+            now=instant(now), delivery_id=delivery, event_key=event, subscriber_id=subscriber, period=period
         )
     render.out(f"{count:,} deliveries sealed again")
 
@@ -249,7 +250,6 @@ def verify(
 
 
 def _gate(subscriptions: Path | None, consent: Path | None, now: datetime) -> Recheck | None:
-    from hiexchange.cli._routing import rules
     from hiexchange.errors import ConfigError
 
     if subscriptions is None:
@@ -271,20 +271,6 @@ def _open(ledger: str, base: Path | None) -> Outbox:
     if not Path(ledger).is_file():
         raise ConfigError("there is no delivery ledger", where=ledger, hint="give its path with --ledger")
     return Outbox(ledger, base=base)
-
-
-def _instant(text: str | None) -> datetime:
-    from hiexchange.errors import ConfigError
-
-    if text is None:
-        return datetime.now(UTC)
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
-        instant = None
-    if instant is None or instant.tzinfo is None:
-        raise ConfigError("the instant is not ISO 8601 with an offset", hint="write 2026-11-10T06:00:00Z")
-    return instant.astimezone(UTC)
 
 
 def _progress(event: object) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import calendar
 from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hiexchange.cli import render
-from hiexchange.cli._routing import routed
+from hiexchange.cli._routing import existing, routed
 from hiexchange.cli.route import Consent, Inbox, KnownAt, LakePath, Ledger, Subscribers, Zone
+
+if TYPE_CHECKING:
+    from hiexchange.lake import Lake
 
 
 def register(app: typer.Typer) -> None:
@@ -37,10 +40,13 @@ def register(app: typer.Typer) -> None:
         from hiexchange.tables import ATTRIBUTION, DELIVERY, RECEIPT
 
         days = parse_period(period)
+        if outbox is not None:
+            existing(outbox, "delivery ledger")
         found = routed(lake, subscriptions, adt=adt, consent=consent, zone=zone, known_at=known_at)
         tables = found.lake.tables()
+        _known(payer, found.lake)
         deliveries, receipts = DELIVERY.empty(), RECEIPT.empty()
-        if outbox is not None and outbox.exists():
+        if outbox is not None:
             with Outbox(outbox) as ledger:
                 deliveries, receipts = ledger.deliveries(), ledger.receipts()
         result = payer_feedback(
@@ -63,6 +69,17 @@ def register(app: typer.Typer) -> None:
         parts = " + ".join(f"{count:,} {name}" for name, count in identity.items() if name != "events")
         render.out(f"all payers: {identity['events']:,} events = {parts}")
         render.out(f"{len(paths)} files in {out}")
+
+
+def _known(payer: str, lake: Lake) -> None:
+    """Refuse a payer of whom there is no roster: a slip of the pen must not look like a month without events."""
+    from hiexchange.errors import ConfigError
+    from hiexchange.pipeline.inputs import stored
+    from hiexchange.tables import ROSTER
+
+    known = sorted(set(stored(lake, ROSTER)["payer_id"].to_pylist()))
+    if known and payer not in known:
+        raise ConfigError(f"no roster came from a payer '{payer}'", hint=f"known: {', '.join(known)}")
 
 
 def parse_period(text: str) -> tuple[date, date]:

@@ -161,20 +161,17 @@ def _tables(path: Path) -> tuple[Lake, pa.Table, pa.Table]:
 
 
 def _history(store: Lake) -> pa.Table:
-    from hiexchange.tables import PERSON_LINK, check
+    from hiexchange.pipeline.inputs import stored
+    from hiexchange.tables import PERSON_LINK
 
-    if "person_link" not in store.tables():
-        return PERSON_LINK.empty()
-    return check(store.table("person_link").to_arrow(), PERSON_LINK)
+    return stored(store, PERSON_LINK)
 
 
 def _standing(store: Lake) -> pa.Table:
     from hiexchange.matching import DECISION
-    from hiexchange.tables import check
+    from hiexchange.pipeline.inputs import stored
 
-    if DECISION.name not in store.tables():
-        return DECISION.empty()
-    return check(store.table(DECISION.name).to_arrow(), DECISION)
+    return stored(store, DECISION)
 
 
 def _existing(path: Path) -> Path:

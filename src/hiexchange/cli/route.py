@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hiexchange.cli import render
-from hiexchange.cli._routing import Routed, routed
+from hiexchange.cli._routing import Routed, existing, routed
 
 if TYPE_CHECKING:
     from hiexchange.routing import Explanation
@@ -113,9 +113,9 @@ def _write(found: Routed, out: Path) -> None:
 def _deliveries(outbox: Path | None) -> Any:
     from hiexchange.delivery import Outbox
 
-    if outbox is None or not outbox.exists():
+    if outbox is None:
         return None
-    with Outbox(outbox) as ledger:
+    with Outbox(existing(outbox, "delivery ledger")) as ledger:
         return ledger.deliveries()
 
 

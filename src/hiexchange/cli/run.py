@@ -51,4 +51,4 @@ def exit_code(result: RunResult) -> int:
     """Return 0, or the documented code of the first thing that is not as it should be."""
     if not result.identity_holds:
         return DATA_REJECTED
-    return DELIVERY_FAILED if "dead" in result.deliveries["state"].to_pylist() else 0
+    return DELIVERY_FAILED if result.problems or "dead" in result.deliveries["state"].to_pylist() else 0

@@ -7,7 +7,7 @@ removes an unsealed original, a discharge releases the visit's rows of an on-dis
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
@@ -112,9 +112,17 @@ def _placed(spec: ChannelSpec, base: Path) -> ChannelSpec:
 
 
 def enqueue(
-    store: Store, routing: RoutingLike, persons: pa.Table | None, *, now: datetime, preferences: Preferences
+    store: Store,
+    routing: RoutingLike,
+    persons: pa.Table | None,
+    *,
+    now: datetime,
+    preferences: Preferences,
+    lift: Collection[str] = (),
 ) -> int:
     """Commit the deliveries of a routing result; return how many are new.
+
+    What is held for one of the reasons ``lift`` waits again, since it is decided now that it may go.
 
     Raises:
         SchemaMismatch: A table is not of its corridor schema.
@@ -136,6 +144,8 @@ def enqueue(
         store.serialise("enqueue")
         present = set(_existing(store, "delivery_id", "delivery", list(ids)))
         new = {key: want for key, want in ids.items() if key not in present}
+        # Before the new ones: a version or cancel that comes now settles what waits again, too.
+        _lift(store, {key: ids[key] for key in _held(store, lift) if key in ids}, at)
         if new:
             _insert_events(store, events, facts, {want.row: want.person for want in new.values()}, persons)
             _insert_deliveries(store, new, facts, at)
@@ -237,20 +247,10 @@ def _people(persons: pa.Table | None, ids: Iterable[str | None]) -> dict[str, di
 
 
 def _insert_deliveries(store: Store, new: dict[str, _Wanted], facts: list[_Event], at: int) -> None:
-    sets: dict[tuple[str, ...], str] = {}
+    contexts = _contexts(store, new)
     rows = []
     for key, want in new.items():
         event = facts[want.row]
-        context: dict[str, Any] = {"npi": want.npi, "org": want.org, "payers": sorted(want.payers)}
-        if want.catch_up:
-            context["catch_up"] = True
-        if want.notice is not None:
-            context["notice"] = want.notice
-        if want.columns is not None:
-            names = tuple(want.columns)
-            if names not in sets:
-                sets[names] = sha256_text(*names)[:16]
-            context["columns"] = sets[names]
         waits = want.spec.cadence == ON_DISCHARGE and event.trigger != "discharge"
         rows.append(
             (
@@ -264,15 +264,52 @@ def _insert_deliveries(store: Store, new: dict[str, _Wanted], facts: list[_Event
                 NEVER if waits else at,
                 None,
                 None,
-                msgspec.json.encode(context).decode(),
+                contexts[key],
                 at,
             )
         )
+    store.run_many("INSERT INTO delivery VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+
+def _contexts(store: Store, wanted: dict[str, _Wanted]) -> dict[str, str]:
+    """Return what a delivery's rendering needs beside its event, as JSON; sets of columns are stored once."""
+    sets: dict[tuple[str, ...], str] = {}
+    found = {}
+    for key, want in wanted.items():
+        context: dict[str, Any] = {"npi": want.npi, "org": want.org, "payers": sorted(want.payers)}
+        if want.catch_up:
+            context["catch_up"] = True
+        if want.notice is not None:
+            context["notice"] = want.notice
+        if want.columns is not None:
+            names = tuple(want.columns)
+            if names not in sets:
+                sets[names] = sha256_text(*names)[:16]
+            context["columns"] = sets[names]
+        found[key] = msgspec.json.encode(context).decode()
     store.run_many(
         "INSERT INTO column_set VALUES (?, ?) ON CONFLICT DO NOTHING",
         [(sha, msgspec.json.encode(names).decode()) for names, sha in sets.items()],
     )
-    store.run_many("INSERT INTO delivery VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    return found
+
+
+def _held(store: Store, reasons: Collection[str]) -> list[str]:
+    """Return the deliveries that are held for one of these reasons and in no batch."""
+    if not reasons:
+        return []
+    marks = ",".join("?" * len(reasons))
+    sql = f"SELECT delivery_id FROM delivery WHERE batch_id IS NULL AND state = 'held' AND reason IN ({marks})"
+    return [key for (key,) in store.rows(sql, tuple(sorted(reasons)))]
+
+
+def _lift(store: Store, wanted: dict[str, _Wanted], at: int) -> None:
+    """Let held deliveries wait again, as they are decided now: payers, columns and consent may be others."""
+    for key, context in _contexts(store, wanted).items():
+        store.run(
+            "UPDATE delivery SET state = 'pending', reason = NULL, context = ? WHERE delivery_id = ?", (context, key)
+        )
+        audit.append(store, at, "released", key)
 
 
 def _settle(store: Store, new: dict[str, _Wanted], facts: list[_Event], at: int) -> None:
@@ -298,7 +335,7 @@ def _retire(
     reason = "newer_version" if state == "superseded" else "cancelled_before_send"
     return store.run(
         "UPDATE delivery SET state = ?, reason = ? WHERE subscriber_id = ? AND channel_id = ? AND batch_id IS NULL "
-        f"AND state = 'pending' AND event_key IN ({events})",
+        f"AND state IN ('pending', 'held') AND event_key IN ({events})",
         (state, reason, *place, visit, *triggers, below),
     )
 

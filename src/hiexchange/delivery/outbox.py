@@ -7,7 +7,7 @@ three may be repeated at any time, after any crash: nothing is sent twice, nothi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -85,7 +85,9 @@ class Outbox:
         """
         intake.configure(self._store, subscriptions, now, self._preferences)
 
-    def enqueue(self, routing: RoutingLike, *, now: datetime, persons: pa.Table | None = None) -> int:
+    def enqueue(
+        self, routing: RoutingLike, *, now: datetime, persons: pa.Table | None = None, lift: Collection[str] = ()
+    ) -> int:
         """Commit the deliveries of a routing result, all or none; return how many are new.
 
         Args:
@@ -93,12 +95,14 @@ class Outbox:
             now: Aware UTC instant.
             persons: PERSON rows for the name, birth date ... of messages and files. They are
                 read here and stored with the event.
+            lift: Reasons for which a delivery may be held only as long as they hold: one of this routing that
+                is held for such a reason waits again. What an operator gave up is not among them.
 
         Raises:
             SchemaMismatch: A table is not of its corridor schema.
             DataError: A decision names a channel or event that ``routing`` does not hold.
         """
-        return intake.enqueue(self._store, routing, persons, now=now, preferences=self._preferences)
+        return intake.enqueue(self._store, routing, persons, now=now, preferences=self._preferences, lift=lift)
 
     def run(
         self,

@@ -195,22 +195,11 @@ def read_message(message: hl7v2.Message, raw: RawMessage, settings: AdtSettings)
         raise _Refused("no_patient", "the message has no PID segment", "PID")
     facility = _facility(message, pv1, evn, settings)
     zone = settings.zones.of(facility["facility_id"])
-    times = {
-        name: parse_dtm(text, zone) if text else None
-        for name, text in (
-            ("start", pv1.value(44)),
-            ("end", pv1.value(45)),
-            ("occurred", evn.value(6)),
-            ("recorded", evn.value(2)),
-            ("sent", header.value(7)),
-        )
-    }
-    moment = _moment(trigger, times)
+    given = {"start": pv1.value(44), "end": pv1.value(45)}
+    given |= {"occurred": evn.value(6), "recorded": evn.value(2), "sent": header.value(7)}
+    times = {name: parse_dtm(text, zone) if text else None for name, text in given.items()}
     received_at = raw.received_at or datetime.min.replace(tzinfo=UTC)
-    if moment is None:
-        raise _Refused("no_time", "no usable time says when it happened", "EVN-2")
-    if moment.at > received_at + settings.future_tolerance and trigger != "preadmit":
-        raise _Refused("future_time", "the event lies in the future", "EVN-2")
+    moment = _moment(trigger, times, latest=received_at + settings.future_tolerance)
     patient_id, patient_system = _patient(pid)
     if not patient_id:
         raise _Refused("no_patient", "the message has no patient identifier", "PID-3")
@@ -324,11 +313,16 @@ def _facility(message: hl7v2.Message, pv1: hl7v2.Segment, evn: hl7v2.Segment, se
     }
 
 
-def _moment(trigger: str, times: Mapping[str, Moment | None]) -> Moment | None:
+def _moment(trigger: str, times: Mapping[str, Moment | None], *, latest: datetime) -> Moment:
     """Return when it happened: the visit's own time first, then when it occurred, was recorded, was sent."""
     own = {"admit": "start", "register": "start", "preadmit": "start", "discharge": "end"}.get(trigger)
-    order = (own, "occurred", "recorded", "sent") if own else ("occurred", "recorded", "sent")
-    return next((times[name] for name in order if name and times[name] is not None), None)
+    known = (times[name] for name in (own, "occurred", "recorded", "sent") if name)
+    moment = next((one for one in known if one is not None), None)
+    if moment is None:
+        raise _Refused("no_time", "no usable time says when it happened", "EVN-2")
+    if moment.at > latest and trigger != "preadmit":
+        raise _Refused("future_time", "the event lies in the future", "EVN-2")
+    return moment
 
 
 def _patient(pid: hl7v2.Segment) -> tuple[str, str | None]:

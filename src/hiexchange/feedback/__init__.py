@@ -5,6 +5,6 @@ from __future__ import annotations
 from hiexchange.feedback.compute import Feedback, misdirected, payer_feedback
 from hiexchange.feedback.page import render
 from hiexchange.feedback.suppress import shareable
-from hiexchange.feedback.write import write
+from hiexchange.feedback.write import FORMATS, write
 
-__all__ = ["Feedback", "misdirected", "payer_feedback", "render", "shareable", "write"]
+__all__ = ["FORMATS", "Feedback", "misdirected", "payer_feedback", "render", "shareable", "write"]

@@ -15,25 +15,21 @@ import pyarrow.compute as pc
 
 from hiexchange._duck import quiet_connection
 from hiexchange.feedback import sql
-from hiexchange.tables import ATTRIBUTION, DELIVERY, ENCOUNTER_EVENT, ISSUE, MEASURE_RESULT, PERSON_LINK, RECEIPT, check
+from hiexchange.tables import (
+    ATTRIBUTION,
+    DELIVERY,
+    ENCOUNTER_EVENT,
+    ISSUE,
+    MEASURE_RESULT,
+    PERSON_LINK,
+    RECEIPT,
+    SENSITIVE_REASONS,
+    check,
+)
 
 OPEN_LABELS = ("U", "L", "M", "N", "TREAT", "HPAYMT", "HOPERAT", "ETREAT", "COC")
 """Labels under which a payer may see an event of its member; under any other it may not."""
-PRIVATE = (
-    "opted_out",
-    "no_opt_in",
-    "payer_opt_out",
-    "opted_out_of_payer",
-    "unknown_label",
-    "refrain",
-    "inline_labels",
-    "access_restricted",
-    "vip",
-    "above_ceiling",
-    "sensitive",
-    "part2_no_consent",
-    "part2_no_notice",
-)
+PRIVATE = (*SENSITIVE_REASONS, "opted_out", "no_opt_in", "payer_opt_out", "opted_out_of_payer")
 """Reasons of routing that speak of the person, not of the recipient: the payer does not see such events."""
 
 

@@ -30,8 +30,8 @@ def write(given: Feedback, folder: str | Path, *, format: str = "csv") -> list[P
         UnknownLayout: The format is none of csv, tsv, ndjson, parquet.
         StorageError: The folder cannot be written.
     """
-    if format not in _FORMATS:
-        raise UnknownLayout(f"'{format}' is no format of feedback", hint=f"one of {', '.join(_FORMATS)}")
+    if format not in FORMATS:
+        raise UnknownLayout(f"'{format}' is no format of feedback", hint=f"one of {', '.join(FORMATS)}")
     open_form = shareable(given)
     target = Path(folder)
     return [*_write(given, target, format), *_write(open_form, target / "shareable", format)]
@@ -45,7 +45,7 @@ def _write(given: Feedback, folder: Path, format: str) -> list[Path]:
         if given.suppressed and not table.num_rows:
             continue
         path = folder / f"{stem}_{name}.{format}"
-        write_bytes(path, _FORMATS[format](table))
+        write_bytes(path, FORMATS[format](table))
         written.append(path)
     page = folder / f"{stem}.html"
     write_bytes(page, render(given).encode())
@@ -92,9 +92,10 @@ def _ndjson(table: pa.Table) -> bytes:
     return ndjson.dumps(msgspec.to_builtins(row) for row in table.to_pylist())
 
 
-_FORMATS: dict[str, Callable[[Any], bytes]] = {
+FORMATS: dict[str, Callable[[Any], bytes]] = {
     "csv": _delimited(","),
     "tsv": _delimited("\t"),
     "ndjson": _ndjson,
     "parquet": _parquet,
 }
+"""Name of a format -> its writer."""

@@ -16,11 +16,12 @@ from hiexchange.attribution import DISPUTE, overlay
 from hiexchange.config import Settings
 from hiexchange.delivery import Outbox
 from hiexchange.encounters import INBOX_FILE, Inbox, Intake, lookups, read_adt, read_view
-from hiexchange.encounters.times import Zones
 from hiexchange.events import Reporter, Warned
 from hiexchange.matching import DECISION, DISCLOSURE, current, load_weights, match, misdirected, relink
-from hiexchange.pipeline.result import RunResult, stored
-from hiexchange.routing import Policy, Recheck, Routing, Subscriptions, load_consents, route
+from hiexchange.pipeline.inputs import Rules, stored, zones_of
+from hiexchange.pipeline.result import RunResult
+from hiexchange.routing import Recheck, Routing, route
+from hiexchange.routing.reasons import REASONS
 from hiexchange.views import view
 
 AT_HOME = ("pending", "held", "cancelled", "superseded")
@@ -117,7 +118,7 @@ def _intakes(result: RunResult, known: list[Path], settings: Settings) -> Iterat
         yield intake, inbox.taken(intake.issues, read_at=result.known_at)
 
 
-def route_events(result: RunResult, events: pa.Table, subscriptions: Subscriptions, settings: Settings) -> Routing:
+def route_events(result: RunResult, events: pa.Table, rules: Rules) -> Routing:
     """Decide who gets which event, as known now; keep the decisions that let something out."""
     with result.stage("route") as facts:
         disputes = stored(result.lake, DISPUTE)
@@ -125,11 +126,11 @@ def route_events(result: RunResult, events: pa.Table, subscriptions: Subscriptio
             events,
             overlay(result.attribution, disputes) if disputes.num_rows else result.attribution,
             result.links,
-            subscriptions,
+            rules.subscriptions,
             known_at=result.known_at,
-            consent=_consents(settings),
+            consent=rules.consent,
             persons=result.persons,
-            policy=policy_of(settings),
+            policy=rules.policy,
         )
         result.lake.append("routing_decision", _new_decisions(result, routing))
         counts = result.accounted(routing.identity())
@@ -156,18 +157,24 @@ def _new_decisions(result: RunResult, routing: Routing) -> pa.Table:
         return routing.deliverable.take(connection.sql(_NEW).to_arrow_table()["ordinal"])
 
 
-def deliver(result: RunResult, routing: Routing, settings: Settings, on_event: Reporter) -> None:
+def deliver(result: RunResult, routing: Routing, rules: Rules, on_event: Reporter) -> None:
     """Put what was decided into the ledger and send what is due, unless it may not go out any more."""
     with result.stage("deliver") as facts, Outbox(_outbox(result)) as outbox:
-        gate = Recheck(routing.subscriptions, _consents(settings), now=result.known_at, policy=policy_of(settings))
-        outbox.enqueue(routing, now=result.known_at, persons=result.persons)
-        outbox.run(result.known_at, on_event=on_event, recheck=Standing(routing, gate))
+        outbox.enqueue(routing, now=result.known_at, persons=result.persons, lift=(*REASONS, TAKEN_BACK))
+        report = outbox.run(
+            result.known_at, on_event=on_event, recheck=Standing(routing, rules.recheck(result.known_at))
+        )
         result.deliveries, result.receipts = outbox.deliveries(), outbox.receipts()
         result.identity = result.accounted(routing.identity(result.deliveries))
         states = Counter(result.deliveries["state"].to_pylist())
         subscribers = len(result.deliveries["subscriber_id"].unique())
         facts.append(f"{result.deliveries.num_rows:,} notices to {subscribers} subscribers")
         facts += [f"{count:,} {state}" for state, count in sorted(states.items())]
+        result.problems = dict(report.problems)
+        for channel, problem in sorted(result.problems.items()):
+            on_event(Warned(f"{channel}: {problem}"))
+        if result.problems:
+            facts.append(f"{len(result.problems):,} channels could not be served")
 
 
 class Standing:
@@ -187,30 +194,6 @@ class Standing:
         """Return the reason why it may not go out, or None."""
         mark = (candidate.subscriber_id, candidate.channel_id, candidate.event_key, candidate.person_id)
         return self._gate(candidate) or (None if mark in self._decided else TAKEN_BACK)
-
-
-def _consents(settings: Settings) -> pa.Table | None:
-    return load_consents(settings.path(settings.routing.consents)) if settings.routing.consents else None
-
-
-def policy_of(settings: Settings) -> Policy:
-    """Return the exchange's rules.
-
-    Raises:
-        ConfigError: A rule is not one of those there are.
-    """
-    return Policy(consent_default=settings.routing.consent_default, stale_after_days=settings.routing.stale_after_days)
-
-
-def zones_of(settings: Settings) -> dict[str, str] | None:
-    """Return the zone of times without an offset, by facility.
-
-    Raises:
-        ConfigError: It is not in the IANA database.
-    """
-    zones = {"*": settings.events.zone} if settings.events.zone else None
-    Zones(zones)
-    return zones
 
 
 def _outbox(result: RunResult) -> Path:

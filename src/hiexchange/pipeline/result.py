@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from hiexchange import tables
 from hiexchange.lake import Lake
@@ -49,6 +48,8 @@ class RunResult:
     routing: Routing | None = None
     deliveries: pa.Table = field(default_factory=tables.DELIVERY.empty)
     receipts: pa.Table = field(default_factory=tables.RECEIPT.empty)
+    problems: dict[str, str] = field(default_factory=dict)
+    """Channels (``subscriber/channel``) that could not be sealed or reached at all, and why; their notices wait."""
     misdirected: pa.Table = field(default_factory=DISCLOSURE.empty)
     """What went out under a link that this run took back: disclosures to report."""
     measures: list[MeasureRun] = field(default_factory=list)
@@ -113,18 +114,12 @@ class RunResult:
                 ("delivered", self.identity.get("delivered", 0)),
             ],
             "misdirected": self.misdirected.num_rows,
+            "problems": self.problems,
             "deliveries": _delivery_rows(self.deliveries, self.receipts),
             "measures": [_measure_row(done) for done in self.measures],
             "issues": _issue_rows(self.issues),
             "truth": [{"check": check, "verdict": verdict, "ok": right} for check, verdict, right in self.truth],
         }
-
-
-def stored(lake: Lake, table: tables.Table, *, where: pc.Expression | None = None) -> pa.Table:
-    """Return the rows of a corridor table that ``where`` admits, none where the lake has no such table yet."""
-    if table.name not in lake.tables():
-        return table.empty()
-    return tables.check(lake.table(table.name).to_arrow(where=where), table)
 
 
 def _delivery_rows(deliveries: pa.Table, receipts: pa.Table) -> list[dict[str, Any]]:

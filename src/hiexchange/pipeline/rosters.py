@@ -15,7 +15,8 @@ from hiexchange.config import CrosswalkSettings, RosterSettings, Settings
 from hiexchange.errors import RosterError
 from hiexchange.events import Reporter
 from hiexchange.lake import Lake
-from hiexchange.pipeline.result import RunResult, stored
+from hiexchange.pipeline.inputs import stored
+from hiexchange.pipeline.result import RunResult
 from hiexchange.roster import Layout, Roster, load_layout, read_crosswalk, read_roster
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,22 @@ import pyarrow as pa
 
 from hiexchange import __version__, measures, servers, tables
 from hiexchange import events as progress
+from hiexchange._files import folder_lock
 from hiexchange.bulk import ExportRequest, watermark_key
 from hiexchange.config import FeedbackSettings, MeasureSettings, Settings
 from hiexchange.errors import ConfigError, UnknownLayout
 from hiexchange.events import Reporter
-from hiexchange.feedback import payer_feedback
+from hiexchange.feedback import FORMATS, payer_feedback
 from hiexchange.feedback import write as write_feedback
 from hiexchange.lake import Lake
 from hiexchange.pipeline.export import PullResult, complete, pull, unfinished
-from hiexchange.pipeline.notices import deliver, find_people, policy_of, route_events, take_events, zones_of
-from hiexchange.pipeline.result import RunResult, stored
+from hiexchange.pipeline.inputs import rules_of, stored, zones_of
+from hiexchange.pipeline.notices import deliver, find_people, route_events, take_events
+from hiexchange.pipeline.result import RunResult
 from hiexchange.pipeline.rosters import layout_of, take_rosters
+from hiexchange.pipeline.whole import whole
 from hiexchange.report import write_run
-from hiexchange.routing import load_subscriptions
+from hiexchange.routing import Subscriptions, load_subscriptions
 from hiexchange.servers import Server
 
 
@@ -40,37 +43,61 @@ def run(settings: Settings, *, on_event: Reporter = progress.ignore) -> RunResul
 
     Raises:
         ConfigError: A setting cannot be used; nothing was sent or written.
+        JobLocked: Another run works on the same lake.
         HIExchangeError: A stage could not give a truthful result; what was finished stays, and the
             same call goes on from there.
     """
-    known_at = datetime.fromisoformat(settings.known_at) if settings.known_at else datetime.now(UTC)
-    if known_at.tzinfo is None:
-        raise ConfigError("known_at has no offset", hint='write it as "2026-01-05T06:00:00Z"')
+    known_at = _known_at(settings)
     server = _server(settings)
     subscriptions = load_subscriptions([_anchored(entry, settings) for entry in settings.subscriptions])
     _check(settings)
     output = settings.path(settings.output)
     lake = Lake(settings.path(settings.lake) if settings.lake else output / "lake")
     result = RunResult(output, known_at, lake)
-    if server is not None:
-        _export(result, server, settings, on_event)
-    elif "Patient" not in lake.tables():
+    if server is None and "Patient" not in lake.tables():
         raise ConfigError(
             "there is no server to export from, and the lake holds no patients",
             where=str(lake.path),
             hint="write [servers.NAME], or name a lake that holds data",
         )
+    # Two runs at once would both make the first version of the same event: the second one is refused.
+    with folder_lock(lake.path / "_hx" / "run", what="lake"), whole(lake):
+        _stages(result, server, subscriptions, settings, on_event)
+    write_report(result, f"hiexchange run of {settings.path('.').resolve().name}")
+    return result
+
+
+def _stages(
+    result: RunResult, server: Server | None, subscriptions: Subscriptions, settings: Settings, on_event: Reporter
+) -> None:
+    if server is not None:
+        _export(result, server, settings, on_event)
     take_rosters(result, settings, on_event)
     find_people(result, settings, on_event)
     events = take_events(result, settings)
-    routing = route_events(result, events, subscriptions, settings)
-    deliver(result, routing, settings, on_event)
+    # Not before: the export may have taken hours, and a consent withdrawn meanwhile counts.
+    rules = rules_of(settings, subscriptions=subscriptions)
+    routing = route_events(result, events, rules)
+    deliver(result, routing, rules, on_event)
     for measure in settings.measures:
         _measure(result, measure, settings)
     if settings.feedback:
         _feedback(result, settings.feedback)
-    write_report(result, f"hiexchange run of {settings.path('.').resolve().name}")
-    return result
+
+
+def _known_at(settings: Settings) -> datetime:
+    """Return what stands for now, in UTC."""
+    if not settings.known_at:
+        return datetime.now(UTC)
+    try:
+        found = datetime.fromisoformat(settings.known_at)
+    except ValueError:
+        found = None
+    # Days and weeks are added to it and taken from it, so the ends of the calendar are no clock.
+    if found is None or found.tzinfo is None or not 1900 < found.year < 9000:
+        fault = "has no offset" if found is not None and found.tzinfo is None else "is no instant"
+        raise ConfigError(f"known_at {fault}", hint='write it as "2026-01-05T06:00:00Z"')
+    return found.astimezone(UTC)
 
 
 def _check(settings: Settings) -> None:
@@ -84,7 +111,7 @@ def _check(settings: Settings) -> None:
     _present(settings, settings.events.adt, "inbox", "[events] adt", folder=True)
     _present(settings, settings.routing.consents, "consent file", "[routing] consents")
     zones_of(settings)
-    policy_of(settings)
+    rules_of(settings)
     native = measures.measures()
     for measure in settings.measures:
         if measure.id not in native and not settings.path(measure.id).exists():
@@ -93,6 +120,17 @@ def _check(settings: Settings) -> None:
                 hint=f"give the path of a bundle, or one of {', '.join(sorted(native))}",
             )
         _ = measure.offset_delta
+        _ordered(measure.period, "the measurement period")
+    if settings.feedback:
+        _ordered(settings.feedback.period, "the period of [feedback]")
+        if settings.feedback.format not in FORMATS:
+            hint = f"one of {', '.join(FORMATS)}"
+            raise UnknownLayout(f"'{settings.feedback.format}' is no format of feedback", hint=hint)
+
+
+def _ordered(period: tuple[date, date], what: str) -> None:
+    if period[1] < period[0]:
+        raise ConfigError(f"{what} ends before it starts", hint="give [first day, last day]")
 
 
 def _present(settings: Settings, path: str | None, what: str, setting: str, *, folder: bool = False) -> None:

@@ -79,6 +79,10 @@ class Policy:
     def __post_init__(self) -> None:
         if self.consent_default not in (PERMIT, DENY):
             raise ConfigError("consent_default must be permit or deny")
+        if self.stale_after_days is not None and self.stale_after_days < 0:
+            raise ConfigError(
+                "stale_after_days must be a number of days, 0 or more", hint="leave it out: rosters do not age"
+            )
 
 
 @dataclass(frozen=True, slots=True)

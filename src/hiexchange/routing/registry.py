@@ -27,10 +27,17 @@ def load_consents(path: str | Path) -> pa.Table:
     ``known_from`` is an instant with an offset (without one: UTC). An empty field is null.
 
     Raises:
-        ConfigError: The file cannot be read, or a line is not a consent decision; says which line, never
-            whose.
+        ConfigError: The file is empty or cannot be read, or a line is not a consent decision; says which line,
+            never whose.
     """
     file = Path(path)
+    # A registry that decided nothing still writes a header; no byte at all is a transfer that failed.
+    if file.is_file() and file.stat().st_size == 0:
+        raise ConfigError(
+            "the consent file is empty: every opt-out would be forgotten",
+            where=str(file),
+            hint="have the registry write it again; without decisions leave the setting out",
+        )
     read = _csv if file.suffix.lower() == ".csv" else _ndjson
     rows = []
     try:
@@ -46,9 +53,14 @@ def load_consents(path: str | Path) -> pa.Table:
 def _csv(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     with file.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.DictReader(stream, strict=True)
+        lacking = [name for name in ("person_id", "scope", "decision") if name not in (reader.fieldnames or ())]
+        if lacking:
+            raise _refused(f"file whose header lacks {', '.join(lacking)}", f"{file.name} line 1")
         for row in reader:
             if None in row or None in row.values():
-                raise _refused("has more or fewer fields than the header", f"{file.name} line {reader.line_num}")
+                raise _refused(
+                    "decision has more or fewer fields than the header", f"{file.name} line {reader.line_num}"
+                )
             yield reader.line_num, row
 
 
@@ -56,33 +68,33 @@ def _ndjson(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     try:
         for number, row in enumerate(ndjson.reader(file), 1):
             if not isinstance(row, Mapping):
-                raise _refused("is no JSON object", f"{file.name} line {number}")
+                raise _refused("decision is no JSON object", f"{file.name} line {number}")
             yield number, row
     except HIExchangeError as error:
         if isinstance(error, ConfigError):
             raise
-        raise _refused("is no JSON", error.where or file.name) from None
+        raise _refused("decision is no JSON", error.where or file.name) from None
 
 
 def _row(given: Mapping[str, Any], where: str) -> dict[str, Any]:
     unknown = set(given) - set(CONSENT.names)
     if unknown:
-        raise _refused(f"has unknown columns: {', '.join(sorted(unknown))}", where)
+        raise _refused(f"decision has unknown columns: {', '.join(sorted(unknown))}", where)
     row: dict[str, Any] = {"valid_from": date.min, "valid_to": OPEN_DATE}
     row |= {name: value for name, value in given.items() if value not in (None, "")}
     for name in ("person_id", "scope", "decision"):
         if not row.get(name):
-            raise _refused(f"has no {name}", where)
+            raise _refused(f"decision has no {name}", where)
     if row["scope"] not in SCOPES or row["decision"] not in (PERMIT, DENY):
-        raise _refused(f"has a scope beside {', '.join(SCOPES)} or a decision beside {PERMIT}, {DENY}", where)
+        raise _refused(f"decision has a scope beside {', '.join(SCOPES)} or a decision beside {PERMIT}, {DENY}", where)
     for name, parse in _PARSERS.items():
         if isinstance(row.get(name), str):
             try:
                 row[name] = parse(row[name])
             except ValueError:
-                raise _refused(f"has a {name} that is no ISO date", where) from None
+                raise _refused(f"decision has a {name} that is no ISO date", where) from None
     if any(not isinstance(value, _TYPES.get(name, str)) for name, value in row.items()):
-        raise _refused("has a value of the wrong type", where)
+        raise _refused("decision has a value of the wrong type", where)
     return row
 
 
@@ -101,7 +113,7 @@ _TYPES: dict[str, type] = {"valid_from": date, "valid_to": date, "known_from": d
 
 def _refused(what: str, where: str) -> ConfigError:
     return ConfigError(
-        f"a consent decision {what}",
+        f"a consent {what}",
         where=where,
         hint=f"columns are {', '.join(CONSENT.names)}; dates as 2026-01-31; correct the line, nothing was sent",
     )

@@ -23,20 +23,14 @@ from hiexchange.routing.policy import (
 )
 from hiexchange.routing.reasons import REASONS
 from hiexchange.routing.subscriptions import Channel, Subscription, Subscriptions, load_subscriptions
-from hiexchange.tables import ATTRIBUTION_BASES, ATTRIBUTION_LEVELS, ENCOUNTER_EVENT, ROUTING_DECISION, check
-
-SENSITIVE = (
-    "unknown_label",
-    "refrain",
-    "inline_labels",
-    "access_restricted",
-    "vip",
-    "above_ceiling",
-    "sensitive",
-    "part2_no_consent",
-    "part2_no_notice",
+from hiexchange.tables import (
+    ATTRIBUTION_BASES,
+    ATTRIBUTION_LEVELS,
+    ENCOUNTER_EVENT,
+    ROUTING_DECISION,
+    SENSITIVE_REASONS,
+    check,
 )
-"""Reasons by which an item is withheld because of what it says."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +103,7 @@ class Routing:
         rows = self.decisions.filter(
             pc.and_(
                 pc.is_in(self.decisions["subscriber_id"], value_set=pa.array(told, pa.string())),
-                pc.is_in(self.decisions["reason_code"], value_set=pa.array(SENSITIVE, pa.string())),
+                pc.is_in(self.decisions["reason_code"], value_set=pa.array(SENSITIVE_REASONS, pa.string())),
             )
         )
         counted = rows.group_by("subscriber_id").aggregate([("event_key", "count_distinct")])
