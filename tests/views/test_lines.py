@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hiexchange.errors import ViewError
 from hiexchange.lake.cut import Block
 from hiexchange.views import View
 from hiexchange.views.lines import READ, LineReader
@@ -175,3 +176,36 @@ def test_it_agrees_with_the_encoder(encoded: Callable[..., pa.Table], patients: 
     if batch is None:
         return
     assert VIEW.run(batch).to_pylist() == VIEW.run(encoded(*patients)).to_pylist()
+
+
+CONTAINED = View.from_json(
+    {
+        "resource": "Patient",
+        "select": [{"column": [{"name": "n", "path": "contained.ofType(Organization).name.first()"}]}],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ('[{"resourceType":"Organization","name":"X"}]', "X"),
+        ('[1,null,{"resourceType":5},{"name":"X"},{"resourceType":"Organization","name":"Y"}]', "Y"),
+        ("[]", None),
+        ("null", None),
+        ('{"resourceType":"Organization","name":"X"}', None),
+    ],
+)
+def test_contained_of_odd_forms(tmp_path: Path, text: str, name: str | None) -> None:
+    path = tmp_path / "Patient.ndjson"
+    path.write_text(f'{{"resourceType":"Patient","id":"-1","contained":{text}}}\n')
+    assert CONTAINED.run(path).to_pylist() == [{"n": name}]
+
+
+def test_a_contained_resource_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "Patient.ndjson"
+    path.write_text(
+        '{"resourceType":"Patient","id":"-1","contained":[{"resourceType":"Group","name":"a","name":"b"}]}\n'
+    )
+    with pytest.raises(ViewError, match="1 contained Group resources can't be read: duplicate-key"):
+        CONTAINED.run(path)

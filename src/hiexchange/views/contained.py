@@ -9,17 +9,13 @@ import numpy as np
 import pyarrow as pa
 
 from hiexchange.definitions import Definitions
+from hiexchange.errors import ViewError
 from hiexchange.fhirpath.columns import Ints
 from hiexchange.lake.cut import Block
 from hiexchange.lake.decode import Source, encode
-
-
-class _Typed(msgspec.Struct):
-    resourceType: str = ""
-
+from hiexchange.lake.mixed import type_of
 
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_typed = msgspec.json.Decoder(_Typed).decode
 
 
 class ContainedReader:
@@ -34,18 +30,25 @@ class ContainedReader:
         """Return (resource type, structs, index of the text each came from), types in a fixed order.
 
         A contained resource of no known type is passed over: it has no elements to name.
+
+        Raises:
+            ViewError: One of a known type cannot be read.
         """
         lines: dict[str, list[bytes]] = defaultdict(list)
         rows: dict[str, list[int]] = defaultdict(list)
         for row, text in enumerate(texts.to_pylist()):
             for raw in _split(text) if text else ():
-                kind = _typed(raw).resourceType
-                if self._known.is_resource(kind):
-                    lines[kind].append(bytes(raw))
+                if self._known.is_resource(kind := type_of(line := bytes(raw))):
+                    lines[kind].append(line)
                     rows[kind].append(row)
         return [self._encoded(kind, lines[kind], rows[kind]) for kind in sorted(lines)]
 
     def _encoded(self, kind: str, lines: list[bytes], rows: list[int]) -> tuple[str, pa.Array, Ints]:
         found = encode(Block(b"\n".join(lines), 1, 0), {}, Source(kind, "", "contained", self._version))
+        if found.rejects:
+            # As a lake says of the same: a row that is silently missing would be a wrong answer.
+            raise ViewError(
+                f"{len(found.rejects):,} contained {kind} resources can't be read: {found.rejects[0].reason}"
+            )
         index = np.asarray(found.batch["__hx_line"], dtype=np.int64) - 1
         return kind, found.batch.to_struct_array(), np.array(rows, np.int64)[index]

@@ -38,7 +38,8 @@ Convert = Callable[[list[Any]], pa.Array]
 
 _INTEGERS = {"integer64": pa.int64()}
 _NEWLINE = ord("\n")
-_STARTS_NUMBER = np.isin(np.arange(256), list(b"-0123456789"))
+_NUMBER, _ARRAY = b"-0123456789", b"["
+"""How the JSON texts of these start."""
 _NULL = ord("n")
 _ABSENT = msgspec.Raw(b"")
 _NEVER = Literal["\x00"]
@@ -156,12 +157,12 @@ class LineReader:
 
     def _member(self, kind: str, below: Tree, wanted: Wanted, path: tuple[str, ...]) -> tuple[Any, Convert]:
         if path == ("contained",):
-            return msgspec.Raw, partial(_texts, numbers=False)
+            return msgspec.Raw, partial(_texts, starts=_ARRAY)
         if not self._definitions.is_primitive(kind):
             return self._struct(kind, below, wanted, path)
         system = kind_of(kind)
         if system == "Decimal":
-            return msgspec.Raw, partial(_texts, numbers=True)
+            return msgspec.Raw, partial(_texts, starts=_NUMBER)
         if system == "Boolean":
             return bool, partial(_leaves, type=pa.bool_())
         if system == "Integer":
@@ -215,7 +216,7 @@ def _leaves(values: list[Any], type: pa.DataType) -> pa.Array:
     return pa.array(values, type)
 
 
-def _texts(values: list[Any], *, numbers: bool) -> pa.Array:
+def _texts(values: list[Any], *, starts: bytes) -> pa.Array:
     """Return literal JSON texts; an absent one is empty, that and an explicit null are null."""
     codes = np.frombuffer(b"\n".join([*values, b""]), np.uint8)
     ends = places_of(codes, _NEWLINE)
@@ -224,8 +225,8 @@ def _texts(values: list[Any], *, numbers: bool) -> pa.Array:
     sizes = np.diff(ends, prepend=-1)
     first = codes[ends - sizes + 1]
     filled = (sizes > 1) & (first != _NULL)
-    if numbers and not _STARTS_NUMBER[first[filled]].all():
-        raise pa.ArrowInvalid("not a number")
+    if not np.isin(first[filled], list(starts)).all():
+        raise pa.ArrowInvalid("a value of another JSON type")
     kept = np.repeat(filled, sizes)
     kept[ends] = False
     offsets = np.cumsum(np.append(0, np.where(filled, sizes - 1, 0)), dtype=np.int32)
