@@ -1,9 +1,12 @@
 """Measure the measure engine: CPU a patient and measure, load time, memory against population size.
 
-    python benchmarks/measures.py --measures DIR --cases DIR [--synthea DIR] [--patients 10000,100000] [--fqm DIR]
+    python benchmarks/measures.py --measures DIR --cases DIR [--synthea DIR] [--patients 10000,100000] [--native 10000]
+        [--fqm DIR]
 
 ``--patients`` makes populations with planted truth (see ``measures_population.py``), puts each into a lake and runs
 five measures over it, ``--processes`` at a time; ``--keep DIR`` keeps them for the next run.
+
+``--native`` runs our own measures over populations of ``hiexchange.testing``, against their planted truth.
 
 ``--fqm`` names a folder with ``node_modules/fqm-execution`` (``npm install fqm-execution``); it is then run on
 the same cases, case by case and in batches, in the same run. JSON parsing and loading are timed apart from evaluation.
@@ -30,9 +33,11 @@ from typing import Any
 from measures_population import COLUMNS, MEASURES, PERIOD, write
 
 from hiexchange.lake import Lake
-from hiexchange.measures import Measure, evaluate_all
+from hiexchange.measures import Measure, evaluate, evaluate_all
 from hiexchange.measures.evaluate import Engine, Job
 from hiexchange.measures.sources import decode
+from hiexchange.testing.population import generate
+from hiexchange.testing.population.truth import rows as rows_of
 
 
 def main() -> None:
@@ -41,6 +46,7 @@ def main() -> None:
     parser.add_argument("--cases", type=Path, required=True)
     parser.add_argument("--synthea", type=Path)
     parser.add_argument("--patients", default="", help="sizes of generated populations, comma-separated")
+    parser.add_argument("--native", default="", help="sizes of populations for our own measures, comma-separated")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--fqm", type=Path)
     parser.add_argument("--only", default="", help="measures whose name contains one of these, comma-separated")
@@ -57,6 +63,8 @@ def main() -> None:
         on_cases(options)
     if options.synthea:
         on_synthea(options)
+    for size in filter(None, options.native.split(",")):
+        native(int(size))
     for size in filter(None, options.patients.split(",")):
         generated(options, int(size))
 
@@ -181,6 +189,30 @@ def on_synthea(options: argparse.Namespace) -> None:
         f"{wall:.1f} s wall, {1000 * cpu / people / len(loaded):.2f} ms CPU a patient and measure, reading included; "
     )
     print("errors " + ", ".join(str(run.summary().first.errors) for run in runs) + "\n", flush=True)
+
+
+def native(size: int) -> None:
+    """Our own measures against what the population planted."""
+    print("| measure | patients | CPU s | denominator | numerator | differences from the truth |")
+    print("|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        people = generate(folder, patients=size)
+        lake = Lake(Path(folder, "lake"))
+        lake.ingest(people.fhir)
+        year = date(people.year, 1, 1), date(people.year, 12, 31)
+        for name in ("followup-7d", "social-need-screening", "data-completeness"):
+            started = time.process_time()
+            run = evaluate(name, lake, period=year, run_id="benchmark", offset=timedelta(hours=-6))
+            cpu, counts = time.process_time() - started, run.summary().counts
+            if name == "followup-7d":
+                columns = ("episode", "denominator", "denominator_exclusion", "numerator")
+                found = ((key.split("/")[-1], *flags) for key, *flags in rows_of(run.table, *columns))
+                differences = people.truth.measure(found)
+            else:
+                differences = people.truth.of_patients(name, rows_of(run.table, "subject", "denominator", "numerator"))
+            line = f"| {name} | {size:,} | {cpu:.2f} | {counts['denominator']:,} | {counts['numerator']:,} |"
+            print(f"{line} {len(differences)} |", flush=True)
+    print()
 
 
 def generated(options: argparse.Namespace, size: int) -> None:

@@ -3,7 +3,7 @@
 ``cql/operators.ndjson`` holds CQL translated by @cqframework/cql 5.3.0. The expected values are those
 of that package's own engine, except where it departs from the text of CQL 1.5: seconds and
 milliseconds compare as one, overflow is null, quantities add in the finer unit, decimals keep eight
-places, 29 February comes of age on 1 March.
+places, 29 February comes of age on 1 March, whole units between imprecise values are uncertain.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from hiexchange.tables import MEASURE_RESULT
 
 BATCH = 2_000
 """Rows kept as Python objects before they become Arrow."""
-SPILL = 10
+SPILL = 5
 """Batches kept in memory before they go to a temporary file, as one: who then reads a column touches few of its pages."""
 CLAIMS = {"Claim", "ExplanationOfBenefit", "Coverage"}
 VARYING = (
