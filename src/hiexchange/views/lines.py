@@ -90,7 +90,6 @@ class LineReader:
         """Return the needed elements of blocks that follow each other, or None where the encoder must read them."""
         if self._decode is None or run[0].too_long:
             return None
-        lines = 0
         found: list[Any] = []
         try:
             with _no_collection():
@@ -98,13 +97,14 @@ class LineReader:
                     if not block.data.isascii():
                         block.data.decode()
                     found += self._decode(block.data)
-                    lines += number_of(np.frombuffer(block.data, np.uint8), _NEWLINE)
                 structs = self._convert(found)
                 del found
         except (msgspec.DecodeError, UnicodeDecodeError, pa.ArrowInvalid, OverflowError, RecursionError):
             return None
         # msgspec would take blank lines, and a resource over several lines.
-        if len(structs) != lines + (not run[-1].data.endswith(b"\n")) or structs.field("id").null_count:
+        last = run[-1]
+        lines = number_of(np.frombuffer(last.data, np.uint8), _NEWLINE) + (not last.data.endswith(b"\n"))
+        if len(structs) != last.line - run[0].line + lines or structs.field("id").null_count:
             return None
         return structs
 
@@ -185,11 +185,13 @@ def _no_collection() -> Iterator[None]:
 def _runs(given: Iterator[Block]) -> Iterator[list[Block]]:
     """Put blocks together; one that is too long stays alone."""
     run: list[Block] = []
+    size = 0
     for block in given:
-        if run and (block.too_long or run[0].too_long or sum(len(other.data) for other in run) >= RUN):
+        if run and (block.too_long or run[0].too_long or size >= RUN):
             yield run
-            run = []
+            run, size = [], 0
         run.append(block)
+        size += len(block.data)
     if run:
         yield run
 

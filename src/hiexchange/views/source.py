@@ -112,7 +112,7 @@ def _files(paths: list[Path], resource: str, version: str, wanted: Wanted) -> It
         found = encode(block, shape, Source(resource, path.name, "view", version))
         shape = found.shape
         _refuse_bad_lines(found, path, resource)
-        return found.batch
+        return prune(found.batch, wanted)
 
     for path in paths:
         if path.suffix == ".parquet":
@@ -120,7 +120,7 @@ def _files(paths: list[Path], resource: str, version: str, wanted: Wanted) -> It
             continue
         with opened(path) as stream:
             for batch in reader.batches(stream, path.name, encoded):
-                yield from (prune(piece, wanted) for piece in _sized([batch]))
+                yield from _sized([batch])
 
 
 def _parquet(path: Path, resource: str, version: str, wanted: Wanted) -> Iterator[pa.RecordBatch]:
