@@ -22,9 +22,9 @@ BLOCKS: dict[str, str] = {
     "email": "a.em = b.em",
     "address": "a.num = b.num AND a.core = b.core AND a.z = b.z AND NOT a.crowd",
     "house number, ZIP and last name": "a.num = b.num AND a.z = b.z AND a.l = b.l",
-    "names and birth year": "a.f0 = b.f0 AND a.l = b.l AND a.by = b.by",
-    "names and birthday": "a.f0 = b.f0 AND a.l = b.l AND a.bm = b.bm AND a.bd = b.bd",
-    "names and ZIP": "a.f0 = b.f0 AND a.l = b.l AND a.z = b.z",
+    "names and birth year": "a.f0 = b.f0 AND a.l = b.l AND a.by = b.by AND NOT a.throng",
+    "names and birthday": "a.f0 = b.f0 AND a.l = b.l AND a.bm = b.bm AND a.bd = b.bd AND NOT a.throng",
+    "names and ZIP": "a.f0 = b.f0 AND a.l = b.l AND a.z = b.z AND NOT a.throng",
 }
 """Candidates are those that share an id, and the union of these equalities, each selective enough for an index of millions."""
 
@@ -46,8 +46,8 @@ GENERATION = 12
 RIVAL = 0.05
 """How common, beside the candidate's, a name must be to rival it as the meaning of a pet form or slip."""
 
-BORNE = 1e-3
-"""Share of the people of that sex who must bear the rivals, all told: twins are hardly ever given names nobody else has."""
+BORNE = 2e-3
+"""Share of the people of that sex who must bear the names a name cut short may stand for: twins hardly ever get names so rare."""
 
 ALIKE = "(f >= 3 OR sw) AND d >= 0 OR (f >= 3 OR sw OR d >= 0) AND close"
 """What pairs must be to be worth comparing in full: alike in first name and birth date, or in one of them and close by home or id."""
@@ -57,7 +57,7 @@ _CLOSE = """(a.num = b.num OR a.core = b.core OR a.ph = b.ph OR a.em = b.em OR a
 
 _FIRST = """CASE
     WHEN a.f IS NULL OR b.f IS NULL THEN 0
-    WHEN a.f = b.f THEN 5
+    WHEN a.f = b.f THEN CASE WHEN length(a.f) > 1 THEN 5 ELSE 1 END
     WHEN a.f0 = b.f0 AND length(a.f0) > 1 THEN CASE
         WHEN a.fr = b.fr OR (least(length(a.fr), length(b.fr)) = 1 AND a.fr[1:1] = b.fr[1:1]) THEN 5
         WHEN a.fr IS NOT NULL AND b.fr IS NOT NULL THEN 2
@@ -221,28 +221,30 @@ def _mark_vague(con: duckdb.DuckDBPyConnection, *, left: str, right: str, out: s
     """Set ``vague`` where a pet form or a slip may as well stand for other names people here bear: a twin's.
 
     ``Kay`` stands for Kayla and for Kaylee, ``ayden`` for Jayden and for Kayden. Names that are one person's anyhow
-    (Katherine, Kathryn) do not rival each other, nor do names hardly borne beside the candidate's, or hardly at all.
+    (Katherine, Kathryn) do not rival each other, nor do names hardly borne beside the candidate's. A name cut short has so
+    many readings that only names many people bear count.
     """
     total = con.execute("SELECT coalesce(sum(males), 0), coalesce(sum(females), 0) FROM given_counts").fetchall()[0]
     rivals = f"""
         SELECT ln, rn FROM (
-            SELECT DISTINCT q.ln, q.rn, t.name, coalesce(a.x, b.x) AS x, {_OF_SEX.format("t")} AS rival, {_OF_SEX.format("o")} AS own
+            SELECT DISTINCT q.ln, q.rn, q.f = 3 AND q.edge = 3 AS cut, t.name, coalesce(a.x, b.x) AS x, {_OF_SEX.format("t")} AS rival, {_OF_SEX.format("o")} AS own
             FROM {out} q JOIN {left} a ON a.n = q.ln JOIN {right} b ON b.n = q.rn
             JOIN meanings t ON t.form = {{form}} AND t.name <> {{other}}
             LEFT JOIN given_counts o ON o.f = {{other}}
             LEFT JOIN nick same ON same.a = t.name AND same.b = {{other}}
             WHERE q.f IN (3, 4) AND NOT q.sw AND {{if_form}} AND same.a IS NULL AND t.name <> t.form)
         WHERE rival > 0 AND rival >= {RIVAL} * coalesce(own, 0)
-        GROUP BY ln, rn, x
-        HAVING sum(rival) >= {BORNE} * CASE x WHEN 'm' THEN {total[0]} WHEN 'f' THEN {total[1]} ELSE {sum(total)} END"""
+        GROUP BY ln, rn, cut, x
+        HAVING NOT cut OR sum(rival) >= {BORNE} * CASE x WHEN 'm' THEN {total[0]} WHEN 'f' THEN {total[1]} ELSE {sum(total)} END"""
+    borne = "SELECT f FROM given_counts WHERE borne"
     sides = [
         rivals.format(form="a.f", other="b.f", if_form="(q.f = 4 OR a.cf <= b.cf)"),
         rivals.format(form="b.f", other="a.f", if_form="(q.f = 4 OR b.cf <= a.cf)"),
         f"""SELECT q.ln, q.rn FROM {out} q JOIN {left} a ON a.n = q.ln JOIN {right} b ON b.n = q.rn
-            WHERE q.f = 4 AND (a.f0 = b.f0 OR least(a.cf, b.cf) >= {BORNE / 2} * {sum(total)})""",
+            WHERE q.f = 4 AND (a.f0 = b.f0 OR a.f IN ({borne}) AND b.f IN ({borne}))""",
         # Two strings of which neither is known as a name may be two names.
         f"""SELECT q.ln, q.rn FROM {out} q JOIN {left} a ON a.n = q.ln JOIN {right} b ON b.n = q.rn WHERE q.f = 3
-            AND a.f NOT IN (SELECT f FROM given_counts WHERE borne) AND b.f NOT IN (SELECT f FROM given_counts WHERE borne)""",
+            AND a.f NOT IN ({borne}) AND b.f NOT IN ({borne})""",
     ]
     con.execute(
         f"""UPDATE {out} SET vague = true FROM ({" UNION ".join(sides)}) v WHERE v.ln = {out}.ln AND v.rn = {out}.rn"""

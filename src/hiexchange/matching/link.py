@@ -22,6 +22,9 @@ from hiexchange.matching.weights import FIELD_SQL, LEVELS, Weights, field_bits_s
 BATCH = 250_000
 """Members compared at a time."""
 
+NAMESAKE = "({0}.rule IS NOT NULL AND ({0}.f = 5 OR {0}.sw) AND {0}.d = 5)"
+"""Who bears the member's very name and birth date contests any other candidate, ids or not: ids of twins are exchanged at times."""
+
 FLOOR = -10.0
 """Bits under which a pair is neither a candidate nor a rival."""
 
@@ -143,7 +146,8 @@ def _resolve(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> None:
            QUALIFY row_number() OVER (PARTITION BY ln, rk ORDER BY rule IS NULL, closeness DESC, rule, rn) = 1"""
     )
     con.execute(
-        """CREATE TABLE rivals AS SELECT x.ln, x.rn AS best, x.closeness AS best_closeness, y.rn, y.bits, y.closeness
+        f"""CREATE TABLE rivals AS SELECT x.ln, x.rn AS best, x.closeness AS best_closeness, y.rn, y.bits, y.closeness,
+               NOT {NAMESAKE.format("x")} AND {NAMESAKE.format("y")} AS namesake
            FROM (SELECT * FROM ranked WHERE place = 1) x JOIN (SELECT * FROM ranked WHERE place > 1) y ON x.ln = y.ln"""
     )
     _find_duplicates(con, scoring)
@@ -152,7 +156,7 @@ def _resolve(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> None:
         CREATE TABLE chosen AS
         WITH runner AS (
             SELECT r.ln, max(r.bits) FILTER (d.ln IS NULL) AS second, bool_or(d.ln IS NOT NULL) AS duplicated,
-                   bool_or(d.ln IS NULL AND r.closeness > r.best_closeness - {scoring.policy.min_gap}) AS contested
+                   bool_or(d.ln IS NULL AND (r.namesake OR r.closeness > r.best_closeness - {scoring.policy.min_gap})) AS contested
             FROM rivals r LEFT JOIN duplicates d ON d.ln = r.best AND d.rn = r.rn GROUP BY r.ln),
         claims AS (
             SELECT ln, closeness, row_number() OVER w AS claim, lead(closeness) OVER w AS next_closeness
@@ -175,7 +179,8 @@ def _resolve(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> None:
 def _find_duplicates(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> None:
     """Create table ``duplicates(ln, rn)``: pairs of index records that compete for a member and are one person."""
     con.execute(
-        f"CREATE TABLE twofold AS SELECT DISTINCT best AS ln, rn FROM rivals WHERE closeness > best_closeness - {scoring.policy.min_gap}"
+        f"""CREATE TABLE twofold AS SELECT DISTINCT best AS ln, rn FROM rivals
+            WHERE namesake OR closeness > best_closeness - {scoring.policy.min_gap}"""
     )
     compare.id_pairs(con, left="p", right="p", where="a.n IN (SELECT ln FROM twofold)")
     compare.compare_pairs(con, left="p", right="p", pairs="twofold", out="twofold_levels")

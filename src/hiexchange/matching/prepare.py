@@ -20,7 +20,21 @@ MAX_SHARING_PHONE = 20
 MAX_SHARING_EMAIL = 8
 MAX_SHARING_HOME = 20
 
+MAX_SHARING_NAME = 2000
+"""People of one first and last name beyond whom names, with a birth year or ZIP, select no candidates."""
+
 _TEXT = pa.string()
+
+_ID = """ltrim(regexp_replace(upper({0}), '[^A-Z0-9]', '', 'g'), '0')"""
+_REAL_ID = """{0} NOT IN ('', '123456789', '1234567890', '987654321', 'UNKNOWN', 'UNK', 'NONE', 'NULL', 'NA', 'TEST', 'PENDING', 'TBD')
+    AND (length({0}) < 5 OR replace({0}, {0}[1:1], '') <> '')"""
+# Zeros, nines and their like are what systems write where an id is demanded.
+
+_MBI = "[1-9][A-Z][A-Z0-9][0-9][A-Z][A-Z0-9][0-9][A-Z]{2}[0-9]{2}"
+
+_DIED = """CASE length(died) WHEN 4 THEN try_cast(died || '-12-31' AS DATE) WHEN 7 THEN last_day(try_cast(died || '-01' AS DATE))
+    ELSE try_cast(died[1:10] AS DATE) END"""
+# FHIR R4 dateTime may be a year or a month: the death is no earlier than its last day.
 
 _ROAD = """CASE WHEN regexp_matches(address_line, '^[0-9]+ ') AND NOT contains(lower(address_line), 'box')
     THEN '0' || regexp_replace(address_line, '^[0-9]+', '') ELSE address_line END"""
@@ -63,11 +77,11 @@ def prepare_persons(con: duckdb.DuckDBPyConnection, persons: pa.Table) -> None:
     )
     _normalise(con, "p")
     con.execute(
-        """CREATE TEMP TABLE ids AS SELECT DISTINCT n, system, system || '|' || value AS id FROM (
+        f"""CREATE TEMP TABLE ids AS SELECT DISTINCT n, system, system || '|' || value AS id FROM (
                SELECT n, CASE WHEN contains(i, '|') THEN split_part(i, '|', 1) ELSE '' END AS system,
-                      ltrim(regexp_replace(upper(substr(i, strpos(i, '|') + 1)), '[^A-Z0-9]', '', 'g'), '0') AS value
+                      {_ID.format("substr(i, strpos(i, '|') + 1)")} AS value
                FROM (SELECT p.n, unnest(member_ids) AS i FROM persons_in JOIN p ON p.key = person_id WHERE len(member_ids) > 0))
-           WHERE value <> ''"""
+           WHERE {_REAL_ID.format("value")}"""
     )
     # An id that people of several names or birth dates carry is a family's: it proves nobody.
     con.execute(
@@ -98,10 +112,9 @@ def prepare_members(con: duckdb.DuckDBPyConnection, members: pa.Table) -> None:
            HAVING count(*) > 1 AND (count(DISTINCT lower(first_name[1:3])) > 1 OR max(year(birth_on)) - min(year(birth_on)) > 10)"""
     )
     con.execute(
-        """CREATE TABLE m_ids AS SELECT DISTINCT n, system, system || '|' || id AS id FROM (
-               SELECT n, unnest([member_id_system, payer, '']) AS system,
-                      ltrim(regexp_replace(upper(member_id), '[^A-Z0-9]', '', 'g'), '0') AS id FROM source)
-           WHERE system IS NOT NULL AND id <> ''"""
+        f"""CREATE TABLE m_ids AS SELECT DISTINCT n, system, system || '|' || id AS id FROM (
+               SELECT n, unnest([member_id_system, payer, '']) AS system, {_ID.format("member_id")} AS id FROM source)
+           WHERE system IS NOT NULL AND {_REAL_ID.format("id")}"""
     )
     _normalise(con, "m")
     con.unregister("members_in")
@@ -160,9 +173,9 @@ def _normalise(con: duckdb.DuckDBPyConnection, name: str) -> None:
                  AND NOT regexp_full_match(ph, '([0-9]{{3}})(0000000|1111111|9999999|5555555)') THEN ph END AS ph,
             CASE WHEN em LIKE '%_@_%' AND NOT regexp_matches(em, '^(no|none|na|noemail|unknown|test|declined|refused|x+)@')
                  THEN em END AS em,
-            CASE WHEN length(mbi_plain) = 11 THEN mbi_plain END AS mbi,
+            CASE WHEN regexp_full_match(mbi_plain, '{_MBI}') THEN mbi_plain END AS mbi,
             s.since,
-            try_cast(died[1:10] AS DATE) AS dead
+            {_DIED} AS dead
         FROM (SELECT *, try_cast(born AS DATE) AS b,
                      regexp_matches(born, '^(19|20)[0-9]{{2}}') AND born <> '1900'
                          AND coalesce(born[1:10] NOT IN ('1900-01-01', '1901-01-01', '1900-01-02'), true) AS plausible,
@@ -214,7 +227,7 @@ def finish(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def _mark_crowds(con: duckdb.DuckDBPyConnection) -> None:
-    """Add ``crowd`` to both tables, a home too many people share (a nursing home, a shelter), and ``mbi_shared``."""
+    """Add to both tables ``crowd``, a home too many people share (a nursing home, a shelter), ``throng``, a name, and ``mbi_shared``."""
     con.execute(
         f"""CREATE TEMP TABLE crowds AS SELECT num, core, z, true AS crowd FROM p WHERE core IS NOT NULL AND z IS NOT NULL
             GROUP BY num, core, z HAVING count(DISTINCT k) > {MAX_SHARING_HOME} OR count(DISTINCT l) > {MAX_SHARING_HOME // 2}"""
@@ -223,13 +236,18 @@ def _mark_crowds(con: duckdb.DuckDBPyConnection) -> None:
         """CREATE TEMP TABLE shared_mbis AS SELECT mbi, true AS mbi_shared FROM p WHERE mbi IS NOT NULL
            GROUP BY mbi HAVING count(*) > 1 AND count(DISTINCT (f, b)) > 1"""
     )
+    con.execute(
+        f"""CREATE TEMP TABLE throngs AS SELECT f0, l, true AS throng FROM p WHERE f0 IS NOT NULL AND l IS NOT NULL
+            GROUP BY f0, l HAVING count(*) > {MAX_SHARING_NAME}"""
+    )
     for side in ("m", "p"):
         con.execute(
             f"""CREATE OR REPLACE TABLE {side} AS
-                SELECT {side}.*, coalesce(crowd, false) AS crowd, coalesce(mbi_shared, false) AS mbi_shared
-                FROM {side} LEFT JOIN crowds USING (num, core, z) LEFT JOIN shared_mbis USING (mbi)"""
+                SELECT {side}.*, coalesce(crowd, false) AS crowd, coalesce(throng, false) AS throng,
+                       coalesce(mbi_shared, false) AS mbi_shared
+                FROM {side} LEFT JOIN crowds USING (num, core, z) LEFT JOIN throngs USING (f0, l) LEFT JOIN shared_mbis USING (mbi)"""
         )
-    con.execute("DROP TABLE crowds; DROP TABLE shared_mbis")
+    con.execute("DROP TABLE crowds; DROP TABLE throngs; DROP TABLE shared_mbis")
 
 
 def _find_meanings(con: duckdb.DuckDBPyConnection, people: int) -> None:
@@ -255,7 +273,9 @@ def _find_meanings(con: duckdb.DuckDBPyConnection, people: int) -> None:
                 WHERE damerau_levenshtein(x.text, y.text) <= 1
                 UNION SELECT x.f, y.f FROM (SELECT form AS f FROM forms UNION SELECT b FROM nick) x
                 JOIN given_counts y ON x.f[1:3] = y.f[1:3] AND starts_with(y.f, x.f) WHERE length(x.f) > 2 AND y.borne
-                UNION SELECT nick.b, nick.a FROM nick JOIN given_counts ON f = nick.a WHERE borne AND nick.a IN (SELECT a FROM given_names))
+                UNION SELECT nick.b, nick.a FROM nick JOIN given_counts ON f = nick.a WHERE borne AND nick.a IN (SELECT a FROM given_names)
+                UNION SELECT x.b, y.b FROM nick x JOIN nick y ON x.a = y.a AND x.b[1:3] = y.b[1:3] AND length(x.b) < length(y.b)
+                JOIN given_counts ON f = y.b WHERE borne)
             JOIN given_counts ON f = name"""
     )
     con.execute("DROP TABLE forms")

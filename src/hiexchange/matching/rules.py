@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-BUDGETS = {"relative": 5e-6, "stranger": 4e-5}
+BUDGETS = {"relative": 1e-5, "stranger": 4e-5}
 """Wrong links, as a share of all links, the rules may be expected to make here in all, by :attr:`Rule.risk`."""
 
 LOOKALIKES = 3e-6

@@ -1,0 +1,85 @@
+"""What payers and hospitals really send: placeholders, ids of the wrong twin, half dates, initials, one name for everybody."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from hiexchange.matching import match
+
+Build = Callable[..., pa.Table]
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+HOME = {"address_line": "12 Oak Street", "city": "Conway", "state": "AR", "zip": "72032", "phone": "501-555-0147"}
+AWAY = {"address_line": "88 Elm Road", "city": "Searcy", "state": "AR", "zip": "72143", "phone": "501-555-0199"}
+ADA = {"first_name": "Ada", "last_name": "Ormerod", "sex": "female"}
+MEMBER = ADA | HOME | {"birth_on": date(1980, 2, 7)}
+PERSON = ADA | HOME | {"birth_date": "1980-02-07"}
+
+
+def rows(members: pa.Table, persons: pa.Table) -> list[dict[str, Any]]:
+    links: list[dict[str, Any]] = match(members, persons, known_at=NOW).to_pylist()
+    order = members["member_key"].to_pylist()
+    return sorted(links, key=lambda row: order.index(row["member_key"]))
+
+
+def test_twins_whose_ids_were_exchanged_are_reviewed(member_table: Build, person_table: Build) -> None:
+    born = {"last_name": "Ormerod", "birth_on": date(2015, 3, 9)} | HOME
+    known = {"last_name": "Ormerod", "birth_date": "2015-03-09"} | HOME
+    members = member_table(
+        born | {"first_name": "Jayden", "member_id": "-1"}, born | {"first_name": "Jaydon", "member_id": "-2"}
+    )
+    persons = person_table(
+        known | {"first_name": "Jayden", "member_ids": ["urn:a|-2"]},
+        known | {"first_name": "Jaydon", "member_ids": ["urn:a|-1"]},
+    )
+    assert [(row["band"], row["reason"]) for row in rows(members, persons)] == [("review", "several_people_fit")] * 2
+
+
+@pytest.mark.parametrize("mbi", ["00000000000", "UNKNOWNNNNN", "11111111111"])
+def test_what_is_no_mbi_proves_nothing(member_table: Build, person_table: Build, mbi: str) -> None:
+    (row,) = rows(member_table(MEMBER | AWAY | {"mbi": mbi}), person_table(PERSON | {"mbi": mbi}))
+    assert row["band"] == "review"
+    real = {"mbi": "1S00E00AA00"}
+    (row,) = rows(member_table(MEMBER | AWAY | real), person_table(PERSON | {"mbi": "1s00-e00-aa00"}))
+    assert (row["band"], row["rule"]) == ("auto", "id_name_birth")
+
+
+@pytest.mark.parametrize("value", ["999999999", "123456789", "00000", "UNKNOWN", "N/A", "none"])
+def test_a_placeholder_is_no_member_id(member_table: Build, person_table: Build, value: str) -> None:
+    (row,) = rows(
+        member_table(MEMBER | AWAY | {"member_id": value}), person_table(PERSON | {"member_ids": [f"urn:a|{value}"]})
+    )
+    assert row["band"] == "review"
+
+
+@pytest.mark.parametrize(
+    ("died", "band"), [("2019", "review"), ("2025-12", "review"), ("2026", "auto"), ("2026-01", "auto")]
+)
+def test_a_death_known_by_year_or_month_counts_at_its_end(
+    member_table: Build, person_table: Build, died: str, band: str
+) -> None:
+    (row,) = rows(member_table(MEMBER), person_table(PERSON | {"deceased_at": died}))
+    assert row["band"] == band
+
+
+def test_an_initial_on_both_sides_is_an_initial(member_table: Build, person_table: Build) -> None:
+    """A. and A. may be Ada and Anna, twins."""
+    (row,) = rows(member_table(MEMBER | {"first_name": "A."}), person_table(PERSON | {"first_name": "a"}))
+    assert (row["band"], row["reason"]) == ("review", "too_little_evidence")
+
+
+def test_one_name_borne_by_all_neither_blocks_nor_overflows(member_table: Build, person_table: Build) -> None:
+    days = [date(1930, 1, 1) + timedelta(days=7 * n % 30_000) for n in range(6000)]
+    maria = {"first_name": "Maria", "last_name": "Garcia", "zip": "72032", "city": "Conway"}
+    homes = [maria | {"address_line": f"{n} Oak Street", "phone": f"501-{100 + n % 800}-{n:04d}"} for n in range(6000)]
+    members = member_table(*(home | {"birth_on": day} for home, day in zip(homes, days, strict=True)))
+    persons = person_table(*(home | {"birth_date": str(day)} for home, day in zip(homes, days, strict=True)))
+    start = time.process_time()
+    links = match(members, persons, known_at=NOW)
+    assert set(links["band"].to_pylist()) == {"auto"}
+    assert time.process_time() - start < 20  # 36 million pairs take minutes
