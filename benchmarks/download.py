@@ -3,8 +3,8 @@
 A loopback server in a process of its own sends NDJSON, plain or gzip packed beforehand, cut into one or four files;
 the kernel copies them into the socket, so that the server takes as little as it can of the cores it shares with the
 clients. Every client runs as a process of its own, start-up included: MB/s are of decoded bytes on disk, CPU-seconds
-and peak memory those of the client and its children. Ours verifies every line, type, count and length, hashes each file and syncs it to
-the disk; curl does none of that.
+and peak memory those of the client and its children. Ours verifies every line, type, count and length, hashes each
+file and syncs it to the disk; curl does none of that.
 
     python benchmarks/download.py --mb 500 --runs 5
     python -m venv /tmp/smart && /tmp/smart/bin/pip install smart-fetch     # then: --smart-fetch /tmp/smart/bin/smart-fetch
@@ -122,7 +122,8 @@ def measured(command: list[str]) -> Run:
     """Run a command; its children count as its own, but for memory."""
     started = time.perf_counter()
     quiet = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
-    pid = os.posix_spawnp(command[0], command, INSTALLED, file_actions=quiet)
+    environment = INSTALLED if command[0] == sys.executable else os.environ
+    pid = os.posix_spawnp(command[0], command, environment, file_actions=quiet)
     peak: list[float] = [0.0]
     # Not ru_maxrss, which a child inherits over exec; the high-water mark is asked for until the child is gone.
     watcher = threading.Thread(target=watch_memory, args=(pid, peak))

@@ -1,4 +1,4 @@
-"""One step of a stream in a thread of its own, so that reading, checking and storing overlap.
+"""One step of a stream in a thread of its own, so that receiving and storing overlap.
 
 Receiving, inflating, hashing and writing release the interpreter lock; only the check of the lines holds it.
 A short body never starts a thread: a job may have twenty thousand of them.
@@ -13,7 +13,7 @@ from types import TracebackType
 
 INLINE = 1 << 20
 """Bytes worked on in the caller's thread before one is started."""
-DEPTH = 2
+DEPTH = 1
 """Blocks that may wait; a block is at most 1 MB (``_http.STRAIGHT_READ``), and there are up to sixteen lanes."""
 
 
