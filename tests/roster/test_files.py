@@ -245,3 +245,43 @@ def test_a_restated_year_begins_on_its_first_day(read: Read) -> None:
     member = roster.members.to_pylist()[0]
     assert (member["org_id"], member["attribution_level"], member["mbi"]) == ("aco-1", "aco", "1SG4TE5MK73")
     assert (roster.authority_from, member["valid_from"]) == (date(2026, 1, 1), date(2026, 1, 1))
+
+
+def test_a_quote_that_swallows_lines_refuses_the_file(read: Read, rows: Line, codes: Codes) -> None:
+    # Never closed: what follows would be one ragged row, and its members dropped.
+    for text in (
+        [rows(1), rows(2, last_name='"Smith'), rows(3), rows(4)],
+        [rows(1), rows(2, valid_to='"'), rows(3), rows(4)],
+        [rows(1), rows(2, last_name='"Smith'), rows(3), rows(4, last_name='Jones"'), rows(5)],
+        [rows(1), rows(2, valid_to='"'), rows(3), rows(4, valid_to='"'), rows(5)],
+    ):
+        roster = read("\n".join(text))
+        assert roster.state == "refused"
+        assert "swallowed_lines" in [code for _, code, _ in codes(roster)]
+
+
+def test_quotes_that_swallow_nothing_are_no_fault(read: Read, rows: Line, codes: Codes) -> None:
+    address = '"12 Elm St\nApt 4, rear, left"'
+    roster = read(
+        "\n".join([rows(1, last_name='O"Brien'), rows(2, last_name=address), rows(3, last_name='"Al ""Bo"" X"')])
+    )
+    assert codes(roster) == []
+    assert roster.members["last_name"].to_pylist() == ['O"Brien', "12 Elm St\nApt 4, rear, left", 'Al "Bo" X']
+
+
+def test_rows_that_all_have_a_field_too_many_are_refused_for_that(read: Read, rows: Line) -> None:
+    assert refused(read, f"{rows(1)},\n{rows(2)},\n") == "ragged"
+
+
+@pytest.mark.parametrize("tail", ["\x1a", "\r\n\x1a", "\x00\x00", "\n \x1a\n"])
+def test_what_old_systems_put_at_the_end_is_no_row(read: Read, rows: Line, codes: Codes, tail: str) -> None:
+    roster = read(f"{rows(1)}\n{rows(2)}\n{tail}")
+    assert (roster.counts.read, codes(roster)) == (2, [])
+    assert read(f"{rows(1)}\n{rows(2)}\nTRL,2\n{tail}", TRAILER).state == "accepted"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_its_mark_is_named(read: Read, rows: Line, encoding: str) -> None:
+    data = f"{HEADER}\n{rows(1)}\n".encode(encoding)
+    assert refused(read, data) == "encoding"
+    assert read(data, {"extends": "csv", "file": {"encoding": encoding}}).counts.accepted == 1

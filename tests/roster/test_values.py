@@ -22,6 +22,11 @@ Line = Callable[..., str]
         ({"member_id": ""}, "missing_member_id", "member_id"),
         ({"member_id": "  NULL "}, "missing_member_id", "member_id"),
         ({"member_id": "1.23457E+11"}, "scientific_notation", "member_id"),
+        ({"member_id": "123.0"}, "decimal_id", "member_id"),
+        ({"member_id": "'00123"}, "spreadsheet_mark", "member_id"),
+        ({"member_id": '="00123"'}, "spreadsheet_mark", "member_id"),
+        ({"member_id": "M1\u200b"}, "invisible_character", "member_id"),
+        ({"member_id": "M\u00a01"}, "invisible_character", "member_id"),
         ({"provider_npi": "", "provider_tin": ""}, "missing_provider", "provider_npi"),
         ({"provider_npi": "1234567890"}, "bad_npi", "provider_npi"),
         ({"provider_npi": "3234567893"}, "bad_npi", "provider_npi"),
@@ -29,6 +34,10 @@ Line = Callable[..., str]
         ({"provider_tin": "71000001"}, "bad_tin", "provider_tin"),
         ({"birth_on": "2025-02-29"}, "bad_date", "birth_on"),
         ({"birth_on": "19600231"}, "bad_date", "birth_on"),
+        ({"birth_on": "1/2/60"}, "bad_date", "birth_on"),
+        ({"birth_on": "0060-01-02"}, "bad_date", "birth_on"),
+        ({"birth_on": "1900-02-29"}, "bad_date", "birth_on"),
+        ({"birth_on": "13/01/1960"}, "bad_date", "birth_on"),
         ({"valid_from": "2026-13-01"}, "bad_date", "valid_from"),
         ({"valid_to": "soon"}, "bad_date", "valid_to"),
         ({"birth_on": "2026-02-02"}, "birth_in_future", "birth_on"),
@@ -63,12 +72,20 @@ def test_byte_offset_counts_records_not_lines(read: Read, rows: Line) -> None:
     assert content[row["byte_offset"] - header :].startswith("M0002")
 
 
-@pytest.mark.parametrize("text", ["9999-12-31", "99991231", "12/31/9999", "0000-00-00", "00000000", "0", ""])
+@pytest.mark.parametrize(
+    "text", ["9999-12-31", "99991231", "12/31/9999", "0000-00-00", "00000000", "0", "0001-01-01", ""]
+)
 def test_open_ends_are_open(read: Read, rows: Line, text: str) -> None:
     assert read(rows(1, valid_to=text)).members["valid_to"].to_pylist() == [OPEN_DATE]
 
 
-@pytest.mark.parametrize("text", ["2024-02-29", "20240229", "02/29/2024", "2024-02-29T00:00:00"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("2024-02-29", "20240229", "02/29/2024", "2/29/2024", "2024-02-29T00:00:00", "2024-02-29T00:00:00Z"),
+        *("2024-02-29 00:00:00", "2024-02-29 00:00:00.000", "2/29/2024 0:00", "2/29/2024 12:00:00 AM"),
+    ],
+)
 def test_leap_day_in_any_usual_form(read: Read, rows: Line, text: str) -> None:
     assert read(rows(1, birth_on=text)).members["birth_on"].to_pylist() == [date(2024, 2, 29)]
 
@@ -179,3 +196,9 @@ def test_of_an_ssn_only_the_last_four_digits_are_kept(write: Any, read: Read) ->
     roster = read(path)
     assert roster.members["ssn4"].to_pylist() == ["3456", None]
     assert "3456" not in str(roster.issues.to_pylist())
+
+
+def test_ids_with_leading_zeros_and_letters_stay_as_they_are(read: Read, rows: Line) -> None:
+    given = ["000123", "00E12", "1E5", "0012-01"]
+    roster = read("\n".join(rows(number, member_id=text) for number, text in enumerate(given)))
+    assert roster.members["member_id"].to_pylist() == given

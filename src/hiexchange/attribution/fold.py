@@ -115,6 +115,7 @@ class Work:
         """Take over the history of one list and the lines of a new file, ``order[newest - 1]``."""
         self.con = con
         self.newest = newest
+        self.late = len(order) > 1
         con.register("order_of", pa.table({"roster_id": order, "ord": range(1, len(order) + 1)}))
         lines = members.select([*_PAYLOAD, "valid_from", "valid_to", "payer_change_type", "row_sha"]).append_column(
             "key", keys
@@ -135,8 +136,8 @@ class Work:
                 QUALIFY row_number() OVER (PARTITION BY roster_id, row_no ORDER BY list_seq, business_key, valid_from) = 1"""
             )
 
-    def start(self, *, empty: bool) -> None:
-        """Make the spells to start from: none, or those in force now.
+    def start(self) -> None:
+        """Make the spells to start from: those in force now, or none where the list is folded anew.
 
         Of a business key and first day the last assertion counts. It is found by aggregation, since a
         window over all columns takes half a gigabyte more for a million and a half rows.
@@ -154,16 +155,19 @@ class Work:
         self.con.execute(
             f"""CREATE TEMP TABLE s AS
             SELECT k, f, t, src, true AS old, 0::SMALLINT AS ord, false AS absent, change, ph
-            FROM v WHERE {"false" if empty else "true"}"""
+            FROM v WHERE {"false" if self.late else "true"}"""
         )
         self.con.execute("CREATE TEMP TABLE void AS FROM s LIMIT 0")
-        if not empty:
+        if not self.late:
             self.con.execute("DROP TABLE v")
 
     def step(self, number: int, edition: EditionLike) -> None:
         """Fold one file onto ``s``."""
         self.con.execute(f"CREATE OR REPLACE TEMP VIEW r AS FROM a WHERE ord = {number}")
         self._resolve(edition)
+        if not self.late:
+            self.con.execute("DROP VIEW r")
+            self.con.execute("DROP TABLE a")
         if edition.restates:
             self._cut_window(edition)
         else:
@@ -282,18 +286,17 @@ class Work:
         for name in ("rest", "gone", "n"):
             self.con.execute(f"DROP TABLE {name}")
 
-    def differences(self, *, late: bool) -> pa.Table:
+    def differences(self) -> pa.Table:
         """Return the rows to append: where the folded spells differ from those in force.
 
-        Args:
-            late: The list was folded anew, so spells of other files may differ too.
+        Where the list was folded anew, spells of other files may differ too.
 
         Returns:
             ``src``, ``old``, ``ord``, ``f``, ``t``, ``change``, ``absent`` (the row follows from a
             member's absence), ``hidden`` (kept for later folds, never in force); lines of the new file
             first, in its order.
         """
-        if late:
+        if self.late:
             return self._differences_anew()
         return self.con.sql(
             """WITH ended AS (FROM void QUALIFY row_number() OVER (PARTITION BY k, f ORDER BY absent, src) = 1)

@@ -120,10 +120,10 @@ def _folded(past: pa.Table, members: pa.Table, keys: pa.ChunkedArray, order: lis
     con = quiet_connection()
     try:
         work = fold.Work(con, past, members, keys, [known.roster_id for known in order], newest)
-        work.start(empty=len(order) > 1)
+        work.start()
         for number, known in enumerate(order, 1):
             work.step(number, known)
-        return work.differences(late=len(order) > 1)
+        return work.differences()
     finally:
         con.close()
 
@@ -162,6 +162,7 @@ def _of_list(history: Any, roster: RosterLike, members: pa.Table) -> pa.Table:
             parts.append(_slim(pa.concat_tables(pending), shared, copy=not held))
             pending.clear()
     parts.extend(_slim(table, shared, copy=False) for table in pending)
+    pa.default_memory_pool().release_unused()  # what the reader took, a tenth of a gigabyte
     return pa.concat_tables(parts) if parts else ATTRIBUTION.empty().drop_columns("attribution_id")
 
 

@@ -26,7 +26,10 @@ MBI_SYSTEM = "http://hl7.org/fhir/sid/us-mbi"
 DATES = tuple(
     column.name for column in MEMBER.columns if pa.types.is_date32(column.type) and column.name not in COMPUTED
 )
-DATE_FORMATS = ("%Y-%m-%d", "%Y%m%d", "%m/%d/%Y", "%Y-%m-%dT%H:%M:%S", "%m/%d/%Y %H:%M:%S")
+DATE_FORMATS = (
+    *("%Y-%m-%d", "%Y%m%d", "%m/%d/%Y", "%Y-%m-%dT%H:%M:%S", "%m/%d/%Y %H:%M:%S"),
+    *("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M:%S.%g", "%Y-%m-%dT%H:%M:%SZ", "%m/%d/%Y %H:%M", "%m/%d/%Y %I:%M:%S %p"),
+)
 NULLS = ("", "NULL", "N/A", "\\N", "NONE")
 SEX = {"m": "male", "f": "female", "1": "male", "2": "female", "u": "unknown", "0": "unknown", "o": "other"} | {
     name: name for name in ("male", "female", "other", "unknown")
@@ -48,7 +51,8 @@ _A = "[AC-HJKMNP-RT-Y]"
 _AN = "[0-9AC-HJKMNP-RT-Y]"
 MBI_PATTERN = f"[1-9](?:{_A}|S){_AN}[0-9]{_A}{_AN}[0-9]{_A}{_A}[0-9][0-9]"
 HICN_PATTERN = "[0-9]{9}[A-Z][A-Z0-9]?|[A-Z]{1,3}(?:[0-9]{6}|[0-9]{9})"
-OPEN_PATTERN = "9999-?[0-9]{2}-?[0-9]{2}.*|[0-9]{1,2}[/-][0-9]{1,2}[/-]9999.*|0[0/.-]*"
+# 0001-01-01 is what .NET writes for no date.
+OPEN_PATTERN = "9999-?[0-9]{2}-?[0-9]{2}.*|[0-9]{1,2}[/-][0-9]{1,2}[/-]9999.*|0[0/.-]*|0001-?01-?01.*"
 
 PLAIN = (
     *("line_of_business", "contract_id", "plan_id", "subscriber_id", "middle_name", "suffix", "address_line", "city"),
@@ -256,6 +260,9 @@ class _Builder:
             short = f"year({sql}) % 100"
             century = f"CASE WHEN {short} <= {pivot} THEN 2000 ELSE 1900 END"
             sql = f"({sql} + to_years(({century} + {short} - year({sql}))::INTEGER))"
+        else:
+            # Otherwise 1/2/60 would be a day of the year 60.
+            sql = f"(CASE WHEN year({sql}) >= 1000 THEN {sql} END)"
         sql = f"CASE WHEN hx_open({text}) THEN NULL ELSE try_cast({sql} AS DATE) END"
         if rule.month_end:
             sql = f"last_day({sql})"
@@ -313,6 +320,24 @@ class _Builder:
             "scientific_notation",
             "member_id",
             "a spreadsheet turned the id into a rounded number",
+        )
+        add(
+            "regexp_full_match(member_id, '[0-9]+[.]0+')",
+            "decimal_id",
+            "member_id",
+            "a program turned the id into a decimal number",
+        )
+        add(
+            "member_id[1] IN (chr(39), '=')",
+            "spreadsheet_mark",
+            "member_id",
+            "the id carries a spreadsheet's mark of text",
+        )
+        add(
+            "regexp_matches(member_id, '[\\x{A0}\\x{200B}-\\x{200F}\\x{2060}\\x{FEFF}]')",
+            "invisible_character",
+            "member_id",
+            "the id holds a character that nobody sees",
         )
         add(
             "provider_npi IS NULL AND provider_tin IS NULL AND org_id IS NULL",

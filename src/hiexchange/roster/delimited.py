@@ -157,6 +157,8 @@ def _parse(raw: Raw, delimiter: str, quote: str) -> Iterator[pa.Table]:
 
     def refuse_ragged(row: pyarrow.csv.InvalidRow) -> str:
         skipped.append(row.number)
+        if quote and row.text and len(row.text.splitlines()) > 1:
+            _swallowed(raw)
         message = f"the row has {row.actual_columns} fields instead of {row.expected_columns}"
         raw.ragged.append(issue("ragged", message, file=raw.file, row_no=row.number))
         return "skip"
@@ -175,9 +177,11 @@ def _parse(raw: Raw, delimiter: str, quote: str) -> Iterator[pa.Table]:
                 column_types={name: pa.string() for name in names}, strings_can_be_null=False
             ),
         )
-        kept = 0
-        taken = 0
+        kept, taken, found = 0, 0, 0
         for batch in stream:
+            found += batch.num_rows
+            if quote and raw.width > 1 and not raw.faults:
+                _watch_quotes(raw, batch, delimiter)
             # Physical numbers of the kept rows: count on, leaving out the refused ones.
             numbers, kept, taken = _numbers(kept, batch.num_rows, skipped, taken)
             yield pa.table([pa.array(numbers), *batch.columns], names=["row_no", *names])
@@ -186,6 +190,31 @@ def _parse(raw: Raw, delimiter: str, quote: str) -> Iterator[pa.Table]:
             "unreadable", "the text cannot be split into rows", file=raw.file, hint="check delimiter and quotes"
         ) from None
     raw.ragged_rows = len(skipped)
+    if skipped and not found and not raw.faults:
+        raise refusal(
+            "ragged",
+            f"no row has as many fields as the header: {raw.ragged[0]['message']}",
+            file=raw.file,
+            hint="compare the header with the rows; is the delimiter right?",
+        )
+
+
+def _watch_quotes(raw: Raw, batch: pa.RecordBatch, delimiter: str) -> None:
+    """Fault a file where a quoted value holds whole rows: line ends, and after one as many delimiters as a row."""
+    for column in batch.columns:
+        mask = pc.match_substring(column, "\n")
+        if not pc.any(mask).as_py():
+            continue
+        for text in column.filter(mask).to_pylist():
+            if any(line.count(delimiter) >= raw.width - 1 for line in text.splitlines()[1:]):
+                _swallowed(raw)
+                return
+
+
+def _swallowed(raw: Raw) -> None:
+    fault = ("swallowed_lines", "a quote that is not closed swallows the lines after it")
+    if fault not in raw.faults:
+        raw.faults.append(fault)
 
 
 def _numbers(last: int, count: int, skipped: list[int], taken: int) -> tuple[np.ndarray, int, int]:
@@ -256,11 +285,13 @@ def _skip_lines(head: bytes, count: int) -> int:
 
 
 def _without_trailer(body: pa.Buffer, rule: FileRule, delimiter: str | None) -> tuple[pa.Buffer, int | None]:
-    if rule.trailer is None:
-        return body, None
     size = min(HEAD, body.size)
     tail = body.slice(body.size - size).to_pybytes()
-    stripped = tail.rstrip()
+    # DOS ended texts with 1A, tapes with NUL.
+    stripped = tail.rstrip(b" \t\r\n\x00\x1a")
+    if rule.trailer is None:
+        marked = {0x00, 0x1A} & set(tail[len(stripped) :])
+        return (body.slice(0, body.size - size + len(stripped)) if marked else body), None
     begin = max(stripped.rfind(b"\n"), stripped.rfind(b"\r")) + 1
     line = stripped[begin:].decode("utf-8", "replace")
     if not line.startswith(rule.trailer):

@@ -124,6 +124,14 @@ def as_text(opened: Opened, encoding: str = "auto") -> Text:
         if head.startswith(mark):
             body = opened.data.slice(len(mark))
             return Text(body if name == "utf-8" else _transcode(body, name, opened.name), name, False)
+    start = opened.data.slice(0, min(4096, opened.data.size)).to_pybytes()
+    if encoding in ("auto", "utf-8") and start.count(0) > len(start) // 4:
+        raise refusal(
+            "encoding",
+            "the text is full of NUL bytes: UTF-16 without its mark?",
+            file=opened.name,
+            hint="set file.encoding in the layout to utf-16-le or utf-16-be",
+        )
     if encoding not in ("auto", "utf-8"):
         return Text(_transcode(opened.data, encoding, opened.name), encoding, False)
     if _is_utf8(opened.data):
