@@ -227,7 +227,8 @@ def _mark_vague(con: duckdb.DuckDBPyConnection, *, left: str, right: str, out: s
     total = con.execute("SELECT coalesce(sum(males), 0), coalesce(sum(females), 0) FROM given_counts").fetchall()[0]
     rivals = f"""
         SELECT ln, rn FROM (
-            SELECT DISTINCT q.ln, q.rn, q.f = 3 AND q.edge = 3 AS cut, t.name, coalesce(a.x, b.x) AS x, {_OF_SEX.format("t")} AS rival, {_OF_SEX.format("o")} AS own
+            SELECT DISTINCT q.ln, q.rn, q.f = 3 AND q.edge = 3 AS cut, t.name, coalesce(a.x, b.x) AS x,
+                {_OF_SEX.format("t")} AS rival, {_OF_SEX.format("o")} AS own
             FROM {out} q JOIN {left} a ON a.n = q.ln JOIN {right} b ON b.n = q.rn
             JOIN meanings t ON t.form = {{form}} AND t.name <> {{other}}
             LEFT JOIN given_counts o ON o.f = {{other}}
