@@ -233,6 +233,17 @@ def test_subscriptions_not_in_force_hold_their_events(world: SimpleNamespace) ->
     assert reasons(world, subscriptions=renewed) == ["attributed"]
 
 
+def test_a_new_subscriber_is_not_told_of_what_happened_before(world: SimpleNamespace) -> None:
+    """The event is of 2026-03-02; a changed preference is no new subscriber."""
+    assert reasons(world, subscriptions=[world.subscription(active_from="2026-03-03")]) == ["before_subscription"]
+    assert reasons(world, subscriptions=[world.subscription(active_from="2026-03-02")]) == ["attributed"]
+    changed = [
+        world.subscription(active_from="2026-01-01", active_to="2026-03-03"),
+        world.subscription(active_from="2026-03-03"),
+    ]
+    assert reasons(world, subscriptions=changed) == ["attributed"]
+
+
 def test_events_after_death(world: SimpleNamespace) -> None:
     people = world.table([{"person_id": "p1", "birth_date": "1950-05-05", "deceased_at": "2026-02-01"}])
     careful = [world.subscription(after_death=False)]

@@ -172,6 +172,7 @@ class World:
                 "age_min": self.picky(18, 65, of=0.15),
                 "age_max": self.picky(64, of=0.15),
                 "columns": self.some(["event_key", "notice", "class"], of=0.3),
+                "active_from": date(2026, 2, 27) if number == 7 else None,
                 "active_to": self.picky(date(2026, 3, 1), of=0.15),
                 "sensitivity_ceiling": self.some("R", of=0.3),
                 "sensitivities": self.some(["ETH"], ["ETH", "SUD", "PSY"], of=0.4),

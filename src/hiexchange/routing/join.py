@@ -162,6 +162,7 @@ samhsa AS (
 )
 SELECT q.event_key, q.sub, v.part2, f.statement,
        CASE WHEN NOT s.in_force THEN 'subscription_inactive'
+            WHEN e.lookup_on < s.since THEN 'before_subscription'
             WHEN x.denied THEN 'opted_out'
             WHEN $opt_in AND NOT coalesce(x.permitted, false) THEN 'no_opt_in'
             WHEN o.sub IS NOT NULL THEN 'opted_out_of_provider'

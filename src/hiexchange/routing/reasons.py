@@ -31,6 +31,7 @@ REASONS: dict[str, str] = {
     # held by the gate
     "no_subscription": "attributed, but no subscription names this provider",
     "subscription_inactive": "the subscription is not in force",
+    "before_subscription": "it happened before the subscriber's first subscription began",
     "opted_out": "the person opted out of the exchange",
     "no_opt_in": "the person has not opted in",
     "opted_out_of_provider": "the person opted out of sharing with this recipient",

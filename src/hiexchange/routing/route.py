@@ -261,6 +261,8 @@ class Wish:
     number: int
     item: Subscription
     in_force: bool
+    since: date
+    """First day of its first subscription: what happened before is not its affair."""
     names: tuple[str, ...]
     """What consent decisions may call the subscriber: id, NPIs, organisations."""
     ports: tuple[Port, ...]
@@ -269,7 +271,9 @@ class Wish:
 def wishes(wanted: Iterable[Subscription], on: date) -> list[Wish]:
     """Return one wish a subscriber: of the subscription in force on a day, else of its last (events are then held)."""
     chosen: dict[str, Subscription] = {}
+    since: dict[str, date] = {}
     for item in wanted:
+        since[item.id] = min(item.active_from, since.get(item.id, item.active_from))
         held = chosen.get(item.id)
         if held is None or (item.active(on), item.active_from) > (held.active(on), held.active_from):
             chosen[item.id] = item
@@ -278,6 +282,7 @@ def wishes(wanted: Iterable[Subscription], on: date) -> list[Wish]:
             number,
             item,
             item.active(on),
+            since[item.id],
             tuple(dict.fromkeys((item.id, *item.npi, *item.org))),
             tuple(
                 Port(channel, columns, carries_notice(channel.format, columns))
@@ -298,7 +303,8 @@ def _register_subscriptions(
         item, sub = wish.item, wish.number
         profile = profiles.setdefault((item.sensitivity_ceiling, tuple(sorted(item.sensitivities))), len(profiles))
         given = {name: getattr(item, name) for name in _SUB.names if hasattr(item, name)}
-        subs.append(given | {"sub": sub, "subscriber_id": item.id, "in_force": wish.in_force, "profile": profile})
+        own = {"subscriber_id": item.id, "in_force": wish.in_force, "since": wish.since}
+        subs.append(given | own | {"sub": sub, "profile": profile})
         keys += [
             {"sub": sub, "kind": kind, "value": value}
             for kind in ("npi", "tin", "org")
@@ -338,6 +344,7 @@ _SUB = pa.schema(
         "sub": pa.int64(),
         "subscriber_id": pa.string(),
         "in_force": pa.bool_(),
+        "since": pa.date32(),
         "profile": pa.int64(),
         "npi": _TEXTS,
         "tin": _TEXTS,

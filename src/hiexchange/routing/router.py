@@ -268,6 +268,7 @@ class Router:
         denied = any(one["decision"] == DENY for one in part2)
         samhsa = any(one.row["samhsa_pref"] == "opt-out" for one in offered)
         gate = None if wish.in_force else "subscription_inactive"
+        gate = gate or ("before_subscription" if told.lookup_on < wish.since else None)
         gate = gate or consent_reason(told.consents, wish.names, self._policy) or verdict.reason
         if gate is None and ((verdict.part2 and (denied or statement is None)) or (verdict.substance_use and samhsa)):
             gate = "part2_no_consent"

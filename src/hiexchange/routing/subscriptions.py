@@ -182,7 +182,7 @@ class Subscription:
     columns: tuple[str, ...] = ()
     """Minimum necessary: the most this subscriber may get; empty = the default set."""
     active_from: date = date.min
-    """First day."""
+    """First day. Events before the first day of the subscriber's first subscription are held."""
     active_to: date = OPEN_DATE
     """First day after the last."""
     sensitivity_ceiling: str = "N"
