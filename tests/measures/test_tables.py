@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiexchange.errors import MeasureError
@@ -133,6 +133,7 @@ RELATIONS = {
 
 
 @pytest.mark.parametrize("kind", sorted(RELATIONS))
+@settings(deadline=None)
 @given(ends(), ends())
 def test_a_relation_that_is_told_holds_whatever_the_unknown_ends_are(kind, a, b):
     found = PRECISE[kind](a, b, None)
@@ -142,6 +143,7 @@ def test_a_relation_that_is_told_holds_whatever_the_unknown_ends_are(kind, a, b)
         assert found is not None
 
 
+@settings(deadline=None)
 @given(ends(), st.integers(-1, 10))
 def test_membership_is_null_only_where_unknown_ends_decide(span, point):
     outcomes = {first <= point <= last for first, last in worlds(span, ordered=False)}
@@ -175,6 +177,7 @@ def moments(draw):
 LEVELS = [t.YEAR, t.MONTH, t.DAY, t.HOUR, t.MINUTE, t.SECOND, t.MILLISECOND]
 
 
+@settings(deadline=None)
 @given(moments(), moments(), st.sampled_from(LEVELS))
 def test_comparison_at_a_precision_is_null_only_where_missing_components_decide(one, other, level):
     (a, a_first, a_last), (b, b_first, b_last) = one, other
@@ -194,6 +197,7 @@ def test_comparison_at_a_precision_is_null_only_where_missing_components_decide(
     assert all(answer is told or (answer is None and missing) for answer, told in found)
 
 
+@settings(deadline=None)
 @given(moments(), moments(), st.sampled_from([("Day", 86_400_000), ("Hour", 3_600_000), ("Minute", 60_000)]))
 def test_whole_units_between_range_over_what_the_operands_may_be(one, other, unit):
     (a, a_first, a_last), (b, b_first, b_last) = one, other
@@ -223,6 +227,7 @@ def test_adding_months_keeps_the_day_or_the_last_of_the_month(day, amount, name)
         assert found.key == (year, month, min(day.day, monthrange(year, month)[1]))
 
 
+@settings(deadline=None)
 @given(moments(), st.sampled_from([-720, -330, 0, 60, 840]))
 def test_an_offset_moves_the_clock_and_not_the_instant(one, minutes):
     value = one[0]
