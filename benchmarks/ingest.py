@@ -3,9 +3,11 @@
     python benchmarks/ingest.py --data ../shared/data --sizes 25,400 --types Observation,Encounter --rounds 5
 
 Inputs are amplified from real sample files: every copy has its own ids (the same in every file, so
-references hold). Each run is a fresh process; imports and schema preparation are not counted. Engines
-are interleaved round-robin; medians and ranges are printed. Only ``hiexchange`` keeps the text of decimals,
-unknown members and bad lines; the peers' schema-explicit runs get our schema with decimals as doubles.
+references hold). Each run is a fresh process; imports and schema preparation are not counted, opening DuckDB
+is (by each engine that uses it). Engines are interleaved round-robin; medians and ranges are printed. Memory is
+the peak of each process, and with two processes the peak of their PSS together: pages they share are counted
+once. Only ``hiexchange`` keeps the text of decimals, unknown members and bad lines; the peers' schema-explicit
+runs get our schema with decimals as doubles.
 """
 
 from __future__ import annotations
@@ -89,8 +91,11 @@ def run_engine(engine: str, folder: Path, out: Path, shapes: dict[str, Any]) -> 
     """Return the work to measure; whatever it imports is imported here."""
     files = sorted(folder.glob("*.ndjson"))
     if engine.startswith("hiexchange"):
+        import pyarrow
+
         from hiexchange.lake import Lake
 
+        pyarrow.array([0])  # imports pandas, where that is installed: pyarrow does so at its first array
         processes = 2 if engine.endswith("-2p") else 1
         return lambda: _checked(Lake(out / "lake").ingest(folder, processes=processes))
     if engine.startswith("duckdb"):
@@ -143,8 +148,6 @@ def _duckdb(engine: str, files: list[Path], out: Path, shapes: dict[str, Any]) -
 
     from hiexchange.lake.schema import plan
 
-    con = duckdb.connect()
-    con.execute("set threads = 1")
     queries = []
     for file in files:
         options = "format = 'newline_delimited', maximum_object_size = 100000000"
@@ -156,6 +159,8 @@ def _duckdb(engine: str, files: list[Path], out: Path, shapes: dict[str, Any]) -
         queries.append(f"copy (from read_json('{file}', {options})) to '{target}' (format parquet, compression zstd)")
 
     def run() -> None:
+        con = duckdb.connect()
+        con.execute("set threads = 1")
         for query in queries:
             con.execute(query)
 
@@ -172,15 +177,17 @@ def child(engine: str, folder: Path, shapes_file: Path) -> None:
             work()
             wall, cpu = time.perf_counter() - started, _cpu() - before
         size = sum(path.stat().st_size for path in Path(out).rglob("*.parquet"))
-    peak = {"self": _peak("self"), "child": sum(watched.peaks.values())}
+    peak = {"self": _peak("self"), "child": sum(watched.peaks.values()), "pss": watched.pss}
     print(json.dumps({"cpu": cpu, "wall": wall, **peak, "size": size}))
 
 
 class Watched:
-    """Follows the peak memory of child processes while it is open, every 50 ms."""
+    """Follows the memory of child processes while it is open, every 100 ms."""
 
     def __init__(self, wanted: bool) -> None:
         self.peaks: dict[str, int] = {}
+        self.pss = 0
+        """Most that this process and its children held together, pages they share counted once."""
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._follow) if wanted else None
 
@@ -195,20 +202,32 @@ class Watched:
             self._thread.join()
 
     def _follow(self) -> None:
-        while not self._done.wait(0.05):
+        while not self._done.wait(0.1):
+            children = []
             for tasks in Path("/proc/self/task").iterdir():
                 with contextlib.suppress(OSError):
-                    for pid in (tasks / "children").read_text().split():
-                        self.peaks[pid] = max(self.peaks.get(pid, 0), _peak(pid))
+                    children += (tasks / "children").read_text().split()
+            for pid in children:
+                self.peaks[pid] = max(self.peaks.get(pid, 0), _peak(pid))
+            self.pss = max(self.pss, sum(_pss(pid) for pid in ["self", *children]))
 
 
 def _peak(pid: str) -> int:
     """Return the peak resident bytes of a process; ru_maxrss would start at what its parent had."""
+    return _kilobytes(f"/proc/{pid}/status", "VmHWM")
+
+
+def _pss(pid: str) -> int:
+    """Return the resident bytes of a process now, each page divided by the number of processes that share it."""
+    return _kilobytes(f"/proc/{pid}/smaps_rollup", "Pss")
+
+
+def _kilobytes(path: str, name: str) -> int:
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
+        text = Path(path).read_text()
+    except OSError:  # it has ended
         return 0
-    found = re.search(r"VmHWM:\s+(\d+)", status)
+    found = re.search(rf"^{name}:\s+(\d+)", text, re.MULTILINE)
     return int(found[1]) * 1024 if found else 0
 
 
@@ -233,7 +252,7 @@ def report(kind: str, folder: Path, size: int, runs: dict[str, list[dict[str, fl
     total = sum(path.stat().st_size for path in folder.glob("*.ndjson"))
     print(f"\n### {kind}, {total / 1e6:,.0f} MB\n")
     print(
-        "| engine | MB/CPU-s, median (range) | of DuckDB explicit | MB/s wall | peak MB (children, summed) | Parquet MB |"
+        "| engine | MB/CPU-s, median (range) | of DuckDB explicit | MB/s wall | peak MB (children, summed; all, PSS) | Parquet MB |"
     )
     print("|---|---:|---:|---:|---:|---:|")
 
@@ -248,8 +267,8 @@ def report(kind: str, folder: Path, size: int, runs: dict[str, list[dict[str, fl
         speeds = [speed(result) for result in results]
         middle = statistics.median(speeds)
         wall = statistics.median(total / 1e6 / result["wall"] for result in results)
-        own, children = (max(result[name] for result in results) / 1e6 for name in ("self", "child"))
-        memory = f"{own:,.0f} ({children:,.0f})" if engine.endswith("-2p") else f"{own:,.0f}"
+        own, children, pss = (max(result[name] for result in results) / 1e6 for name in ("self", "child", "pss"))
+        memory = f"{own:,.0f} ({children:,.0f}; {pss:,.0f})" if engine.endswith("-2p") else f"{own:,.0f}"
         print(
             f"| {engine} | {middle:.0f} ({min(speeds):.0f}-{max(speeds):.0f}) | {middle / base:.2f} | {wall:.0f} "
             f"| {memory} | {results[0]['size'] / 1e6:.1f} |",

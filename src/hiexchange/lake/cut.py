@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import IO
 
 import numpy as np
 
-from hiexchange.lake.scan import number_of
+from hiexchange.lake.scan import Indices, places_of
 from hiexchange.ndjson import BOM
 
 BLOCK_SIZE = 8 << 20
 MAX_LINE = 256 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Block:
     """Whole lines of one file."""
 
@@ -28,6 +29,11 @@ class Block:
     """The block is the start of one line above the limit; the rest of it was skipped."""
     length: int = 0
     """Length in bytes of that line."""
+
+    @cached_property
+    def line_ends(self) -> Indices:
+        """Places of the line ends."""
+        return places_of(np.frombuffer(self.data, np.uint8), 10)
 
 
 def blocks(
@@ -57,12 +63,11 @@ def blocks(
                 yield Block(rest[:1024], line, offset, True, len(rest) + skipped)
                 line, offset, rest = line + 1, offset + len(rest) + skipped, after
             continue
-        data = rest + chunk[:cut] if rest else chunk[:cut]
+        block = Block(rest + chunk[:cut], line, offset)
         rest = chunk[cut:]
-        yield Block(data, line, offset)
-        # Ten times the speed of bytes.count, which is not vectorised.
-        line += number_of(np.frombuffer(data, np.uint8), 10)
-        offset += len(data)
+        yield block
+        line += len(block.line_ends)
+        offset += len(block.data)
 
 
 def _skip_line(stream: IO[bytes], size: int) -> tuple[int, bytes]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,10 +21,10 @@ import pyarrow.compute as pc
 from hiexchange.lake.annotate import patient_of, subsetted, updated
 from hiexchange.lake.columns import annotated, read_columns, widen
 from hiexchange.lake.cut import Block
-from hiexchange.lake.lines import BLANKS, Line, Refused, contained_span, read
+from hiexchange.lake.lines import BLANKS, Line, Refused, contained_span, first_contained, read
 from hiexchange.lake.quoting import MARK
 from hiexchange.lake.repairs import repaired
-from hiexchange.lake.scan import Codes, Flags, Indices, places_of
+from hiexchange.lake.scan import Codes, Flags, Indices
 from hiexchange.lake.schema import OURS, Plan, plan
 from hiexchange.lake.shape import Shape, absorb, merge
 
@@ -109,7 +110,7 @@ class _Encoding:
         self.data = block.data
         self.source = source
         self.result = Encoded(pa.RecordBatch.from_pylist([], schema=OURS), shape)
-        self.newlines = places_of(np.frombuffer(self.data, np.uint8), 10)
+        self.newlines = block.line_ends
         self.starts, self.ends = _line_bounds(self.data, self.newlines)
         self.result.lines = len(self.starts)
         self.mended: dict[int, bytes] = {}
@@ -168,10 +169,10 @@ class _Encoding:
         """Return the indices of the lines that hold ``text``."""
         found: list[int] = []
         place = self.data.find(text)
+        starts, ends = (self.starts.tolist(), self.ends.tolist()) if place >= 0 else ([], [])
         while place >= 0:
-            index = int(np.searchsorted(self.starts, place, "right")) - 1
-            found.append(index)
-            place = self.data.find(text, int(self.ends[index]))
+            found.append(bisect_right(starts, place) - 1)
+            place = self.data.find(text, ends[found[-1]])
         return found
 
     def _line(self, index: int) -> bytes:
@@ -218,7 +219,10 @@ class _Encoding:
         kept = np.ones(len(self.starts), bool)
         self.contained = {}
         for index in self._lines_with(b'"contained"'):
-            span = contained_span(self._line(index))
+            start, end = int(self.starts[index]), int(self.ends[index])
+            # What is found may not be a root member: then the row is not what was expected, and not believed.
+            span = None if self.mended else first_contained(self.data, start, end)
+            span = span or contained_span(self._line(index))
             if span is None:
                 kept[index] = False
             else:
@@ -239,7 +243,7 @@ class _Encoding:
 
     def _read(self, lines: Indices, current: Plan) -> tuple[pa.RecordBatch | None, Flags]:
         """Read with a plan; returns the rows of the lines that are proven to be theirs, and which those are."""
-        codes, starts = self._text(lines, writable=bool(current.marked_names or self.contained))
+        codes, starts = self._text(lines, writable=bool(current.marked_names))
         arrays, good = read_columns(codes, starts, current)
         if not good.any():
             return None, good
@@ -262,28 +266,32 @@ class _Encoding:
 
     def _contained_text(self, index: int) -> str | None:
         span = self.contained.get(index) if self.contained else None
-        if span is None:
-            return None
-        if index in self.mended:
-            return self.mended[index][span[0] : span[1]].decode()
-        start = int(self.starts[index])
-        return self.data[start + span[0] : start + span[1]].decode()
+        return self._line(index)[span[0] : span[1]].decode() if span else None
 
     def _text(self, lines: Indices, *, writable: bool) -> tuple[Codes, Indices]:
-        """Return lines, what is in ``contained`` blanked, and where each starts."""
+        """Return lines, without what is in ``contained``, and where each starts."""
         if len(lines) == len(self.starts) and not self.mended:
-            codes, starts = np.frombuffer(bytearray(self.data) if writable else self.data, np.uint8), self.starts
-        else:
-            texts = [self._line(index) + b"\n" for index in lines.tolist()]
-            codes = np.frombuffer(bytearray(b"".join(texts)), np.uint8)
-            starts = np.cumsum([0, *map(len, texts[:-1])], dtype=np.int64)
-        spans = self.contained or {}
-        for start, index in zip(starts.tolist(), lines.tolist(), strict=True) if spans else ():
-            if index in spans:
-                first, last = spans[index]
-                codes[start + first : start + first + 2] = ord('"')
-                codes[start + first + 2 : start + last] = ord(" ")
-        return codes, starts
+            if self.contained:
+                return self._without_contained(self.contained)
+            return np.frombuffer(bytearray(self.data) if writable else self.data, np.uint8), self.starts
+        texts = []
+        for index in lines.tolist():
+            line, span = self._line(index), self.contained.get(index) if self.contained else None
+            texts.append(line[: span[0]] + b'""' + line[span[1] :] if span else line)
+        starts = np.cumsum([0, *(len(text) + 1 for text in texts[:-1])], dtype=np.int64)
+        return np.frombuffer(bytearray(b"\n").join([*texts, b""]), np.uint8), starts
+
+    def _without_contained(self, spans: dict[int, tuple[int, int]]) -> tuple[Codes, Indices]:
+        """Return all lines, with an empty text in place of what is contained, and where each starts."""
+        pieces, end = [], 0
+        shorter = np.zeros(len(self.starts) + 1, np.int64)
+        for index, (first, last) in sorted(spans.items()):
+            start = int(self.starts[index])
+            pieces.append(self.data[end : start + first])
+            end = start + last
+            shorter[index + 1] = last - first - 2
+        pieces.append(self.data[end:])
+        return np.frombuffer(bytearray(b'""').join(pieces), np.uint8), self.starts - np.cumsum(shorter)[:-1]
 
     # The exact path -----------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import gzip
 import io
 import itertools
 import re
+import sys
 import zlib
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -309,7 +310,8 @@ def load_files(root: Path, works: Iterable[Work], processes: int) -> Iterator[Do
             yield from _all(done)
         return
     # spawn: a forked child of a process with Arrow's or DuckDB's threads may hang.
-    with ProcessPoolExecutor(max(1, processes), mp_context=get_context("spawn")) as pool:
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(max(1, processes), mp_context=spawn, initializer=_NoPandas.install) as pool:
         waiting: deque[Future[Done]] = deque()
         for work in works:
             waiting.append(pool.submit(load_file, root, work))
@@ -317,6 +319,21 @@ def load_files(root: Path, works: Iterable[Work], processes: int) -> Iterator[Do
                 yield from _all(waiting.popleft().result())
         while waiting:
             yield from _all(waiting.popleft().result())
+
+
+class _NoPandas:
+    """Spares a worker pandas: pyarrow imports it at its first ``pa.array`` (0.5 s, 40 MB), only to look for Series."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        """Say that there is no pandas, and nothing of other modules."""
+        if name == "pandas":
+            raise ModuleNotFoundError(name=name)
+
+    @classmethod
+    def install(cls) -> None:
+        """Do so for this process."""
+        sys.meta_path.insert(0, cls)
 
 
 def _all(done: Done) -> tuple[Done, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -22,6 +23,8 @@ from hiexchange.lake.shape import Shape, absorb
 BLANKS = b" \t\r\n"
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _CONTAINED = re.compile(rb'"contained"[ \t\r\n]*:[ \t\r\n]*')
+_ENDS = 16
+"""Ends of arrays that are looked at as that of ``contained``: each time from its start."""
 _INT_RANGE = {"int32": 2**31, "int64": 2**63}
 
 
@@ -81,6 +84,7 @@ def number_hooks() -> dict[str, Any]:
 
 
 _decode = json.JSONDecoder(object_pairs_hook=_pairs, **number_hooks()).decode
+_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _root_text = msgspec.json.Decoder(_RootText).decode
 _encode = msgspec.json.encode
 
@@ -151,6 +155,35 @@ def contained_span(line: bytes) -> tuple[int, int] | None:
     if start >= 0:
         return start + 12, start + 12 + len(text)
     return _spaced_span(line, text)
+
+
+def first_contained(data: bytes, start: int, end: int) -> tuple[int, int] | None:
+    """Return where in a line the first value of a member ``contained`` starts and ends, without reading the rest.
+
+    A JSON array ends where its text is one, so the first end that makes an array of it is its end.
+
+    Args:
+        data: A text that the line is in.
+        start: Where it starts.
+        end: Where it ends.
+
+    Returns:
+        None when it is not found soon.
+    """
+    name = data.find(b'"contained":[{', start, end)
+    if name < 0:
+        return None
+    first = last = name + 12
+    for _ in range(_ENDS):
+        last = data.find(b"}]", last, end) + 2
+        if last < 2:
+            return None
+        text = data[first:last]
+        if text.count(b"[") == text.count(b"]"):  # cheaper than to try
+            with suppress(msgspec.DecodeError, RecursionError):
+                _items(text)
+                return first - start, last - start
+    return None
 
 
 def _spaced_span(line: bytes, text: bytes) -> tuple[int, int] | None:

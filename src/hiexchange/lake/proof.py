@@ -121,16 +121,14 @@ class _Census:
                     there = there | _numpy(child.is_valid())
                 self._suspect(_numpy(array.is_valid()) & ~there, index)
         elif node.kind == "bool":
-            self._suspect(pc.invert(pc.is_in(array, _BOOLEANS)), index)
+            spelled = pc.or_(pc.equal(array, "true"), pc.equal(array, "false"))
+            self._suspect(pc.invert(pc.fill_null(spelled, True)), index)
         elif node.kind in _RANGE:
             self._suspect(_no_integers(array, node.kind), index)
         elif node.kind == "json":
             self._suspect(array.is_valid(), index)  # its text is not kept by this reader
         else:
             self._add(self._texts, array, index)
-
-
-_BOOLEANS = pa.array(["true", "false", None])
 
 
 def _no_integers(array: pa.Array, kind: str) -> pa.Array:

@@ -6,15 +6,17 @@ import contextlib
 import html
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from hiexchange._duck import quiet_connection
 from hiexchange.errors import LakeError
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 
 @contextlib.contextmanager
@@ -107,7 +109,7 @@ class LakeTable:
             return
         wanted = None
         if self._columns is not None:
-            wanted = {name: ds.field(*name.split(".")) for name in self._columns}
+            wanted = {name: pc.field(*name.split(".")) for name in self._columns}
         with vacuumed(self._paths):
             scanner = self._dataset().scanner(columns=wanted, batch_readahead=4, fragment_readahead=1)
             for batch in scanner.to_batches():
@@ -116,6 +118,8 @@ class LakeTable:
 
     def _dataset(self) -> ds.Dataset:
         """Return the chosen rows as a dataset of all columns."""
+        import pyarrow.dataset as ds  # it imports pandas where that is installed, which those who write need not wait for
+
         data = ds.dataset([str(path) for path in self._paths], schema=self._full, format="parquet")
         return data if self._where is None else data.filter(self._where)
 

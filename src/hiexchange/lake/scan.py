@@ -144,13 +144,6 @@ def _in_rows(places: Indices, bounds: Indices) -> Indices:
     return found
 
 
-def places_of_pair(codes: Codes, pair: bytes) -> Indices:
-    """Return the places of two bytes that stand together."""
-    firsts = places_of(codes, pair[0])
-    found: Indices = firsts[at(codes, firsts + 1) == pair[1]]
-    return found
-
-
 def number_of(codes: Codes, code: int) -> int:
     """Count one byte."""
     return sum(int(np.count_nonzero(codes[start : start + STEP] == code)) for start in range(0, len(codes), STEP))

@@ -6,7 +6,6 @@ order follows the definitions, never the data, so one shape always gives one sch
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -149,12 +148,6 @@ class Plan:
         """What DuckDB's ``from_json`` is asked for: all as text, decimals under their marked names."""
         members = {"resourceType": "VARCHAR", **_structure(self.nodes, self.marked_names)}
         return json.dumps(members)
-
-    @cached_property
-    def schema_id(self) -> str:
-        """Short id of the schema: equal shapes of a version have equal ids."""
-        text = f"{LAYOUT}|{self.version}|{self.resource}|{dumps(self.shape)}"
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _structure(nodes: tuple[Node, ...], marked: dict[str, str]) -> dict[str, Any]:

@@ -2,8 +2,7 @@
 
 ```
 _hx/manifest.json            {"layout": "1", "snapshot": n}, replaced atomically
-_hx/snapshots/<n>.json       immutable: files per table, schema ids, loads, watermarks
-_hx/shapes/<table>-<id>.json the shape a table's schema is made from
+_hx/snapshots/<n>.json       immutable: files and shape of each table, loads, watermarks
 ```
 A commit writes and syncs the data files, then the snapshot, then replaces the manifest. Readers pin a
 snapshot and never list folders, so a crash at any moment leaves the old snapshot or the new one.
