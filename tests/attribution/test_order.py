@@ -10,7 +10,7 @@ import pyarrow as pa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hiexchange.attribution import as_known, attribute
+from hiexchange.attribution import active, as_known, attribute
 from hiexchange.tables import ATTRIBUTION, OPEN_DATE
 
 DAY0 = date(2026, 1, 1)
@@ -93,7 +93,11 @@ def test_any_arrival_gives_the_same_history(
     again = fold([*shuffled, data.draw(st.sampled_from(sheets))])
     assert picture(again) == picture(in_order)
     found = {(r["member_id"], r["provider_npi"], r["valid_from"], r["valid_to"]) for r in picture(in_order)}
-    assert found == oracle(sheets)
+    spells = oracle(sheets)
+    assert found == spells
+    for day in data.draw(st.lists(days, min_size=3, max_size=3)):
+        now = {(r["member_id"], r["provider_npi"]) for r in active(in_order, day, LATER).to_pylist()}
+        assert now == {(member, npi) for member, npi, begin, end in spells if begin <= day < end}
 
 
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -107,10 +111,15 @@ def test_past_answers_stay_and_spells_never_overlap(
     ]
     history = ATTRIBUTION.empty()
     answers = []
-    for number, sheet in enumerate(data.draw(st.permutations(sheets))):
-        known_at = datetime(2030, 1, 1 + number, tzinfo=UTC)
+    arrived = data.draw(st.permutations(sheets))
+    for number, sheet in enumerate(arrived, 1):
+        known_at = datetime(2030, 1, number, tzinfo=UTC)
         history = pa.concat_tables([history, attribute(sheet, history, known_at=known_at)])
         answers.append((known_at, as_known(history, known_at)))
+        # What is known after some of the files is what these files say, in whatever order they came.
+        rows = answers[-1][1].to_pylist()
+        known = {(r["member_id"], r["provider_npi"], r["valid_from"], r["valid_to"]) for r in rows}
+        assert known == oracle(arrived[:number])
     for known_at, answer in answers:
         assert as_known(history, known_at).equals(answer)
     ends: dict[str, date] = {}

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from hiexchange import _files
 from hiexchange.errors import ConfigError
-from hiexchange.roster import convert, duplicates
+from hiexchange.roster import convert, duplicates, projection
 from hiexchange.roster.as_of import declared_day
 from hiexchange.roster.columns import sources
 from hiexchange.roster.delimited import Raw, byte_offsets
@@ -220,7 +220,7 @@ class _Intake:
         errors = plan.errors_mask()
         parts: list[pa.Table] = []
         read = 0
-        for staged in convert.project(plan, self.batches(), self.raw.width):
+        for staged in projection.project(plan, self.batches(), self.raw.width):
             read += len(staged)
             flags = staged["flags"].to_numpy()
             if flags.any():
@@ -279,7 +279,7 @@ class _Intake:
         columns = []
         for column in MEMBER.columns:
             if column.name in constants:
-                columns.append(convert.constant_chunks(constants[column.name], column.type, lengths))
+                columns.append(projection.constant_chunks(constants[column.name], column.type, lengths))
             else:
                 array = staged[column.name]
                 columns.append(array if array.type == column.type else array.cast(column.type))
