@@ -83,8 +83,10 @@ def withdraw_erring_rules(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> N
         ((wrong, use, index) for index, use, wrong, *_ in risks["stranger"]), rules.BUDGETS["stranger"] * linked + LEAST
     )
     withdrawn += beyond(
-        ((max(wrong, mistaken), use, index) for index, use, wrong, mistaken, _ in risks["relative"]),
-        rules.BUDGETS["relative"] * linked + LEAST,
+        ((wrong, use, index) for index, use, wrong, *_ in risks["relative"]), rules.BUDGETS["relative"] * linked + LEAST
+    )
+    withdrawn += beyond(
+        ((mistaken, use, index) for index, use, _, mistaken, _ in risks["relative"]), rules.CONFUSIONS * linked + LEAST
     )
     withdrawn += beyond(((alike, use, index) for index, use, *_, alike in risks["relative"]), rules.LOOKALIKES * linked)
     if withdrawn:

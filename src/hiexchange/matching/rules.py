@@ -13,6 +13,10 @@ from dataclasses import dataclass
 BUDGETS = {"relative": 1e-5, "stranger": 4e-5}
 """Wrong links, as a share of all links, the rules may be expected to make here in all, by :attr:`Rule.risk`."""
 
+CONFUSIONS = 5e-6
+"""Wrong links, as a share of all links, that may be expected in all from members known by id whom a rule would have taken for a
+relative."""
+
 LOOKALIKES = 3e-6
 """Wrong links, as a share of all links, that may be expected in all because of absent relatives."""
 
