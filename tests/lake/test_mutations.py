@@ -186,7 +186,7 @@ def test_faults_that_cancel_each_other_out_are_seen(line, encoded):
 def test_paths_agree_on_spoilt_lines(name, maker, as_lines, encoded):
     lines = as_lines([maker(seed).resource(name) for seed in range(30)]).split(b"\n")[:-1]
     shape = encoded(b"\n".join(lines), name).shape
-    for seed in range(12):
+    for seed in range(6):
         text = block(seed, lines)
         given = shape if seed % 2 else {}
         fast, slow = encoded(text, name, shape=given), encoded(text, name, shape=given, fast=False)
