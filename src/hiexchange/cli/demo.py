@@ -23,6 +23,8 @@ DIFFERS = 7
 FAULTS = ("token_expired_at_kickoff", "gzip_members", "body_short")
 """What the demo's server does wrong: it refuses a fresh token, cuts a file short, sends gzip in members."""
 WEEK = timedelta(days=7)
+FOLLOWUP = "followup-7d"
+OF_PATIENTS = ("social-need-screening", "data-completeness")
 
 
 def register(app: typer.Typer) -> None:
@@ -70,6 +72,10 @@ def write_settings(population: Population, server: BulkServer, known_at: datetim
         f'[[rosters]]\npath = "rosters/{path.name}"\nlayout = "layouts/{payer}.toml"\n'
         for payer, _, path in population.rosters()
     )
+    measures = "\n".join(
+        f'[[measures]]\nid = "{name}"\nperiod = [{year}-01-01, {year}-12-31]\noffset = "-06:00"\n'
+        for name in (FOLLOWUP, *OF_PATIENTS)
+    )
     path = population.folder / "hiexchange.toml"
     path.write_text(
         f"""\
@@ -85,11 +91,7 @@ key = "file:demo.jwk"
 [export]
 group = "all"
 
-[[measures]]
-id = "followup-7d"
-period = [{year}-01-01, {year}-12-31]
-offset = "-06:00"
-
+{measures}
 [feedback]
 period = [{year}-01-01, {year}-12-31]
 
@@ -123,13 +125,16 @@ def compare(population: Population, result: RunResult) -> list[tuple[str, str, b
         for key, subscriber, state in rows(result.deliveries, "event_key", "subscriber_id", "state")
         if state == "acked"
     )
-    episodes = rows(result.measures[0].table, "episode", "denominator", "denominator_exclusion", "numerator")
-    followed = ((key.split("/")[-1], *counts) for key, *counts in episodes)
+    followup, *of_patients = (run.table for run in result.measures)  # in the order of the settings
+    episodes = rows(followup, "episode", "denominator", "denominator_exclusion", "numerator")
+    measured = truth.measure((key.split("/")[-1], *counts) for key, *counts in episodes)
+    for name, table in zip(OF_PATIENTS, of_patients, strict=True):
+        measured += truth.of_patients(name, rows(table, "subject", "denominator", "numerator"))
     checks = {
         f"attribution at {len(truth.check_days())} dates": truth.attribution(attributed),
         f"matching in {len(by_class) - 1} classes": [item for found in by_class.values() for item in found],
         "routing": truth.routing(sent),
-        "measure": truth.measure(followed),
+        f"{len(result.measures)} measures": measured,
     }
     return [(name, _verdict(found), not found) for name, found in checks.items()]
 

@@ -162,22 +162,16 @@ def _lookalikes(con: duckdb.DuckDBPyConnection) -> dict[str, float]:
 
     An absent twin is seen where a member nobody fits shares home, surname and birth date with a person of another, similar
     name; an absent parent or child where only the birth date differs. How many of the twins are written in a pet form
-    or with a slip is what the rule does to everyone else, so twins count per link; a name cut short is taken for a twin's
+    or cut short is what the rule does to everyone else, so twins count per link; a name cut short is taken for a twin's
     who shares its start, and whose own name is too rare to make it :func:`vague <compare.compare_pairs>`. A birth date
     agrees in part by chance, but never with a parent's.
     """
     alike = f"f = 2 AND d = 5 AND l >= 3 AND {rules.HOME}"
     same, other = "(s = 2 OR i = 2 OR mb = 2)", "(s = -1 OR i = -1 OR mb = -1)"
-    kinds = {
-        "twin": "true",
-        "rhyme": "edge = 1",
-        "ending": "edge = 2",
-        "shift": "edge = 5",
-        "cut": f"starts AND own < {compare.BORNE} * (SELECT count(*) / 2 FROM p)",
-    }
-    counts = ", ".join(f"count(DISTINCT ln) FILTER ({alike} AND {rules.PLAIN} AND {kind})" for kind in kinds.values())
-    *twins, parents, others, selves, firm = con.execute(
-        f"""SELECT {counts},
+    cut = f"starts AND own < {compare.BORNE} * (SELECT count(*) / 2 FROM p)"
+    twins, cuts, parents, others, selves, firm = con.execute(
+        f"""SELECT count(DISTINCT ln) FILTER ({alike} AND {rules.PLAIN}),
+                count(DISTINCT ln) FILTER ({alike} AND {rules.PLAIN} AND {cut}),
                 count(DISTINCT ln) FILTER (f >= 4 AND l >= 3 AND d = -1 AND NOT elder AND {rules.HOME} AND {rules.PLAIN}),
                 count(DISTINCT ln) FILTER ({alike} AND {other} AND NOT {same}),
                 (SELECT count(DISTINCT ln) FROM scored WHERE {alike} AND {same}),
@@ -188,4 +182,4 @@ def _lookalikes(con: duckdb.DuckDBPyConnection) -> dict[str, float]:
     ).fetchall()[0]
     # Some are the person after all, whose mistyped name is another's: those known by id tell how many.
     absent = (others + 1) / (others + selves + 1) / (firm + 10)
-    return {kind: count * absent for kind, count in zip(kinds, twins, strict=True)} | {"parent": parents * NEAR_YEARS}
+    return {"twin": twins * absent, "cut": cuts * absent, "parent": parents * NEAR_YEARS}
