@@ -71,6 +71,12 @@ def test_a_value_of_the_wrong_type_says_where(tmp_path: Path) -> None:
         load(tmp_path, '[export]\ntypes = "Patient"')
 
 
+def test_a_table_where_several_may_stand_says_how_to_write_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="wrong form") as caught:
+        load(tmp_path, '[rosters]\npath = "a.csv"\nlayout = "b.toml"\n')
+    assert "[[rosters]]" in (caught.value.hint or "")
+
+
 def test_environment_outranks_the_file_and_the_file_the_user(tmp_path: Path) -> None:
     user = tmp_path / "user.toml"
     user.write_text('output = "of-user"\n[export]\ngroup = "of-user"\nlevel = "group"')

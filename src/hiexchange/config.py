@@ -288,7 +288,9 @@ def _explained(error: msgspec.ValidationError, name: str) -> ConfigError:
     text = str(error)
     unknown = re.search(r"unknown field `([^`]*)`(?: - at `\$\.?(.*)`)?", text)
     if not unknown:
-        return ConfigError(f"a setting has the wrong form: {text.replace('`$', '`')}", where=name)
+        tables = re.search(r"^Expected `array`, got `object` - at `\$\.(\w+)`", text)
+        hint = f"write [[{tables.group(1)}]], once for each" if tables else None
+        return ConfigError(f"a setting has the wrong form: {text.replace('`$', '`')}", where=name, hint=hint)
     key, place = unknown.group(1), (unknown.group(2) or "").removesuffix("[...]")
     close = difflib.get_close_matches(key, _keys_at(place), n=1, cutoff=0.5)
     table = f" in [{place}]" if place else ""
