@@ -73,6 +73,15 @@ def test_an_initial_on_both_sides_is_an_initial(member_table: Build, person_tabl
     assert (row["band"], row["reason"]) == ("review", "too_little_evidence")
 
 
+def test_a_first_name_repeated_as_middle_name_proves_nothing(member_table: Build, person_table: Build) -> None:
+    """Michelle, filed with her twin's name as her second, is not Michael Michael."""
+    home = {"last_name": "Quill", "address_line": "12 Oak Street", "zip": "72032", "middle_name": "Michael"}
+    person = person_table(home | {"first_name": "Michael", "birth_date": "1980-03-09"})
+    for first, band in (("Michelle", "review"), ("Michael", "auto")):
+        member = member_table(home | {"first_name": first, "birth_on": date(1980, 3, 9)})
+        assert [row["band"] for row in rows(member, person)] == [band]
+
+
 def test_one_name_borne_by_all_neither_blocks_nor_overflows(member_table: Build, person_table: Build) -> None:
     days = [date(1930, 1, 1) + timedelta(days=7 * n % 30_000) for n in range(6000)]
     maria = {"first_name": "Maria", "last_name": "Garcia", "zip": "72032", "city": "Conway"}

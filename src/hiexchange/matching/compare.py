@@ -202,6 +202,7 @@ def compare_pairs(
             (CASE WHEN a.mbi IS NULL OR b.mbi IS NULL OR b.mbi_shared THEN 0 WHEN a.mbi = b.mbi THEN 2 ELSE -1 END)::TINYINT AS mb,
             ({_ADDRESS})::TINYINT AS a, {_same("ph")} AS ph, {_same("em")} AS em, {_same("x")} AS x,
             (CASE WHEN a.g IS NULL OR b.g IS NULL OR (a.g = a.fr AND b.g = b.fr) THEN 0
+                 WHEN a.g = b.g AND a.g IN (a.f, b.f) THEN 0
                  WHEN a.g = b.g AND length(a.g) > 1 THEN 2
                  WHEN a.g[1:1] = b.g[1:1] AND (length(a.g) = 1 OR length(b.g) = 1 OR jaro_winkler_similarity(a.g, b.g) >= 0.85) THEN 1
                  ELSE -1 END)::TINYINT AS g,
