@@ -77,14 +77,6 @@ def test_messages_and_exit_codes(tmp_path: Path, data_folder: Path) -> None:
     assert "bcda-sandbox" in run("servers", cwd=tmp_path).stdout
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """A background shell leaves SIGINT ignored, and what it starts inherits that."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupt_saves_says_how_to_go_on_and_exits_130(

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import _thread
 import json
-import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -645,14 +644,6 @@ def test_f66_torn_journal(wire: Any, complete: Check) -> None:
     before = len(bulk.requests("file"))
     complete(ExportJob.resume(job.folder, policy=job.server.policy).download())
     assert len(bulk.requests("kickoff")) == 1 and len(bulk.requests("file")) - before <= 4
-
-
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """SIGINT raises KeyboardInterrupt, also where the suite was started in the background, which ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("interruptible")

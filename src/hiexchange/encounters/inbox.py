@@ -50,8 +50,8 @@ class Inbox:
         self._path = Path(path)
         names = ("name", "size_bytes", "modified_ns")
         self._done: set[_Mark] = set(zip(*(done[name].to_pylist() for name in names), strict=True))
-        self._read: dict[_Mark, int] = {}
-        self._names: dict[_Mark, str] = {}
+        self._read: dict[_Mark, tuple[str, int]] = {}
+        """Name of the file, which issues bear, and messages in it."""
 
     def messages(self, received_at: datetime) -> Iterator[RawMessage]:
         """Yield the messages of files that are new or changed; ``received_at`` holds where the name says no instant."""
@@ -67,7 +67,7 @@ class Inbox:
                 yield message
                 number += 1
             if time.time_ns() - stat.st_mtime_ns > SETTLED_NS:
-                self._read[mark], self._names[mark] = number, file.name
+                self._read[mark] = file.name, number
 
     def taken(self, issues: pa.Table, *, read_at: datetime) -> pa.Table:
         """Return INBOX_FILE rows of the files read in this call whose every message was taken.
@@ -79,6 +79,6 @@ class Inbox:
         refused = set(issues["file"].filter(pc.equal(issues["severity"], "error")).to_pylist())
         return INBOX_FILE.from_rows(
             {"name": name, "size_bytes": size, "modified_ns": at, "messages": count, "read_at": read_at}
-            for (name, size, at), count in self._read.items()
-            if self._names[name, size, at] not in refused
+            for (name, size, at), (file, count) in self._read.items()
+            if file not in refused
         )

@@ -50,7 +50,7 @@ def run(settings: Settings, *, on_event: Reporter = progress.ignore) -> RunResul
     known_at = _known_at(settings)
     server = _server(settings)
     subscriptions = load_subscriptions([_anchored(entry, settings) for entry in settings.subscriptions])
-    _check(settings)
+    _check(settings, subscriptions)
     output = settings.path(settings.output)
     lake = Lake(settings.path(settings.lake) if settings.lake else output / "lake")
     result = RunResult(output, known_at, lake)
@@ -100,7 +100,7 @@ def _known_at(settings: Settings) -> datetime:
     return found.astimezone(UTC)
 
 
-def _check(settings: Settings) -> None:
+def _check(settings: Settings, subscriptions: Subscriptions) -> None:
     """Refuse at once what would otherwise fail after an hour of export."""
     for entry in settings.rosters:
         _present(settings, entry.path, "roster file", "[[rosters]] path")
@@ -111,7 +111,7 @@ def _check(settings: Settings) -> None:
     _present(settings, settings.events.adt, "inbox", "[events] adt", folder=True)
     _present(settings, settings.routing.consents, "consent file", "[routing] consents")
     zones_of(settings)
-    rules_of(settings)
+    rules_of(settings, subscriptions=subscriptions)
     native = measures.measures()
     for measure in settings.measures:
         if measure.id not in native and not settings.path(measure.id).exists():
