@@ -73,7 +73,8 @@ def story(intake: Intake) -> list[tuple[str, str | None]]:
 
 def person(person_id: str, mrn: str, birth_date: str = "1960-01-01") -> dict[str, Any]:
     """A PERSON row, as far as resolution reads it."""
-    return {"person_id": person_id, "mrn": mrn, "member_ids": [], "birth_date": birth_date}
+    names = {"last_name": "Zylstra", "first_name": "Odo"}
+    return {"person_id": person_id, "mrn": mrn, "member_ids": [], "birth_date": birth_date, **names}
 
 
 @pytest.fixture(scope="session", name="adt")

@@ -169,6 +169,31 @@ def test_patients_are_resolved_by_id_and_checked_by_birth_date(world: SimpleName
     assert one(conflict)["person_id"] is None and codes(conflict) == ["identity_conflict"]
 
 
+@pytest.mark.parametrize(
+    ("index", "sent", "expected", "code"),
+    [
+        ({"mrn": "urn:other|100"}, {}, "p1", None),
+        ({"mrn": "urn:other|100"}, {"name": ("Else", "Who")}, None, "identity_unproven"),
+        ({"mrn": "urn:other|100"}, {"name": ("ZYLSTRA", "Anna")}, "p1", None),
+        ({"mrn": "urn:other|100"}, {"born": ""}, None, "identity_unproven"),
+        ({"mrn": "urn:other|100"}, {"born": "1960"}, None, "identity_unproven"),
+        ({"mrn": "100", "birth_date": None}, {}, None, "identity_unproven"),
+        ({"mrn": None, "member_ids": ["payer|100"]}, {"name": ("Else", "Who")}, None, "identity_unproven"),
+        ({"mrn": "GH|100"}, {"born": ""}, "p1", None),
+        ({"mrn": "GH|100"}, {"born": "1970-01-01"}, None, "identity_conflict"),
+        ({"mrn": "GH|100"}, {"born": "1960-01-01"}, "p1", None),
+        ({"mrn": "GH|100"}, {"born": "1970"}, None, "identity_conflict"),
+        ({"mrn": "GH|100", "birth_date": "1970"}, {}, None, "identity_conflict"),
+    ],
+)
+def test_a_number_under_another_namespace_is_taken_only_where_birth_date_and_name_agree(
+    world: SimpleNamespace, index: dict[str, Any], sent: dict[str, Any], expected: str | None, code: str | None
+) -> None:
+    intake = world.read(world.adt("A01", patient="100", **sent), persons=world.table([world.person("p1", "") | index]))
+    assert one(intake)["person_id"] == expected
+    assert codes(intake) == ([code] if code else [])
+
+
 def test_diagnoses_are_read_once_each_and_deletions_left_out(world: SimpleNamespace) -> None:
     message = world.adt(
         "A01", diagnoses=("I10", "I10", "E11.9"), extra=(("DG1", "9", "I10", "Z99", *[None] * 17, "D"),)

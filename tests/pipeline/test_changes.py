@@ -145,7 +145,7 @@ def test_messages_of_an_inbox_become_notices_once(site: Any) -> None:
     at = NOON + timedelta(days=6)
     (inbox / "a01.hl7").write_text(
         f"MSH|^~\\&|ADT|HOSP|HX|HX|{at:%Y%m%d%H%M%S}+0000||ADT^A01|C1|P|2.5.1\r"
-        f"PID|1||{mrn}^^^HOSP^MR||X^Y||{(person['birth_date'] or '').replace('-', '')}|F\r"
+        f"PID|1||{mrn}^^^HOSP^MR||{person['last_name']}^Y||{(person['birth_date'] or '').replace('-', '')}|F\r"
         f"PV1|1|I|W^1^1^HOSP||||||||||||||||V77|||||||||||||||||||||||||{at:%Y%m%d%H%M%S}+0000\r"
     )
     (inbox / "broken.hl7").write_text("PID|1||\r")

@@ -23,7 +23,7 @@ import pyarrow as pa
 from hiexchange import hl7v2
 from hiexchange.encounters.codes import CLASSES, TRIGGERS, code_system, is_npi
 from hiexchange.encounters.history import concerned
-from hiexchange.encounters.people import Identities, Merge
+from hiexchange.encounters.people import Identities, Merge, digits, folded
 from hiexchange.encounters.rows import Intake, Row, events_table, issue, issues_table
 from hiexchange.encounters.state import settle
 from hiexchange.encounters.times import Moment, Zones, parse_dtm
@@ -32,6 +32,10 @@ from hiexchange.errors import DataError
 TOLERANCE = timedelta(hours=6)
 """How far ahead of its receipt an event may lie: clocks and zones are off by hours, not by days."""
 UNKNOWN_FACILITY = "unknown"
+_UNRESOLVED = {
+    "identity_conflict": "the birth date is not that of the person with this id",
+    "identity_unproven": "the index has this id under another namespace, and birth date and name do not say it is the same person",
+}
 _TEST_NAME = re.compile(r"Z{2,}(TEST.*|)\Z", re.IGNORECASE)
 _RECEIVED = re.compile(r"(\d{8}T\d{6}\.\d{6})Z-")
 """How the listener names files: the instant of receipt comes first."""
@@ -120,9 +124,10 @@ def collect(raws: Iterable[RawMessage], settings: AdtSettings, *, history: Any =
     for row in rows:
         people.resolve(row)
     issues += [
-        issue("identity_conflict", "the birth date is not that of the person with this id", row, severity="warning")
+        issue(code, _UNRESOLVED[code], row, severity="warning")
         for row in rows
-        if "identity_conflict" in row["flags"]
+        for code in _UNRESOLVED
+        if code in row["flags"]
     ]
     settled = settle(rows, [people.canonical(row) for row in known])
     for row in settled:
@@ -230,7 +235,8 @@ def read_message(message: hl7v2.Message, raw: RawMessage, settings: AdtSettings)
         "message_sha": hashlib.sha256(bytes(message)).hexdigest(),
         "message_control_id": message.control_id or None,
         "sending_facility": header.value(4) or None,
-        "birth": pid.value(7)[:8],
+        "birth": digits(pid.value(7)),
+        "names": [folded(pid.value(5, part)) for part in (1, 2)],
         "old_id": "",
     }
     _visit_number(row, pid, pv1, times)
@@ -400,7 +406,7 @@ def _doubts(row: Row, mark: tuple[Any, Any, Any], control_ids: set[tuple[Any, An
 
 
 def _strip(row: Row) -> None:
-    for name in ("birth", "old_id", "other_facility"):
+    for name in ("birth", "names", "old_id", "other_facility"):
         row.pop(name, None)
     row.setdefault("material_hash", "")
     row["status"] = row["status"] or "in-progress"

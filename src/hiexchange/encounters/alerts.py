@@ -18,7 +18,7 @@ from hiexchange.encounters.adt import AdtSettings, facility_names
 from hiexchange.encounters.codes import EMERGENCY
 from hiexchange.encounters.fhir import STATUS, UNKNOWN_FACILITY, bare_id
 from hiexchange.encounters.history import concerned
-from hiexchange.encounters.people import Identities
+from hiexchange.encounters.people import Identities, digits, folded
 from hiexchange.encounters.rows import Intake, Row, events_table, issue, issues_table
 from hiexchange.encounters.state import settle
 from hiexchange.encounters.times import Moment, Zones, parse_fhir
@@ -80,8 +80,8 @@ def read_alerts(
             rows.append(row)
     settled = settle(rows, known)
     for row in settled:
-        row.pop("birth")
-        row.pop("other_facility")
+        for name in ("birth", "names", "other_facility"):
+            row.pop(name)
     read, duplicates = len(candidates) + len(issues), len(candidates) - len(rows)
     return Intake(events_table(settled), issues_table(issues), read, len(issues), duplicates)
 
@@ -151,7 +151,8 @@ def _read(raw: bytes | Mapping[str, Any], where: Row, received_at: datetime, set
         "message_sha": sha256_text(msgspec.json.encode(bundle, order="deterministic").decode()),
         "message_control_id": (bundle.get("identifier") or {}).get("value") or bundle.get("id"),
         "sending_facility": (header.get("source") or {}).get("endpoint"),
-        "birth": (patient.get("birthDate") or "").replace("-", ""),
+        "birth": digits(patient.get("birthDate")),
+        "names": [folded(text) for name in patient.get("name") or () for text in (name.get("family"), *_given(name))],
         "other_facility": trigger == "transfer",
     }
 
@@ -219,6 +220,11 @@ def _diagnoses(encounter: Mapping[str, Any], resources: Mapping[str, Mapping[str
         for coding in codings
         if coding.get("code")
     ]
+
+
+def _given(name: Mapping[str, Any]) -> list[str]:
+    """Return the first given name, as ADT and the index have it."""
+    return list(name.get("given") or ())[:1]
 
 
 def _labels(resource: Mapping[str, Any]) -> list[str]:

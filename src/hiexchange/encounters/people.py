@@ -1,16 +1,22 @@
 """Which person of the exchange's index a message is about: by identifier, checked by birth date, merged by A40.
 
-Precision first: an identifier that two people share, or a birth date that contradicts, resolves to nobody.
+Precision first: an identifier that two people share, or a birth date that contradicts, resolves to nobody. Two
+hospitals number their patients from one upwards: a number under another namespace than the index has it under, or under
+none, is only taken where birth date and a name agree.
 """
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
+
+_NO_DIGIT = re.compile(r"[^0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +30,47 @@ class Merge:
     at: datetime
 
 
+class Faces:
+    """Birth date and names of the index's people, read where they lie: a state's millions are not copied."""
+
+    def __init__(self, table: pa.Table) -> None:
+        """Number the rows of PERSON; the last row of a person counts."""
+        self._rows = {person: row for row, person in enumerate(table["person_id"].to_pylist())}
+        self._birth = table["birth_date"]
+        self._names = [table[name] for name in ("last_name", "first_name") if name in table.column_names]
+
+    def birth(self, person: str) -> str:
+        """Return the birth date in digits, as far as it is known."""
+        row = self._rows.get(person)
+        return "" if row is None else digits(self._birth[row].as_py())
+
+    def names(self, person: str) -> set[str]:
+        """Return the family and the given name, folded; those that are known."""
+        row = self._rows.get(person)
+        return set() if row is None else {folded(column[row].as_py()) for column in self._names} - {""}
+
+
+def digits(date: str | None) -> str:
+    """Return the digits of a date, of a year, month or day: ``1970-01-31`` and ``197001311200`` are ``19700131``."""
+    return _NO_DIGIT.sub("", date or "")[:8]
+
+
+def folded(name: str | None) -> str:
+    """Return the letters of a name without case and accents."""
+    plain = unicodedata.normalize("NFKD", name or "").casefold()
+    return "".join(letter for letter in plain if letter.isalpha())
+
+
 @dataclass(frozen=True)
 class Identities:
     """Identifiers of persons, and merges."""
 
     persons: Mapping[str, str | None] = field(default_factory=dict)
-    """``system|value``, and ``value`` alone, -> person_id; None where several people share it."""
-    births: Mapping[str, str] = field(default_factory=dict)
-    """person_id -> birth date as eight digits, where it is whole."""
+    """Identifier as the index has it (``system|value``, or plain) -> person_id; None where several people share it."""
+    bare: Mapping[str, str | None] = field(default_factory=dict)
+    """The value alone of those with a namespace, likewise."""
+    faces: Faces | None = None
+    """What identifiers are checked by."""
     merges: Mapping[str, str] = field(default_factory=dict)
     """Identifier that ended, as ``system|value`` -> identifier that took its place."""
 
@@ -42,34 +81,51 @@ class Identities:
             return cls()
         table = persons if isinstance(persons, pa.Table) else pa.table(persons)
         found: dict[str, str | None] = {}
-        births: dict[str, str] = {}
-        names = ("person_id", "mrn", "member_ids", "birth_date")
-        for person, mrn, members, birth in zip(*(table[name].to_pylist() for name in names), strict=True):
-            if birth and len(birth) == 10:
-                births[person] = birth.replace("-", "")
+        bare: dict[str, str | None] = {}
+        for person, mrn, members in zip(
+            *(table[n].to_pylist() for n in ("person_id", "mrn", "member_ids")), strict=True
+        ):
             for identifier in (mrn, *(members or ())):
-                for key in {identifier, identifier.rpartition("|")[2]} if identifier else ():
-                    if found.setdefault(key, person) != person:
-                        found[key] = None
-        return cls(found, births)
+                if identifier and found.setdefault(identifier, person) != person:
+                    found[identifier] = None
+                value = (identifier or "").rpartition("|")[2]
+                if value and value != identifier and bare.setdefault(value, person) != person:
+                    bare[value] = None
+        return cls(found, bare, Faces(table))
 
     def merged(self, merges: Iterable[Merge]) -> Identities:
         """Return these identities with more merges."""
         added = {_key(merge.system, merge.old): _key(merge.system, merge.new) for merge in merges}
-        return Identities(self.persons, self.births, {**self.merges, **added}) if added else self
+        return Identities(self.persons, self.bare, self.faces, {**self.merges, **added}) if added else self
 
     def resolve(self, row: dict[str, Any]) -> None:
-        """Set ``person_id`` of a candidate row, and follow merges in the patient id."""
+        """Set ``person_id`` of a candidate row, and follow merges in the patient id.
+
+        The row says ``birth`` (:func:`digits`) and ``names`` (:func:`folded`).
+        """
         key = self._current(_key(row["patient_id_system"], row["patient_id_sent"]))
         row["patient_id_sent"] = key.rpartition("|")[2]
-        person = self.persons.get(key)
-        if person is None and key not in self.persons:
-            person = self.persons.get(row["patient_id_sent"])
-        birth = row.get("birth") or ""
-        if person is not None and len(birth) == 8 and self.births.get(person, birth) != birth:
-            row["flags"].append("identity_conflict")
-            person = None
+        person, sure = self._whose(key)
+        if person is not None and self.faces is not None:
+            sent, known = row.get("birth") or "", self.faces.birth(person)
+            told = min(len(sent), len(known))
+            if sent[:told] != known[:told]:
+                row["flags"].append("identity_conflict")
+                person = None
+            elif not sure and not (told == 8 and self.faces.names(person) & set(row.get("names") or ())):
+                row["flags"].append("identity_unproven")
+                person = None
         row["person_id"] = person
+
+    def _whose(self, key: str) -> tuple[str | None, bool]:
+        """Return the person of an identifier, and whether the index has it under the very namespace."""
+        if key in self.persons:
+            return self.persons.get(key), True
+        value = key.rpartition("|")[2]
+        plain, other = self.persons.get(value), self.bare.get(value)
+        if value in self.persons and value in self.bare:
+            return (plain if plain == other else None), False
+        return plain or other, False
 
     def canonical(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return a row on record as it reads after the merges, so that a merge alone is no news."""
@@ -77,9 +133,17 @@ class Identities:
         current = self._current(key)
         if current == key:
             return dict(row)
-        identifier = current.rpartition("|")[2]
-        person = self.persons.get(current, self.persons.get(identifier, row["person_id"]))
-        return {**row, "patient_id_sent": identifier, "person_id": person}
+        person, sure = self._whose(current)
+        if not sure and not (person and row["person_id"] and self._alike(person, row["person_id"])):
+            person = row["person_id"]
+        return {**row, "patient_id_sent": current.rpartition("|")[2], "person_id": person}
+
+    def _alike(self, one: str, other: str) -> bool:
+        """Say whether two records of the index agree in birth date and a name."""
+        if self.faces is None or one == other:
+            return True
+        births = {self.faces.birth(one), self.faces.birth(other)}
+        return len(births) == 1 and len(max(births)) == 8 and bool(self.faces.names(one) & self.faces.names(other))
 
     def _current(self, key: str) -> str:
         seen = {key}
