@@ -320,7 +320,8 @@ def _sorted(rows: list[tuple[Any, Any]], descending: bool) -> list[tuple[Any, An
     """Sort stably; nulls first ascending, last descending; keys that cannot be told apart keep their order."""
     nulls = [row for row in rows if row[0] is None]
     known = [row for row in rows if row[0] is not None]
-    if known and all(isinstance(key, t.Temporal) and len(key.key) == 7 for key, _ in known):
+    if known and all(isinstance(key, t.Temporal) for key, _ in known):
+        # A list must come in some order: a day comes before its hours, as any prefix before what it begins.
         known.sort(key=lambda row: row[0].key, reverse=descending)
     else:
         known.sort(key=cmp_to_key(_falling if descending else _rank))
