@@ -31,12 +31,21 @@ def rank(a: Any, b: Any, precision: int | None) -> int | None:
 
 def _lt(a: Any, b: Any, p: int | None) -> Truth:
     found = rank(a, b, p)
-    return None if found is None else found < 0
+    if found is not None:
+        return found < 0
+    return compare.less(a, b) if _uncertain(a, b) else None
 
 
 def _le(a: Any, b: Any, p: int | None) -> Truth:
     found = rank(a, b, p)
-    return None if found is None else found <= 0
+    if found is not None:
+        return found <= 0
+    return compare.less_or_equal(a, b) if _uncertain(a, b) else None
+
+
+def _uncertain(a: Any, b: Any) -> bool:
+    """Tell whether a side has no rank although it may be on or before the other: 4 to 5 is on or before 5."""
+    return isinstance(a, t.Uncertainty) or isinstance(b, t.Uncertainty)
 
 
 def both(a: Truth, b: Truth) -> Truth:
