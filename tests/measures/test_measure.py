@@ -78,6 +78,28 @@ def test_a_lake_gives_the_same_rows_as_bundles(small_bundle, people, tmp_path):
     assert all(run.by("sex").column("suppressed").to_pylist())
 
 
+@pytest.mark.parametrize("engine", ["rows", "columns"])
+def test_a_date_range_within_a_retrieve_selects_as_the_query_would(small, bundle_of, people, engine):
+    """Translators may move ``during`` from a query into its Retrieve (date range optimization)."""
+    measure, libraries, sets = small
+    statements = libraries[0]["library"]["statements"]["def"]
+    query = next(item["expression"] for item in statements if item["name"] == "Visits in Period")
+    query["source"][0]["expression"] |= {"dateProperty": "period", "dateRange": query.pop("where")["operand"][1]}
+    assert (
+        flags(Measure.load(bundle_of(measure, libraries, sets)).evaluate(people, period=YEAR, engine=engine).table)
+        == EXPECTED
+    )
+
+
+def test_a_filter_of_a_retrieve_that_is_not_known_is_an_error_and_never_ignored(small, bundle_of, people):
+    measure, libraries, sets = small
+    statements = libraries[0]["library"]["statements"]["def"]
+    query = next(item["expression"] for item in statements if item["name"] == "Visits in Period")
+    query["source"][0]["expression"]["otherFilter"] = [{"property": "status", "comparator": "="}]
+    run = Measure.load(bundle_of(measure, libraries, sets)).evaluate(people, period=YEAR)
+    assert {row["status"] for row in run.table.to_pylist() if row["subject"] != "e-young"} == {"error"}
+
+
 def test_one_bad_patient_is_one_error_row(small_bundle, people):
     spoilt = copy.deepcopy(people)
     value = spoilt[1]["entry"][2]["resource"]["valueQuantity"]

@@ -75,8 +75,8 @@ def elements_of(libraries: Iterable[Library]) -> frozenset[str]:
                 names.add(node["path"].partition(".")[0])
             elif node["type"] == "IdentifierRef":
                 names.add(node["name"])
-            elif node["type"] == "Retrieve" and node.get("codeProperty"):
-                names.add(node["codeProperty"])
+            elif node["type"] == "Retrieve":
+                names.update(node[key].partition(".")[0] for key in ("codeProperty", "dateProperty") if node.get(key))
     return frozenset(names)
 
 

@@ -93,6 +93,8 @@ def _first(node: Node | None, unit: Unit, seen: dict[Any, str | None]) -> str | 
             reason = _of_function(item, owner, seen)
         elif kind == "Query" and item.get("aggregate"):
             reason = "Query with aggregate"
+        elif kind == "Retrieve" and item.get("dateRange") is not None:
+            reason = "Retrieve by date"
         elif kind not in STEPS and kind not in _CONSTANTS and kind not in _NOT_EXPRESSIONS:
             reason = kind
         if reason is not None:

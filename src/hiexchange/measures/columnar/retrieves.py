@@ -21,7 +21,7 @@ from hiexchange.measures.cql import types
 from hiexchange.measures.cql.compiler import Frame, Scope, Unit
 from hiexchange.measures.cql.library import Node
 from hiexchange.measures.cql.model import Element
-from hiexchange.measures.cql.retrieve import PRIMARY, Spec, codes_at, given_codes, resolved, spec_index
+from hiexchange.measures.cql.retrieve import PRIMARY, UNKNOWN_FILTERS, Spec, codes_at, given_codes, resolved, spec_index
 
 _JUDGED = ("meta", "status", "doNotPerform", "category", "code", "encounter")
 """What profiles are inferred from."""
@@ -31,6 +31,8 @@ _JUDGED = ("meta", "status", "doNotPerform", "category", "code", "encounter")
 def _retrieve(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
     kind = types.split_name(node["dataType"])[1]
     template = (node.get("templateId") or "").rpartition("/")[2].partition("|")[0]
+    if node.get("dateRange") is not None or any(node.get(name) for name in UNKNOWN_FILTERS):
+        raise Unsupported("Retrieve by date")
     codes, path = None, None
     if node.get("codes") is not None:
         if not ev.names.of(node["codes"])[1]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from hiexchange.measures.cql import profiles, types
+from hiexchange.errors import MeasureError
+from hiexchange.measures.cql import lists, profiles, types
 from hiexchange.measures.cql.compiler import SUBJECT, Compiler, Fn, Scope, builds
+from hiexchange.measures.cql.fhirhelpers import to_value
 from hiexchange.measures.cql.library import Node
 from hiexchange.measures.cql.model import Element, concept
 from hiexchange.measures.cql.values import Code, CodeSystem, Concept, EvaluationError, ValueSet
@@ -124,16 +126,39 @@ def _retrieve(c: Compiler, n: Node, sc: Scope) -> Fn:
     template = (n.get("templateId") or "").rpartition("/")[2].partition("|")[0]
     path = n.get("codeProperty") or (PRIMARY.get(kind, "code") if n.get("codes") is not None else None)
     c.note(SUBJECT)
+    filters = [name for name in UNKNOWN_FILTERS if n.get(name)]
+    if filters:
+        raise MeasureError(f"a Retrieve by {filters[0]} is not supported", library=c.unit.library.name)
     if n.get("codes") is None:
-        return _fixed(c, spec_index(c.program, kind, template, None, None))
+        return _during(c, n, sc, _fixed(c, spec_index(c.program, kind, template, None, None)))
     codes = c.expression(n["codes"], sc)
     if codes in c.constants:
-        return _fixed(c, spec_index(c.program, kind, template, path, given_codes(c.constants[codes])))
+        index = spec_index(c.program, kind, template, path, given_codes(c.constants[codes]))
+        return _during(c, n, sc, _fixed(c, index))
 
     def dynamic(s: Any, e: list[Any]) -> Any:
         return Spec(kind, template, path, given_codes(codes(s, e)), -1).select(s)
 
-    return dynamic
+    return _during(c, n, sc, dynamic)
+
+
+UNKNOWN_FILTERS = ("id", "dateLowProperty", "dateHighProperty", "codeFilter", "dateFilter", "otherFilter")
+"""Members of a Retrieve that select and are not known here: what they would leave out must not be counted."""
+
+
+def _during(c: Compiler, n: Node, sc: Scope, retrieve: Fn) -> Fn:
+    """Return a retrieve's rows within its date range, where a translator moved ``during`` from the query into it."""
+    if n.get("dateRange") is None:
+        return retrieve
+    if n.get("dateProperty") is None:
+        raise MeasureError("a Retrieve by date names no element", library=c.unit.library.name)
+    span, path = c.expression(n["dateRange"], sc), n["dateProperty"]
+
+    def during(s: Any, e: list[Any]) -> Any:
+        given = span(s, e)
+        return [row for row in retrieve(s, e) if lists.included_in(to_value(row.get(path)), given) is True]
+
+    return during
 
 
 def given_codes(value: Any) -> Any:
