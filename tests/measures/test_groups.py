@@ -94,3 +94,17 @@ def test_a_stratifier_cuts_only_the_populations_it_applies_to(small, bundle_of, 
     women = next(stratum for stratum in run.summary().first.strata if stratum.value == "true")
     assert women.counts == {"denominator": 3}
     assert women.rate is None
+
+
+@pytest.mark.parametrize("engine", ["rows", "columns"])
+def test_a_criterion_that_does_not_fit_the_basis_is_an_error_and_never_nobody(small, bundle_of, people, engine):
+    measure, libraries, sets = small
+    group = measure["group"][0]
+    group["stratifier"] = []
+    group["population"][0]["criteria"]["expression"] = "Visits in Period"
+    run = Measure.load(bundle_of(measure, libraries, sets)).evaluate(people, period=YEAR, engine=engine)
+    assert set(run.table["error_define"].to_pylist()) == {"SmallMeasure|1.0.0 Visits in Period"}
+    group["population"][0]["criteria"]["expression"] = "Initial Population"
+    group["extension"] = [{"url": f"{CQFM}populationBasis", "valueCode": "Encounter"}]
+    run = Measure.load(bundle_of(measure, libraries, sets)).evaluate(people, period=YEAR, engine=engine)
+    assert set(run.table["status"].to_pylist()) == {"error"}

@@ -15,7 +15,7 @@ from hiexchange.measures.cql import compare
 from hiexchange.measures.cql.compiler import Define, Function
 from hiexchange.measures.cql.model import Element
 from hiexchange.measures.cql.subject import Subject
-from hiexchange.measures.cql.values import Code, Concept, Quantity
+from hiexchange.measures.cql.values import Code, Concept, EvaluationError, Quantity
 
 PATIENT = "patient"
 """Key of the only member under boolean basis."""
@@ -70,7 +70,7 @@ def evaluate(criteria: Criteria, s: Subject) -> list[Member]:
     for member in members:
         settle(member.flags)
     _stratify(criteria, s, members, boolean=boolean)
-    _observe(criteria, s, members, boolean=boolean)
+    _observe(criteria, s, members)
     return members
 
 
@@ -80,21 +80,34 @@ def _boolean(criteria: Criteria, s: Subject) -> list[Member]:
         if column != "initial_population" and not member.flags.get("initial_population", True):
             member.flags[column] = False  # outside the initial population nothing else is asked
         else:
-            member.flags[column] = define is not None and s.evaluate(define) is True
+            member.flags[column] = define is not None and _truth(define, s) is True
     return [member]
+
+
+def _truth(define: Define, s: Subject) -> bool | None:
+    value = s.evaluate(define)
+    if value is not None and not isinstance(value, bool):
+        raise _mistyped(define, "a truth value under boolean basis")
+    return value
+
+
+def _mistyped(define: Define, wanted: str) -> EvaluationError:
+    # Taken for "not met", a measure that forgot its basis would report zeros for everybody.
+    message = f"a criterion must give {wanted}"
+    return EvaluationError(message, library=define.unit.library.name, locator=define.name)
 
 
 def _episodes(criteria: Criteria, s: Subject) -> list[Member]:
     members: dict[Any, Member] = {}
     first = criteria.defines.get("initial_population")
-    for value in _list(s.evaluate(first)) if first is not None else []:
+    for value in _listed(first, s):
         token = compare.token(value)
         if token not in members:
             members[token] = Member(episode_key(value, len(members)), value)
     if not members:
         return []
     for column, define in criteria.defines.items():
-        tokens = {compare.token(value) for value in _list(s.evaluate(define))} if define is not None else set()
+        tokens = {compare.token(value) for value in _listed(define, s)}
         for token, member in members.items():
             member.flags[column] = token in tokens
     return list(members.values())
@@ -124,15 +137,17 @@ def _linked(criteria: Criteria, s: Subject, *, boolean: bool) -> list[Member]:
 
 
 def _values(define: Define | None, s: Subject, boolean: bool) -> dict[Any, Any]:
-    value = s.evaluate(define) if define is not None else None
     if boolean:
-        return {PATIENT: s.patient} if value is True else {}
-    return {compare.token(item): item for item in _list(value)}
+        return {PATIENT: s.patient} if define is not None and _truth(define, s) is True else {}
+    return {compare.token(item): item for item in _listed(define, s)}
 
 
-def _list(value: Any) -> list[Any]:
-    if value is None:
+def _listed(define: Define | None, s: Subject) -> list[Any]:
+    value = s.evaluate(define) if define is not None else None
+    if value is None or define is None:
         return []
+    if isinstance(value, bool):
+        raise _mistyped(define, "episodes under a resource basis")
     return [item for item in value if item is not None] if isinstance(value, list) else [value]
 
 
@@ -217,20 +232,20 @@ _EXCLUDES = {
 }
 
 
-def _observe(criteria: Criteria, s: Subject, members: list[Member], *, boolean: bool) -> None:
+def _observe(criteria: Criteria, s: Subject, members: list[Member]) -> None:
     for observation, call, column in criteria.observations:
         if call is None:
             continue
         for member in members:
             if not member.flags.get(column) or any(member.flags.get(name) for name in _EXCLUDES.get(column, ())):
                 continue
-            member.observations.append((observation.id, _call(call, s, member.value, boolean)))
+            member.observations.append((observation.id, _call(call, s, member.value)))
 
 
-def _call(call: Function | Define, s: Subject, value: Any, boolean: bool) -> Any:
+def _call(call: Function | Define, s: Subject, value: Any) -> Any:
     if isinstance(call, Define):
         return s.evaluate(call)
-    return call.call(s, [] if call.arity == 0 or (boolean and call.arity == 0) else [value])
+    return call.call(s, [value] if call.arity else [])
 
 
 def number(value: Any) -> tuple[float | None, str | None]:
