@@ -108,3 +108,28 @@ def test_a_criterion_that_does_not_fit_the_basis_is_an_error_and_never_nobody(sm
     group["extension"] = [{"url": f"{CQFM}populationBasis", "valueCode": "Encounter"}]
     run = Measure.load(bundle_of(measure, libraries, sets)).evaluate(people, period=YEAR, engine=engine)
     assert set(run.table["status"].to_pylist()) == {"error"}
+
+
+@pytest.mark.parametrize("order", [("num", "den"), ("den", "num")])
+def test_a_ratio_of_observations_is_numerator_over_denominator_in_whatever_order_they_stand(
+    small, bundle_of, people, order
+):
+    measure, libraries, sets = small
+    measure["scoring"] = {"coding": [{"code": "ratio"}]}
+    defines = libraries[0]["library"]["statements"]["def"]
+    integer = "{urn:hl7-org:elm-types:r1}Integer"
+    for name, value in (("den Value", "4"), ("num Value", "3")):
+        defines.append({"name": name, "expression": {"type": "Literal", "valueType": integer, "value": value}})
+    method = {"url": f"{CQFM}aggregateMethod", "valueString": "Sum"}
+    observations = [population(None, "measure-observation", f"{name} Value", name) for name in order]
+    for item in observations:
+        item["extension"].append(method)
+    measure["group"][0]["population"] = [
+        population("ip", "initial-population", "Initial Population"),
+        population("den", "denominator", "Initial Population"),
+        population("num", "numerator", "Numerator"),
+        *observations,
+    ]
+    run = Measure.load(bundle_of(measure, libraries, sets)).evaluate(people, period=YEAR)
+    # One hit of 3, four in the denominator of 4 each; neither observation has an id to be told by.
+    assert run.to_fhir()["group"][0]["measureScore"] == {"value": 0.1875}

@@ -242,9 +242,9 @@ def _group(measure: Resource, group: Resource, at: int) -> Group:
         reference = _extension(item, "criteriaReference")
         if code in OBSERVATIONS:
             method = _extension(item, "aggregateMethod") or "Count"
-            observations.append(
-                Observation(item.get("id") or code, criteria, reference, str(_concept_code(method) or method))
-            )
+            # A ratio has two of one code: without ids of their own they are told apart by their place.
+            name = item.get("id") or (f"{code}-{len(observations) + 1}" if observations else code)
+            observations.append(Observation(name, criteria, reference, str(_concept_code(method) or method)))
         elif code in POPULATIONS:
             populations.append(Population(item.get("id") or code, POPULATIONS[code], criteria, reference))
     return Group(

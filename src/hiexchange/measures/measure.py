@@ -138,9 +138,7 @@ class Measure:
             columns={
                 group.id: tuple(dict.fromkeys(item.column for item in group.populations)) for group in self.groups
             },
-            observations={
-                group.id: tuple((item.id, item.method) for item in group.observations) for group in self.groups
-            },
+            observations={group.id: _methods(group) for group in self.groups},
             applies_to={
                 (group.id, item.id): item.applies_to
                 for group in self.groups
@@ -368,6 +366,15 @@ def _observed(group: Group, observation: Observation, at: int) -> str:
     if "numerator" in name or "denominator" in name:
         return "numerator" if "numerator" in name else "denominator"
     return "denominator" if at == 0 else "numerator"
+
+
+def _methods(group: Group) -> tuple[tuple[str, str], ...]:
+    """Return (id, aggregate method) of a group's observations; of a ratio, what it divides by comes first."""
+    observed = {item.id: _observed(group, item, at) for at, item in enumerate(group.observations)}
+    found = [(item.id, item.method) for item in group.observations]
+    if group.scoring == "ratio":
+        found.sort(key=lambda item: observed[item[0]] != "denominator")
+    return tuple(found)
 
 
 def parameters(period: tuple[date, date]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class MeasureInfo:
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Group id to the population columns the group has; empty: whichever are filled."""
     observations: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
-    """Group id to its (observation id, aggregate method)."""
+    """Group id to its (observation id, aggregate method); of a ratio, the denominator's first."""
     applies_to: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     """(group, stratifier) to the population columns it cuts, where it does not cut all."""
     initials: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
