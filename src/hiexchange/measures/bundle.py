@@ -235,7 +235,8 @@ def _group(measure: Resource, group: Resource, at: int) -> Group:
     scoring = _extension(group, "scoring") or _extension(measure, "scoring") or measure.get("scoring")
     basis = _extension(group, "populationBasis") or _extension(measure, "populationBasis") or "boolean"
     improvement = _extension(group, "improvementNotation") or measure.get("improvementNotation")
-    populations, observations = [], []
+    populations = []
+    observations: list[Observation] = []
     for item in group.get("population") or ():
         code = _concept_code(item.get("code")) or ""
         criteria = (item.get("criteria") or {}).get("expression") or ""
