@@ -29,10 +29,10 @@ from hiexchange.measures.cql.values import Interval, Quantity
 CASES = [json.loads(line) for line in (Path(__file__).parent / "cql" / "operators.ndjson").read_text().splitlines()]
 
 
-def evaluate(node):
+def evaluate(node, *, offset=0):
     """Evaluate one expression for a patient without data."""
     elm = library.read({"library": {"identifier": {"id": "T"}, "statements": [{"name": "T", "expression": node}]}})
-    program = Program(Model())
+    program = Program(Model(offset=offset))
     unit = Unit(program, elm, {}, {}, "T")
     subject = Subject(Context(program, {}, now=t.parse_datetime("2026-01-01T00:00:00.000Z")), [])
     return subject.evaluate(unit.define("T"))
@@ -326,3 +326,10 @@ def test_conversions_and_statistics_of_the_specification_that_are_no_plain_value
     assert repr(evaluate({"type": "Today"})) == "Date(2026-01-01)"
     assert repr(evaluate({"type": "TimeOfDay"})) == "Time(00:00:00.000)"
     assert evaluate({"type": "TimezoneOffsetFrom", "operand": clock}) == 0
+
+
+@pytest.mark.parametrize(
+    "conversion", [{"type": "ToDateTime"}, {"type": "Convert", "toType": "{urn:hl7-org:elm-types:r1}DateTime"}]
+)
+def test_a_text_without_an_offset_is_in_the_evaluations(conversion):
+    assert t.text(evaluate({**conversion, "operand": lit("2026-03-01T10:00")}, offset=-300)) == "2026-03-01T10:00-05:00"

@@ -23,17 +23,6 @@ from hiexchange.measures.cql.values import (
     Quantity,
 )
 
-_UCUM_TIME = {
-    "a": "year",
-    "mo": "month",
-    "wk": "week",
-    "d": "day",
-    "h": "hour",
-    "min": "minute",
-    "s": "second",
-    "ms": "millisecond",
-}
-
 
 def checked(value: Any) -> Any:
     """Return an integer or decimal within CQL's range and scale, else None."""
@@ -113,20 +102,16 @@ def _sum_quantities(a: Quantity, b: Quantity, sign: int) -> Quantity | None:
     factor = ucum.ratio(b.unit, a.unit)
     if factor is None:
         return None
-    if factor >= 1 and a.unit != b.unit and factor != 1:
-        value = a.value + sign * ucum.decimal(factor) * b.value
-        return Quantity(checked(value), a.unit)
-    first = a.value if a.unit == b.unit else ucum.convert(a.value, a.unit, b.unit)
-    if first is None:
-        return None
-    return Quantity(checked(first + sign * b.value), b.unit)
+    if factor > 1:
+        return Quantity(checked(a.value + sign * ucum.times(b.value, factor)), a.unit)
+    return Quantity(checked(ucum.times(a.value, 1 / factor) + sign * b.value), b.unit)
 
 
 def shift(value: t.Temporal, quantity: Any, sign: int = 1) -> Any:
     """Return a date or time moved by a quantity of time; decimals are cut for calendar units."""
     if not isinstance(quantity, Quantity) or quantity.value is None:
         return None
-    word = ucum.calendar_word(quantity.unit) or _UCUM_TIME.get(quantity.unit)
+    word = ucum.calendar_word(quantity.unit) or ucum.CALENDAR_WORDS.get(quantity.unit)
     if word is None:
         return None
     if word == "second" and quantity.value != quantity.value.to_integral():

@@ -5,11 +5,11 @@ Source: CQL 1.5, Appendix B, sections 2 to 4 (Equal, Equivalent, Less ...), and 
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
+from hiexchange.measures.cql import arithmetic, ucum
 from hiexchange.measures.cql import temporal as t
-from hiexchange.measures.cql import ucum
 from hiexchange.measures.cql.model import Element
 from hiexchange.measures.cql.values import Code, CodeSystem, Concept, Interval, Quantity, Ratio, ValueSet
 
@@ -257,7 +257,7 @@ def _round_alike(a: Decimal, b: Decimal) -> bool:
     places = max(a.normalize().as_tuple().exponent, b.normalize().as_tuple().exponent)
     assert isinstance(places, int)
     unit = Decimal(1).scaleb(min(places, 0))
-    return a.quantize(unit) == b.quantize(unit)
+    return a.quantize(unit, ROUND_HALF_UP) == b.quantize(unit, ROUND_HALF_UP)
 
 
 def _equivalent_quantities(a: Quantity, b: Quantity) -> bool:
@@ -268,12 +268,9 @@ def _equivalent_quantities(a: Quantity, b: Quantity) -> bool:
 
 
 def _equivalent_ratios(a: Ratio, b: Ratio) -> bool:
-    parts = [
-        x.value
-        for x in (a.numerator, b.denominator, b.numerator, a.denominator)
-        if x is not None and x.value is not None
-    ]
-    return len(parts) == 4 and parts[0] * parts[1] == parts[2] * parts[3]
+    """Tell whether both come to the same quotient, whatever units its parts are in."""
+    first, second = (arithmetic.divide(ratio.numerator, ratio.denominator) for ratio in (a, b))
+    return first is not None and second is not None and _equivalent_quantities(first, second)
 
 
 def token(value: Any) -> Any:

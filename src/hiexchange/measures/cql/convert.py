@@ -27,7 +27,8 @@ from hiexchange.measures.cql.values import (
 
 _TRUE = {"true", "t", "yes", "y", "1"}
 _FALSE = {"false", "f", "no", "n", "0"}
-_NUMBER = re.compile(r"^[+-]?\d+(?:\.\d+)?$")
+_DIGITS = re.compile(r"[+-]?[0-9]{1,40}")
+_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 _QUANTITY = re.compile(r"^\s*([+-]?\d+(?:\.\d+)?)\s*(?:'([^']*)'|([a-z]+))?\s*$")
 
 
@@ -52,10 +53,7 @@ def to_long(value: Any) -> Any:
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, str):
-        try:
-            value = int(value)
-        except ValueError:
-            return None
+        value = int(value) if _DIGITS.fullmatch(value) else None
     return value if isinstance(value, int) and MIN_LONG <= value <= MAX_LONG else None
 
 
@@ -65,7 +63,7 @@ def to_decimal(value: Any) -> Any:
         return Decimal(int(value))
     if isinstance(value, int | Decimal):
         return checked(Decimal(value))
-    if isinstance(value, str) and _NUMBER.match(value):
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
         return checked(Decimal(value))
     return None
 
@@ -255,8 +253,8 @@ def last_position(pattern: Any, text: Any) -> int:
 
 
 def substring(text: Any, start: Any, length: Any = None) -> Any:
-    """Return the text from a zero-based index; null outside."""
-    if text is None or start is None or not 0 <= start < len(text):
+    """Return the text from a zero-based index; null outside, but an empty text starts at 0."""
+    if text is None or start is None or not 0 <= start < max(len(text), 1):
         return None
     return text[start:] if length is None else text[start : start + max(length, 0)]
 
@@ -297,11 +295,6 @@ def parse_literal(kind: str, text: str) -> Any:
 
 # FHIRHelpers ----------------------------------------------------------------------------------
 
-_CALENDAR_UNITS = {
-    "ms": "millisecond", "s": "second", "min": "minute", "h": "hour", "d": "day", "wk": "week", "mo": "month", "a": "year",
-}  # fmt: skip
-
-
 def calendar_unit(unit: Any) -> Any:
     """Turn a UCUM time code into CQL's calendar word, as FHIRHelpers.ToCalendarUnit does."""
-    return _CALENDAR_UNITS.get(unit, unit)
+    return ucum.CALENDAR_WORDS.get(unit, unit)

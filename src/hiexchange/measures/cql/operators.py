@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from hiexchange.errors import MeasureError
@@ -192,6 +193,8 @@ def _convert(c: Compiler, n: Node, sc: Scope) -> Fn:
     target = convert.TARGETS.get(types.split_name(name)[1])
     if target is None:
         raise MeasureError("a conversion to this type is not known", library=c.unit.library.name)
+    if target is convert.to_datetime:
+        target = partial(convert.to_datetime, offset=c.program.model.offset)
     return _strict([a], target if n["type"] == "Convert" else lambda value: target(value) is not None)
 
 

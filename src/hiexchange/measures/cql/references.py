@@ -14,6 +14,8 @@ from hiexchange.measures.cql.fhirhelpers import FUNCTIONS as FHIRHELPERS
 from hiexchange.measures.cql.library import Node
 from hiexchange.measures.cql.model import Element, get
 from hiexchange.measures.cql.values import (
+    MAX_LONG,
+    MIN_LONG,
     Code,
     CodeSystem,
     Concept,
@@ -418,5 +420,7 @@ def point_hint(node: Node | None) -> Any:
 
 @builds("MinValue", "MaxValue")
 def _extreme_value(c: Compiler, n: Node, sc: Scope) -> Fn:
-    kind = types.point_class(n["valueType"])
-    return c.constant(minimum(kind) if n["type"] == "MinValue" else maximum(kind))
+    kind, least = types.point_class(n["valueType"]), n["type"] == "MinValue"
+    if types.split_name(n["valueType"])[1] == "Long":
+        return c.constant(MIN_LONG if least else MAX_LONG)
+    return c.constant(minimum(kind) if least else maximum(kind))

@@ -84,7 +84,11 @@ CALENDAR: dict[str, tuple[str, int | Fraction]] = {
     "second": ("s", 1),
     "millisecond": ("s", Fraction(1, 1000)),
 }
-_TO_UCUM = {"year": "a", "month": "mo"}
+CALENDAR_WORDS = {
+    "a": "year", "mo": "month", "wk": "week", "d": "day", "h": "hour", "min": "minute", "s": "second", "ms": "millisecond",
+}  # fmt: skip
+"""UCUM's units of time, by CQL's words."""
+_TO_UCUM = {word: unit for unit, word in CALENDAR_WORDS.items()}
 _TERM = re.compile(r"^(.*?)([+-]?\d+)?$")
 _TOKEN = re.compile(r"[./()]|(?:\[[^\]]*\]|\{[^}]*\}|[^./()\[\]{}])+")
 
@@ -204,8 +208,11 @@ def ratio(source: str, target: str, *, equivalence: bool = False) -> Fraction | 
 def convert(value: Decimal, source: str, target: str, *, equivalence: bool = False) -> Decimal | None:
     """Return ``value`` in the target unit, or None when the units are of unlike dimension."""
     factor = ratio(source, target, equivalence=equivalence)
-    if factor is None:
-        return None
+    return None if factor is None else times(value, factor)
+
+
+def times(value: Decimal, factor: Fraction) -> Decimal:
+    """Return a value in another unit: rounded once, after the multiplication."""
     return value if factor == 1 else decimal(Fraction(value) * factor)
 
 
@@ -219,6 +226,9 @@ def product(a: str, b: str, sign: int) -> str:
     """Return the unit of a product (``sign`` 1) or a quotient (-1); like units cancel to ``1``."""
     if b == "1":
         return a
+    if a != "1" or sign < 0:
+        # Calendar words cannot be part of a unit: 10 mg a day is 10 mg/d.
+        a, b = (_TO_UCUM.get(calendar_word(unit) or "", unit) for unit in (a, b))
     if sign < 0:
         if a == b or ratio(a, b) is not None:
             return "1"
