@@ -295,6 +295,7 @@ def parse_literal(kind: str, text: str) -> Any:
 
 # FHIRHelpers ----------------------------------------------------------------------------------
 
+
 def calendar_unit(unit: Any) -> Any:
     """Turn a UCUM time code into CQL's calendar word, as FHIRHelpers.ToCalendarUnit does."""
     return ucum.CALENDAR_WORDS.get(unit, unit)
