@@ -27,6 +27,10 @@ QUANTITIES = [
     )
 ]
 QUANTITIES = [{key: value for key, value in item.items() if value is not None} for item in QUANTITIES]
+QUANTITIES += [
+    {"value": 5, "code": "a", "system": system}
+    for system in ("http://hl7.org/fhirpath/CodeSystem/calendar-units", "http://example.org/units")
+]
 STARTS = ("2026-01-02T03:04:05Z", "2026-02", None)
 PERIODS = [{k: v for k, v in (("start", a), ("end", b)) if v} for a, b in itertools.product(STARTS, STARTS)]
 RANGES = [

@@ -32,7 +32,7 @@ def to_quantity(value: Any) -> Any:
     """Return a System Quantity.
 
     Raises:
-        EvaluationError: The FHIR Quantity has a comparator: its value is not a value.
+        EvaluationError: The FHIR Quantity has a comparator: its value is not a value. Or its unit is not UCUM's.
     """
     if value is None or isinstance(value, Quantity):
         return value
@@ -52,7 +52,12 @@ def to_quantity_ignoring_comparator(value: Any) -> Any:
     return _memo(value, "#quantity", _quantity)
 
 
+_UNIT_SYSTEMS = (None, "http://unitsofmeasure.org", "http://hl7.org/fhirpath/CodeSystem/calendar-units")
+
+
 def _quantity(element: Element) -> Quantity:
+    if element.get("system") not in _UNIT_SYSTEMS:
+        raise EvaluationError("FHIRHelpers.ToQuantity: the unit is of a system that is not UCUM")
     # FHIRHelpers reads code first, then unit.
     unit = element.get("code") or element.get("unit") or "1"
     return Quantity(element.get("value"), calendar_unit(unit))
