@@ -121,6 +121,19 @@ def test_what_is_on_record_is_not_repeated_and_what_changed_is_a_new_version() -
     assert row["material"] and row["corrects"] == first.events["event_key"][0].as_py()
 
 
+def test_labels_that_come_later_are_put_on_record_though_they_are_no_news() -> None:
+    first = read_view(table(encounter()), received_at=RECEIVED)
+    labelled = table(encounter(labels=["PSY"]))
+    second = read_view(labelled, received_at=RECEIVED, history=first.events)
+    assert {(row["material"], row["swallowed_reason"], *row["labels"]) for row in second.events.to_pylist()} == {
+        (False, "unchanged", "PSY")
+    }
+    assert not set(second.events["event_key"].to_pylist()) & set(first.events["event_key"].to_pylist())
+    history = pa.concat_tables([first.events, second.events])
+    for again in (labelled, table(encounter())):
+        assert read_view(again, received_at=RECEIVED, history=history).duplicates == first.events.num_rows
+
+
 def test_a_visit_first_seen_as_cancelled_is_swallowed() -> None:
     (row,) = from_view(table(encounter(status="cancelled")), received_at=RECEIVED).to_pylist()
     assert (row["material"], row["swallowed_reason"]) == (False, "cancelled_before_send")

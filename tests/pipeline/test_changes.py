@@ -164,6 +164,36 @@ def test_messages_of_an_inbox_become_notices_once(site: Any) -> None:
     assert "encounters" in third.issues["stage"].to_pylist(), "what is refused is told at every run"
 
 
+def test_a_restriction_that_comes_later_holds_what_waits(site: Any) -> None:
+    first = pipeline.run(config.load(site.configuration))
+    person = next(
+        row for row in first.persons.to_pylist() if row["mrn"] and row["person_id"] == person_of(first, "pending")
+    )
+    inbox = site.configuration.parent / "adt"
+    inbox.mkdir()
+    with site.configuration.open("a") as file:
+        file.write('\n[events]\nadt = "adt"\n')
+
+    def send(trigger: str, minute: str, vip: str = "") -> Any:
+        (inbox / f"{minute}.hl7").write_text(
+            f"MSH|^~\\&|ADT|HOSP|HX|HIE|2026010511{minute}||ADT^{trigger}|{minute}|P|2.5.1\rEVN|{trigger}|2026010511{minute}\r"
+            f"PID|1||{person['mrn'].rpartition('|')[2]}^^^HOSP^MR||{person['last_name']}^Y||{person['birth_date'].replace('-', '')}|F\r"
+            f"PV1|1|I{'|' * 14}{vip}|||V-1\r"
+        )
+        return pipeline.run(config.load(site.configuration))
+
+    admitted = send("A01", "00")
+    (key,) = (row["event_key"] for row in admitted.routing.events.to_pylist() if row["visit_number"] == "V-1")
+    waits = admitted.deliveries.filter(pc.equal(admitted.deliveries["event_key"], key))
+    assert set(waits["state"].to_pylist()) == {"pending"}
+    restricted = send("A08", "30", vip="Y")
+    assert restricted.routing.fates()[key] == "held"
+    assert restricted.identity_holds
+    assert restricted.identity["swallowed"] == admitted.identity["swallowed"] + 1
+    due = again(site)
+    assert set(due.deliveries.filter(pc.equal(due.deliveries["event_key"], key))["state"].to_pylist()) == {"held"}
+
+
 def test_changed_medicare_ids_are_followed_before_attribution(site: Any) -> None:
     folder = Path(site.configuration).parent
     (folder / "mbi.toml").write_text(

@@ -40,7 +40,9 @@ def adt(trigger: str, at: str, **changes: str) -> bytes:
 
 
 def people() -> pa.Table:
-    return pa.Table.from_pylist([{"person_id": "p1", "mrn": MRN, "member_ids": [], "birth_date": "1959-12-31"}])
+    return pa.Table.from_pylist(
+        [{"person_id": "p1", "mrn": MRN, "member_ids": [], "birth_date": "1959-12-31", "last_name": NAME}]
+    )
 
 
 def read(*messages: bytes, history: Any = None) -> Intake:

@@ -123,6 +123,23 @@ def test_labels(world: SimpleNamespace, labels: list[str], agreement: dict[str, 
     assert [reason for _, reason, _ in world.outcome(routing)] == [expected]
 
 
+def test_what_is_said_of_a_visit_later_holds_what_was_not_sent_yet(world: SimpleNamespace) -> None:
+    minute = datetime(2026, 3, 2, 16, tzinfo=UTC)
+    admit = world.event("e1", visit_number="v")
+    update = world.event(
+        "e2", visit_number="v", trigger="update", labels=["VIP"], received_at=minute, event_at=minute,
+        material=False, swallowed_reason="unchanged",
+    )  # fmt: skip
+    other = world.event("e3", visit_number="v", facility_id="elsewhere")
+    discharge = world.event("e4", visit_number="v", trigger="discharge", received_at=minute.replace(hour=18))
+    found = {
+        row["event_key"]: row["reason_code"]
+        for row in world.routed([discharge, other, update, admit]).decisions.to_pylist()
+    }
+    # What comes after it says itself under which labels it stands.
+    assert found == {"e1": "vip", "e2": "unchanged", "e3": "attributed", "e4": "attributed"}
+
+
 def test_the_strictest_label_names_the_reason() -> None:
     assert judge(["R", "VIP", "HIV"], "N", ()).reason == "vip"
     assert judge([], "N", ()).reason is None

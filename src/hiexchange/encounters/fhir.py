@@ -106,10 +106,13 @@ def read_view(
                 issues.append(issue("future_time", "the event lies in the future", base, column="period"))
                 continue
             row = _event(base, trigger, moment, status)
-            if known.unchanged(row):
-                duplicates += 1
-            else:
+            if not known.unchanged(row):
                 events.append(known.versioned(row))
+            elif not known.labelled(row):
+                # No news, but on record: what was told before under fewer labels is held by it where it still waits.
+                events.append(known.versioned(row | {"material": False, "swallowed_reason": "unchanged"}))
+            else:
+                duplicates += 1
     return Intake(
         events=events_table(events),
         issues=issues_table(issues),
@@ -214,25 +217,33 @@ class _Known:
     def __init__(self, said: Iterable[Mapping[str, Any]]) -> None:
         self._hashes: dict[tuple[str, str, str], list[str]] = {}
         self._keys: dict[tuple[str, str, str], str] = {}
+        self._labels: dict[tuple[str, str, str], set[str]] = {}
         for row in said:
             self._note(row)
 
     def _note(self, row: Mapping[str, Any]) -> None:
         key = (row["facility_id"], row["visit_number"], row["trigger"])
         self._hashes.setdefault(key, []).append(row["material_hash"])
-        self._keys[key] = row["event_key"]
+        if row["material"]:
+            self._keys[key] = row["event_key"]
+        self._labels.setdefault(key, set()).update(row["labels"] or ())
 
     def unchanged(self, row: Row) -> bool:
         key = (row["facility_id"], row["visit_number"], row["trigger"])
         return bool(self._hashes.get(key, [""])[-1] == row["material_hash"])
+
+    def labelled(self, row: Row) -> bool:
+        """Say whether all labels of a row are on record."""
+        key = (row["facility_id"], row["visit_number"], row["trigger"])
+        return self._labels.get(key, set()).issuperset(row["labels"])
 
     def versioned(self, row: Row) -> Row:
         place = (row["facility_id"], row["visit_number"])
         key = (*place, row["trigger"])
         row["version"] = len(self._hashes.get(key, ())) + 1
         row["event_key"] = event_key(*key, row["version"])
-        row["corrects"] = self._keys.get(key)
-        if row["trigger"] == "cancel_admit":
+        row["corrects"] = self._keys.get(key) if row["material"] else None
+        if row["trigger"] == "cancel_admit" and row["material"]:
             row["corrects"] = self._keys.get((*place, "admit")) or self._keys.get((*place, "register"))
             if row["corrects"] is None:
                 # Nobody was told of a visit that we first see as cancelled.

@@ -39,7 +39,7 @@ _FRESH = pa.schema(
     ]
 )
 _SAID = """
-SELECT facility_id, visit_number, trigger, version, material_hash, event_key FROM known
+SELECT facility_id, visit_number, trigger, version, material_hash, event_key, labels, material FROM known
 WHERE visit_number IN (SELECT visit_number FROM visit) ORDER BY version
 """
 
@@ -65,7 +65,7 @@ def concerned(history: Any, candidates: Iterable[Mapping[str, Any]]) -> list[Row
 
 
 def said_of(history: Any, visits: Iterable[str | None]) -> list[Row]:
-    """Return what is on record of some visits, oldest version first: key, hash, trigger, facility, number, version."""
+    """Return what is on record of some visits, oldest version first: key, hash, trigger, facility, number, version, labels, material."""
     if _none(history):
         return []
     with quiet_connection() as connection:

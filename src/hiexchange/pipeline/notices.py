@@ -78,7 +78,8 @@ def _disclosed(result: RunResult, before: pa.Table) -> pa.Table:
 def take_events(result: RunResult, settings: Settings) -> pa.Table:
     """Add the events that the lake's encounters and the inbox bring; return all ENCOUNTER_EVENT rows that are news.
 
-    Sets ``result.swallowed``: how many more are on record that nobody is told of.
+    Those that are none but bear labels come too: they hold what was said of the same visit before. Sets
+    ``result.swallowed``: how many more are on record that nobody is told of.
     """
     with result.stage("events") as facts:
         # Files, not rows: of years of events, what came tonight concerns a few.
@@ -92,12 +93,15 @@ def take_events(result: RunResult, settings: Settings) -> pa.Table:
             refused += intake.quarantined
         # In one snapshot: a file that counts as read has all its events, whenever the process is killed.
         result.lake.append_all({name: pa.concat_tables(found) for name, found in fresh.items() if found})
-        events = stored(result.lake, tables.ENCOUNTER_EVENT, where=pc.field("material"))
+        labelled = pc.greater(pc.list_value_length(pc.field("labels")), 0)
+        events = stored(result.lake, tables.ENCOUNTER_EVENT, where=pc.field("material") | labelled)
         result.swallowed = result.lake.tables().get("encounter_event", 0) - events.num_rows
+        news = pc.sum(events["material"]).as_py() or 0
+        total = events.num_rows + result.swallowed
         facts += [
-            f"{events.num_rows + result.swallowed:,} in",
-            f"{events.num_rows:,} material",
-            f"{result.swallowed:,} swallowed",
+            f"{total:,} in",
+            f"{news:,} material",
+            f"{total - news:,} swallowed",
             f"{refused:,} refused",
         ]
     return events

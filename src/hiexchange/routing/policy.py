@@ -12,6 +12,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from hiexchange.errors import ConfigError, SchemaMismatch
 from hiexchange.routing.subscriptions import CEILINGS, Subscription
@@ -127,6 +128,38 @@ def _judge(code: str, ceiling: str, admitted: set[str]) -> str | None:
         # Parts of the resource carry their own labels, which a flat event has lost.
         return "inline_labels"
     return "sensitive" if code in SENSITIVITIES else "unknown_label"
+
+
+def visit_labels(events: pa.Table) -> dict[int, tuple[str, ...]]:
+    """Return the labels that events stand under: their own, and what was said of the same visit later.
+
+    A message may restrict a visit and bring no news: what had not gone out by then stays. Later means received later; of
+    one receipt, what happened later. What comes after a restriction says itself whether it still holds.
+
+    Args:
+        events: ENCOUNTER_EVENT rows, those that are no news among them.
+
+    Returns:
+        Row number -> sorted labels, for the rows that have any.
+    """
+    # Most events carry no label: only visits of which something was said are looked at.
+    speaks = pc.greater(pc.fill_null(pc.list_value_length(events["labels"]), 0), 0)
+    spoken = pc.unique(events["visit_number"].filter(speaks))
+    concerned = pc.indices_nonzero(pc.is_in(events["visit_number"], value_set=spoken))
+    names = ("facility_id", "visit_number", "received_at", "event_at", "labels")
+    visits: dict[tuple[str, str], list[tuple[int, tuple[datetime, datetime], set[str]]]] = {}
+    for row, facility, visit, received_at, event_at, labels in zip(
+        concerned.to_pylist(), *(events[name].take(concerned).to_pylist() for name in names), strict=True
+    ):
+        visits.setdefault((facility, visit), []).append((row, (received_at, event_at), set(labels or ())))
+    found = {}
+    for messages in visits.values():
+        said = [(at, labels) for _, at, labels in messages if labels]
+        for row, at, own in messages:
+            held = own.union(*(labels for later, labels in said if later >= at))
+            if held:
+                found[row] = tuple(sorted(held))
+    return found
 
 
 def consent_table(consent: Any) -> pa.Table:

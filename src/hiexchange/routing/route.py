@@ -20,6 +20,7 @@ from hiexchange.routing.policy import (
     consent_table,
     judge,
     minimum_necessary,
+    visit_labels,
 )
 from hiexchange.routing.reasons import REASONS
 from hiexchange.routing.subscriptions import Channel, Subscription, Subscriptions, load_subscriptions
@@ -149,7 +150,8 @@ def route(  # every argument is a table or a clock of its own: bundling them wou
     the answer is the same at every later run. The row order of no argument has an effect.
 
     Args:
-        events: ENCOUNTER_EVENT rows.
+        events: ENCOUNTER_EVENT rows. Those that are no news are swallowed, but the labels they bear hold what was said of
+            the same visit before.
         attribution: ATTRIBUTION rows, the whole history (when a row was first known counts): a table,
             a lake table, or paths of Parquet files (``lake.files("attribution")``: fastest for a state).
         links: PERSON_LINK rows, likewise; only band ``auto`` routes.
@@ -224,12 +226,9 @@ def _run(connection: duckdb.DuckDBPyConnection, step: str, parameters: Mapping[s
 def _register_events(connection: duckdb.DuckDBPyConnection, events: pa.Table) -> list[tuple[str, ...]]:
     """Register the events; return the distinct sets of labels, which the gate judges once each."""
     numbers: dict[tuple[str, ...], int] = {(): 0}
-    # Most events carry no label: only the others are looked at one by one.
-    bare = pc.equal(pc.fill_null(pc.list_value_length(events["labels"]), 0), 0)
-    labels = iter(events["labels"].filter(pc.invert(bare)).to_pylist())
-    numbered = [
-        0 if none else numbers.setdefault(tuple(sorted(next(labels))), len(numbers)) for none in bare.to_pylist()
-    ]
+    numbered = [0] * events.num_rows
+    for row, labels in visit_labels(events).items():
+        numbered[row] = numbers.setdefault(labels, len(numbers))
     connection.register("event_in", events.append_column("labels_no", pa.array(numbered, pa.int64())))
     connection.execute(
         """

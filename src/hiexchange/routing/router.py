@@ -27,6 +27,7 @@ from hiexchange.routing.policy import (
     concerns,
     consent_reason,
     judge,
+    visit_labels,
 )
 from hiexchange.routing.reasons import REASONS
 from hiexchange.routing.route import Routing, Wish, wishes
@@ -129,7 +130,8 @@ class Router:
         """Return who gets each event, as :func:`hiexchange.routing.route` does.
 
         Args:
-            events: ENCOUNTER_EVENT rows; what a cancel takes back should be among them.
+            events: ENCOUNTER_EVENT rows; what a cancel takes back should be among them, and so should what was said of
+                their visits since.
             known_at: Knowledge time (aware).
 
         Raises:
@@ -144,6 +146,8 @@ class Router:
         table = check(events, ENCOUNTER_EVENT)
         rows = table.select(_EVENT).to_pylist()
         found = self._index.of({row["person_id"] for row in rows if row["material"] and row["person_id"] is not None})
+        for number, labels in visit_labels(table).items():
+            rows[number]["labels"] = labels
         by_key = {row["event_key"]: row for row in rows}
         decisions = [decision for row in rows for decision in self._decide(row, by_key, found, clock)]
         return Routing(_decision_table(decisions, known_at), table, self._wanted, known_at)
