@@ -16,6 +16,7 @@ import pyarrow as pa
 from hiexchange.errors import ConfigError
 from hiexchange.measures import sources
 from hiexchange.measures.result import POPULATIONS, GroupSummary, MeasureInfo, scored
+from hiexchange.tables import OPEN_INSTANT
 
 UNKNOWN = "unknown"
 MIN_CELL = 11
@@ -69,19 +70,26 @@ def people(
 
 
 def providers(attribution: pa.Table, links: pa.Table, on: date) -> dict[str, str]:
-    """Return {subject: NPI, or organisation} of the payer's first attribution that holds on a day."""
+    """Return {subject: NPI, or organisation} of the payer's first attribution that holds on a day.
+
+    Both tables are histories, whose rows are never edited: what was known last counts. An attribution that is
+    suppressed (an opt-out, a dispute) names nobody.
+    """
+    from hiexchange.attribution import active
+    from hiexchange.matching import current
+
     persons = {
         row["member_key"]: row["person_id"]
-        for row in links.select(["member_key", "person_id", "band"]).to_pylist()
+        for row in current(links, known_at=OPEN_INSTANT).select(["member_key", "person_id", "band"]).to_pylist()
         if row["person_id"] is not None and row["band"] == "auto"
     }
-    columns = ["member_key", "provider_npi", "org_id", "rank", "valid_from", "valid_to", "known_from"]
     best: dict[str, tuple[Any, str]] = {}
-    for row in attribution.select([name for name in columns if name in attribution.column_names]).to_pylist():
+    columns = ["member_key", "provider_npi", "org_id", "rank", "status"]
+    for row in active(attribution, on, OPEN_INSTANT).select(columns).to_pylist():
         person, name = persons.get(row["member_key"]), row["provider_npi"] or row["org_id"]
-        if person is None or name is None or not row["valid_from"] <= on < row["valid_to"]:
+        if person is None or name is None or row["status"] in ("inactive", "suppressed"):
             continue
-        order = (row.get("rank") or 0, name)
+        order = (row["rank"] or 0, name)
         if person not in best or order < best[person][0]:
             best[person] = (order, name)
     return {person: name for person, (_, name) in best.items()}
