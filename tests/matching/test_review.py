@@ -63,6 +63,20 @@ def test_a_later_score_does_not_overturn_a_refusal(member_table: Build, person_t
         assert (row["band"], row["person_id"]) == ("none", None)
 
 
+def test_whom_a_reviewer_gave_a_person_to_keeps_it(member_table: Build, person_table: Build) -> None:
+    """The other member fits well by itself: two of one payer are hardly one person."""
+    members = member_table(MEMBER, ADA | {"birth_on": date(1980, 1, 2)})
+    first, second = members["member_key"].to_pylist()
+
+    def links(**decisions: pa.Table) -> dict[str, tuple[str, str | None]]:
+        rows = match(members, person_table(PERSON), known_at=NOW, **decisions).to_pylist()
+        return {row["member_key"]: (row["band"], row["reason"]) for row in rows}
+
+    assert links() == {first: ("review", "birth_date_conflict"), second: ("auto", None)}
+    decided = DECISION.from_rows([ruling(first, "same", "p1")])
+    assert links(decisions=decided) == {first: ("auto", None), second: ("review", "person_claimed_twice")}
+
+
 def test_the_latest_ruling_counts(member_table: Build, person_table: Build) -> None:
     members = member_table(MEMBER)
     key = members["member_key"][0].as_py()

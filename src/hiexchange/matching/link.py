@@ -151,6 +151,13 @@ def _resolve(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> None:
            FROM (SELECT * FROM ranked WHERE place = 1) x JOIN (SELECT * FROM ranked WHERE place > 1) y ON x.ln = y.ln"""
     )
     _find_duplicates(con, scoring)
+    # Whom a reviewer has found the person of is no other member's of the payer without another look.
+    con.execute(
+        """CREATE TABLE outruled AS SELECT DISTINCT r.ln FROM ranked r JOIN m ON m.n = r.ln
+           JOIN (SELECT o.payer, o.n, p.k FROM decided d JOIN m o ON o.key = d.key JOIN p ON p.key = d.person_id
+                 WHERE d.verdict = 'same') taken ON taken.payer = m.payer AND taken.k = r.rk AND taken.n <> r.ln
+           WHERE r.place = 1"""
+    )
     con.execute(
         f"""
         CREATE TABLE chosen AS
@@ -168,6 +175,7 @@ def _resolve(con: duckdb.DuckDBPyConnection, scoring: Scoring) -> None:
                  WHEN k.rule IS NULL AND k.withdrawn THEN 'rule_errs_here'
                  WHEN k.rule IS NULL THEN 'too_little_evidence'
                  WHEN contested THEN 'several_people_fit'
+                 WHEN k.ln IN (SELECT ln FROM outruled) THEN 'person_claimed_twice'
                  WHEN claim > 1 OR (claim = 1 AND claims.closeness - claims.next_closeness < {scoring.policy.min_gap})
                      THEN 'person_claimed_twice' END AS reason
         FROM ranked k LEFT JOIN runner USING (ln) LEFT JOIN claims ON claims.ln = k.ln
