@@ -20,6 +20,10 @@ from hiexchange.matching.normalize import family_name, given_name, same_name_pai
         ("  ", None, None, None),
         (None, None, None, None),
         ("UNKNOWN", None, None, None),
+        ("Unknown Unknown", None, None, None),
+        ("XXXXX", None, None, None),
+        ("Nameless", None, None, None),
+        ("Fnu", None, None, None),
     ],
 )
 def test_given_names(text: str | None, whole: str | None, lead: str | None, suffix: str | None) -> None:
@@ -29,11 +33,19 @@ def test_given_names(text: str | None, whole: str | None, lead: str | None, suff
 
 @pytest.mark.parametrize(
     ("text", "sex"),
-    [("Baby Boy", "m"), ("BABYGIRL", "f"), ("Baby Girl Smith", "f"), ("BB", "m"), ("Newborn", None), ("Twin A", None)],
-)
+    [
+        ("Baby Boy", "m"), ("BABYGIRL", "f"), ("Baby Girl Smith", "f"), ("BB", "m"), ("Newborn", None), ("Twin A", None),
+        ("Anna's Baby", None), ("ANNA BABY", None), ("Boy of Anna", "m"), ("FEMALE NEWBORN", "f"), ("Liveborn", None),
+    ],
+)  # fmt: skip
 def test_newborns_have_no_name_but_perhaps_a_sex(text: str, sex: str | None) -> None:
     name = given_name(text)
     assert (name.whole, name.baby, name.sex) == (None, True, sex)
+
+
+def test_newborns_are_told_apart_by_their_letter() -> None:
+    texts = ("Baby Boy A", "BABYBOY 1", "Twin B", "BABYGIRL2", "Baby Boy", "Baby Smith")
+    assert [given_name(text).mark for text in texts] == ["a", "a", "b", "b", None, None]
 
 
 @pytest.mark.parametrize(
@@ -46,6 +58,11 @@ def test_newborns_have_no_name_but_perhaps_a_sex(text: str, sex: str | None) -> 
         ("Smith Jr.", "smith", (), "2"),
         ("Van Dyke III", "vandyke", ("dyke",), "3"),
         ("Groß", "gross", (), None),
+        ("Jr Smith", "smith", (), "2"),
+        ("SMITHJR", "smith", (), "2"),
+        ("Smith V", "smith", (), "5"),
+        ("Fujii", "fujii", (), None),
+        ("Unknown Unknown", None, (), None),
     ],
 )
 def test_family_names(text: str, whole: str, parts: tuple[str, ...], suffix: str | None) -> None:
@@ -65,6 +82,13 @@ def test_suffixes_are_generations_and_degrees_are_not() -> None:
         "3",
         None,
         None,
+    ]
+    assert [suffix_code(text) for text in ("Jr MD", "The Second", "M.D.", "J.R.", "Esq, III")] == [
+        "2",
+        "2",
+        None,
+        "2",
+        "3",
     ]
 
 

@@ -92,3 +92,45 @@ def test_one_name_borne_by_all_neither_blocks_nor_overflows(member_table: Build,
     links = match(members, persons, known_at=NOW)
     assert set(links["band"].to_pylist()) == {"auto"}
     assert time.process_time() - start < 20  # 36 million pairs take minutes
+
+
+@pytest.mark.parametrize(
+    ("member", "index"),
+    [
+        ("BABY BOY", ["Baby Boy A", "Baby Boy B"]),
+        ("BABY BOY", ["Baby Boy", "Baby Boy"]),
+        ("Baby Boy B", ["Baby Boy A"]),
+        ("Baby Boy 2", ["BABYBOY"]),
+        ("ANNA BABY", ["ANNA BABY", "ANNA BABY"]),
+    ],
+)
+def test_newborn_twins_without_a_name_are_reviewed_whatever_id_they_share(
+    member_table: Build, person_table: Build, member: str, index: list[str]
+) -> None:
+    born = {"last_name": "Ormerod", "sex": "male"} | HOME
+    (row,) = rows(
+        member_table(born | {"first_name": member, "birth_on": date(2026, 3, 9), "member_id": "-1"}),
+        person_table(
+            *(born | {"first_name": n, "birth_date": "2026-03-09", "member_ids": ["urn:a|-1"]} for n in index)
+        ),
+    )
+    assert row["band"] == "review"
+
+
+def test_a_newborn_without_a_name_is_found_by_id_and_letter(member_table: Build, person_table: Build) -> None:
+    born = {"last_name": "Ormerod", "sex": "male"} | HOME
+    (row,) = rows(
+        member_table(born | {"first_name": "Baby Boy A", "birth_on": date(2026, 3, 9), "member_id": "-1"}),
+        person_table(born | {"first_name": "BABYBOY 1", "birth_date": "2026-03-09", "member_ids": ["urn:a|-1"]}),
+    )
+    assert (row["band"], row["rule"]) == ("auto", "id_birth_unnamed")
+
+
+@pytest.mark.parametrize(
+    "junior", [{"last_name": "ORMERODJR"}, {"suffix": "The Second"}, {"suffix": "Jr MD"}, {"last_name": "Jr Ormerod"}]
+)
+def test_a_generation_is_read_however_it_is_written(
+    member_table: Build, person_table: Build, junior: dict[str, Any]
+) -> None:
+    (row,) = rows(member_table(MEMBER | junior), person_table(PERSON | {"suffix": "Sr"}))
+    assert (row["band"], row["reason"]) == ("review", "suffix_conflict")

@@ -75,11 +75,14 @@ _FIRST = """CASE
 # Two strings that are both names many people bear are two names (jayden, kayden); a string hardly
 # anyone bears, close to a name, is that name mistyped. The index itself is the dictionary.
 
-_EDGE = """CASE WHEN a.f = b.g OR a.g = b.f THEN 5 WHEN starts_with(a.f, b.f) OR starts_with(b.f, a.f) THEN 3
+_EDGE = """CASE WHEN a.f IS NULL AND b.f IS NULL THEN CASE WHEN a.mark IS DISTINCT FROM b.mark THEN 1 ELSE 0 END
+    WHEN a.f = b.g OR a.g = b.f THEN 5 WHEN starts_with(a.f, b.f) OR starts_with(b.f, a.f) THEN 3
     WHEN length(a.f) = length(b.f) AND damerau_levenshtein(a.f, b.f) = 1 AND levenshtein(a.f, b.f) = 2 THEN 0
     WHEN a.f[1:1] <> b.f[1:1] THEN 1 WHEN a.f[-1:] <> b.f[-1:] THEN 2 WHEN damerau_levenshtein(a.f, b.f) <= 1 THEN 0 ELSE 4 END"""
-# Where two first names part. Twins' names rhyme (1) or end differently (2); 3 is a name cut short, 5 the middle
-# name of the other, 4 more than one slip. 0 is one slip inside, or two letters exchanged, which no twins' names ever are.
+# Where two first names part. Twins' names rhyme (1) or end differently (2); 3 is a name cut short, 5 the middle name of the other,
+# 4 more than one slip. 0 is one slip inside, or two letters exchanged, which no twins' names ever are. Newborns without a name are
+# told apart by a letter (Baby Boy A): 1 if it is not the same.
+
 
 _LAST = """CASE
     WHEN a.l IS NULL OR b.l IS NULL THEN 0

@@ -51,17 +51,23 @@ SUFFIXES = {
     "sr": "1", "senior": "1", "snr": "1", "i": "1", "1st": "1", "1": "1",
     "iii": "3", "3rd": "3", "third": "3", "3": "3", "iv": "4", "4th": "4", "4": "4", "v": "5", "5th": "5", "5": "5",
 }  # fmt: skip
+_GLUED = re.compile(r"(.{3,})(jr|sr|iii)")
 TRAILING_SUFFIXES = {"jr", "sr", "ii", "iii", "iv", "2nd", "3rd", "4th", "junior", "senior", "jnr", "snr"}
 NO_NAME = {
     "unknown", "unk", "unkn", "unknwn", "none", "null", "na", "nn", "notgiven", "notknown", "noname", "nofirstname", "nolastname",
     "nfn", "nln", "fnu", "lnu", "test", "testpatient", "patient", "anonymous", "anon", "x", "xx", "xxx", "xxxx", "zzz", "zz", "zzztest",
     "unidentified", "trauma", "deceased", "refused", "declined",
     "newborn", "infant", "baby", "unnamed", "undefined", "nan", "missing", "blank",
-    "firstname", "lastname", "first", "last", "pending", "tbd",
+    "firstname", "lastname", "first", "last", "pending", "tbd", "nameless", "fetus", "foetus", "stillborn", "donotuse", "duplicate", "void",
 }  # fmt: skip
+_REPEATED = re.compile(r"(.)\1{2,}")
 _BABY = re.compile(
-    r"^(baby|newborn|infant|nb|bb|bg|boy|girl|male|female|twin|triplet|unnamed|bby)(boy|girl|male|female|baby|infant|twin|of|[abc123])*$"
+    r"(baby|newborn|infant|nb|bb|bg|boy|girl|male|female|twin|triplet|unnamed|bby)"
+    r"(boy|girl|male|female|baby|newborn|infant|twin|triplet|of|[abcd1234])*"
 )
+_BABY_WORDS = {"baby", "newborn", "infant", "babyboy", "babygirl", "neonate", "liveborn"}
+_CHILD_OF = {"boy", "girl", "male", "female", "twin", "son", "daughter", "child"}
+_MARKS = {"a": "a", "b": "b", "c": "c", "d": "d", "1": "a", "2": "b", "3": "c", "4": "d"}
 NO_ADDRESS = {
     "unknown",
     "homeless",
@@ -110,6 +116,8 @@ class Given:
     """The field says newborn instead of a name."""
     sex: str | None
     """``m`` or ``f`` as a placeholder tells it (``Baby Girl``)."""
+    mark: str | None = None
+    """Which of several newborns: ``a`` of ``Baby Boy A`` and ``Twin 1``."""
 
 
 def given_name(text: str | None) -> Given:
@@ -125,24 +133,15 @@ def given_name(text: str | None) -> Given:
     if len(words) > 1 and words[-1] in TRAILING_SUFFIXES:
         suffix = SUFFIXES[words.pop()]
     joined = "".join(words)
-    baby = (
-        bool(_BABY.match(joined))
-        or (bool(words) and words[0] in {"baby", "newborn", "infant", "babyboy", "babygirl"})
-        or joined in {"newborn", "infant", "baby"}
-    )
-    if baby:
-        sex = (
-            "f"
-            if "girl" in joined or "female" in joined or joined == "bg"
-            else "m"
-            if "boy" in joined or "male" in joined or joined == "bb"
-            else None
-        )
-        return Given(None, None, None, suffix, True, sex)
+    if _BABY.fullmatch(joined) or not _BABY_WORDS.isdisjoint(words) or (words[1:2] == ["of"] and words[0] in _CHILD_OF):
+        female = "girl" in joined or "female" in joined or joined == "bg"
+        male = "boy" in joined or "male" in joined or joined == "bb"
+        last = words[-1] if len(words) > 1 else joined[-1] if joined[-1].isdigit() else ""
+        return Given(None, None, None, suffix, True, "f" if female else "m" if male else None, _MARKS.get(last))
     words = [_LETTERS.sub("", word) for word in words]
     words = [word for word in words if word]
     whole = "".join(words)
-    if not whole or whole in NO_NAME:
+    if not whole or _no_name(whole, words):
         return Given(None, None, None, suffix, False, None)
     lead = words[0]
     return Given(whole, lead, "".join(words[1:]) or None, suffix, False, None)
@@ -164,20 +163,31 @@ def family_name(text: str | None) -> Family:
     """Split a family-name field into the whole, its parts and a suffix."""
     words = [word.replace("'", "") for word in re.split(r"[^a-z0-9']+", fold(text)) if word.strip("'")]
     suffix = None
-    if len(words) > 1 and words[-1] in TRAILING_SUFFIXES:
+    if len(words) > 1 and (words[-1] in TRAILING_SUFFIXES or words[-1] in ("v", "5th", "1st")):
         suffix = SUFFIXES[words.pop()]
+    elif len(words) > 1 and words[0] in ("jr", "sr", "ii", "iii", "iv"):
+        suffix = SUFFIXES[words.pop(0)]
+    elif words and (glued := _GLUED.fullmatch(words[-1])):
+        words[-1], suffix = glued[1], SUFFIXES[glued[2]]
     words = [word for word in (_LETTERS.sub("", word) for word in words) if word]
     whole = "".join(words)
-    if not whole or whole in NO_NAME:
+    if not whole or _no_name(whole, words):
         return Family(None, (), suffix)
     parts = tuple(word for word in words if word not in PARTICLES and len(word) > 2)
     return Family(whole, parts if len(words) > 1 else (), suffix)
 
 
+def _no_name(whole: str, words: list[str]) -> bool:
+    """Say whether a name is a placeholder: one, several in a row, or one letter over and over."""
+    return whole in NO_NAME or NO_NAME.issuperset(words) or _REPEATED.fullmatch(whole) is not None
+
+
 @cache
 def suffix_code(text: str | None) -> str | None:
     """Return the generation a suffix stands for: Jr and II are 2, Sr is 1; degrees give None."""
-    return SUFFIXES.get(re.sub(r"[^a-z0-9]", "", fold(text)))
+    words = re.findall(r"[a-z0-9]+", fold(text).replace(".", ""))
+    codes = (SUFFIXES.get(word) for word in ("".join(words), *words))
+    return next((code for code in codes if code), None)
 
 
 @cache

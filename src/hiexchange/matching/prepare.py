@@ -32,6 +32,9 @@ _REAL_ID = """{0} NOT IN ('', '123456789', '1234567890', '987654321', 'UNKNOWN',
 
 _MBI = "[1-9][A-Z][A-Z0-9][0-9][A-Z][A-Z0-9][0-9][A-Z]{2}[0-9]{2}"
 
+_FAMILYS = "count(*) > 1 AND (count(DISTINCT (f, b)) > 1 OR count(f) < count(*) AND count(DISTINCT k) > 1)"
+# An id that people of several names or birth dates carry is a family's: it proves nobody. Newborns without a name may be twins.
+
 _DIED = """CASE length(died) WHEN 4 THEN try_cast(died || '-12-31' AS DATE) WHEN 7 THEN last_day(try_cast(died || '-01' AS DATE))
     ELSE try_cast(died[1:10] AS DATE) END"""
 # FHIR R4 dateTime may be a year or a month: the death is no earlier than its last day.
@@ -83,11 +86,9 @@ def prepare_persons(con: duckdb.DuckDBPyConnection, persons: pa.Table) -> None:
                FROM (SELECT p.n, unnest(member_ids) AS i FROM persons_in JOIN p ON p.key = person_id WHERE len(member_ids) > 0))
            WHERE {_REAL_ID.format("value")}"""
     )
-    # An id that people of several names or birth dates carry is a family's: it proves nobody.
     con.execute(
-        """CREATE TABLE p_ids AS SELECT ids.*, coalesce(shared, false) AS shared FROM ids LEFT JOIN (
-               SELECT id, true AS shared FROM ids JOIN p USING (n) GROUP BY id
-               HAVING count(*) > 1 AND count(DISTINCT (f, b)) > 1) USING (id)"""
+        f"""CREATE TABLE p_ids AS SELECT ids.*, coalesce(shared, false) AS shared FROM ids LEFT JOIN (
+               SELECT id, true AS shared FROM ids JOIN p USING (n) GROUP BY id HAVING {_FAMILYS}) USING (id)"""
     )
     con.execute("DROP TABLE ids")
     con.execute("DROP TABLE source")
@@ -134,7 +135,7 @@ def _lookup(
     columns: dict[str, pa.Array] = {"raw": pa.array(raw, _TEXT)}
     for field in fields:
         cells = [getattr(value, field) for value in values] if fields != ["code"] else values
-        kind = pa.bool_() if field == "baby" else pa.list_(_TEXT) if field == "parts" else _TEXT
+        kind = pa.list_(_TEXT) if field == "parts" else _TEXT
         columns[field] = pa.array([list(cell) if isinstance(cell, tuple) else cell for cell in cells], kind)
     con.register("lookup_in", pa.table(columns))
     con.execute(f"CREATE TEMP TABLE {name} AS FROM lookup_in")
@@ -142,7 +143,7 @@ def _lookup(
 
 
 def _normalise(con: duckdb.DuckDBPyConnection, name: str) -> None:
-    _lookup(con, "given", "first_name", normalize.given_name, ["whole", "lead", "rest", "suffix", "baby", "sex"])
+    _lookup(con, "given", "first_name", normalize.given_name, ["whole", "lead", "rest", "suffix", "sex", "mark"])
     _lookup(con, "middle", "middle_name", normalize.given_name, ["whole"])
     _lookup(con, "family", "last_name", normalize.family_name, ["whole", "parts", "suffix"])
     _lookup(con, "generation", "suffix", normalize.suffix_code, ["code"])
@@ -153,7 +154,7 @@ def _normalise(con: duckdb.DuckDBPyConnection, name: str) -> None:
         CREATE TABLE {name} AS
         SELECT s.n, s.k, s.key, s.payer,
             CASE WHEN anonymous THEN NULL ELSE f.whole END AS f, CASE WHEN anonymous THEN NULL ELSE f.lead END AS f0,
-            CASE WHEN anonymous THEN NULL ELSE f.rest END AS fr,
+            CASE WHEN anonymous THEN NULL ELSE f.rest END AS fr, f.mark,
             CASE WHEN anonymous THEN NULL ELSE l.whole END AS l, CASE WHEN anonymous THEN [] ELSE l.parts END AS lp,
             coalesce(g.code, l.suffix, f.suffix) AS su,
             CASE WHEN plausible THEN b END AS b,
@@ -233,8 +234,8 @@ def _mark_crowds(con: duckdb.DuckDBPyConnection) -> None:
             GROUP BY num, core, z HAVING count(DISTINCT k) > {MAX_SHARING_HOME} OR count(DISTINCT l) > {MAX_SHARING_HOME // 2}"""
     )
     con.execute(
-        """CREATE TEMP TABLE shared_mbis AS SELECT mbi, true AS mbi_shared FROM p WHERE mbi IS NOT NULL
-           GROUP BY mbi HAVING count(*) > 1 AND count(DISTINCT (f, b)) > 1"""
+        f"""CREATE TEMP TABLE shared_mbis AS SELECT mbi, true AS mbi_shared FROM p WHERE mbi IS NOT NULL
+           GROUP BY mbi HAVING {_FAMILYS}"""
     )
     con.execute(
         f"""CREATE TEMP TABLE throngs AS SELECT f0, l, true AS throng FROM p WHERE f0 IS NOT NULL AND l IS NOT NULL
