@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from hiexchange.lake.scan import places_of
 
@@ -81,10 +82,11 @@ def texts(starts: bytes) -> Convert:
     Raises:
         ArrowInvalid: When run: a text does not begin with one of ``starts``.
     """
-    return partial(_texts, starts=starts)
+    return partial(_texts, begins=np.isin(np.arange(256), list(starts)))
 
 
-def _texts(values: list[Any], *, starts: bytes) -> pa.Array:
+def _texts(values: list[Any], *, begins: NDArray[np.bool_]) -> pa.Array:
+    # Of each byte, ``begins`` says whether a text may begin with it.
     codes = np.frombuffer(b"\n".join([*values, b""]), np.uint8)
     ends = places_of(codes, _NEWLINE)
     if len(ends) != len(values):
@@ -92,7 +94,7 @@ def _texts(values: list[Any], *, starts: bytes) -> pa.Array:
     sizes = np.diff(ends, prepend=-1)
     first = codes[ends - sizes + 1]
     filled = (sizes > 1) & (first != _NULL)
-    if not np.isin(first[filled], list(starts)).all():
+    if not begins[first[filled]].all():
         raise pa.ArrowInvalid("a value of another JSON type")
     kept = np.repeat(filled, sizes)
     kept[ends] = False
