@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hiexchange import tables
+from hiexchange._duck import quiet_connection
 from hiexchange.errors import DataError
 from hiexchange.tables import INSTANT, PERSON_LINK, TEXT, Column, Table
 
@@ -75,10 +76,8 @@ def current(history: Any, *, known_at: datetime) -> pa.Table:
     """Return the PERSON_LINK rows that hold at an instant: the latest of each member known by then."""
     rows = tables.check(history, PERSON_LINK)
     known = rows.filter(pc.less_equal(rows["known_from"], pa.scalar(known_at, INSTANT)))
-    last = known.sort_by([("member_key", "ascending"), ("known_from", "ascending")])
-    keys = last["member_key"].to_pylist()
-    keep = [index for index, key in enumerate(keys) if index + 1 == len(keys) or keys[index + 1] != key]
-    return last.take(pa.array(keep, pa.int64()))
+    order, last = _by_member(known)
+    return known.take(order.filter(last))
 
 
 def relink(history: Any, links: Any, *, known_at: datetime) -> pa.Table:
@@ -86,27 +85,39 @@ def relink(history: Any, links: Any, *, known_at: datetime) -> pa.Table:
 
     A row says something new when person or band differ from what was known. Applied twice it appends nothing.
     """
-    before = {
-        row["member_key"]: (row["person_id"], row["band"]) for row in current(history, known_at=known_at).to_pylist()
-    }
+    before = current(history, known_at=known_at)
     rows = tables.check(links, PERSON_LINK)
-    pairs = zip(rows["member_key"].to_pylist(), rows["person_id"].to_pylist(), rows["band"].to_pylist(), strict=True)
-    news = rows.filter(pa.array([before.get(key) != (person, band) for key, person, band in pairs], pa.bool_()))
+    place = pc.index_in(rows["member_key"], value_set=before["member_key"].combine_chunks())
+    same = pc.and_(pc.is_valid(place), _alike(rows["band"], before["band"].take(place)))
+    same = pc.and_(same, _alike(rows["person_id"], before["person_id"].take(place)))
+    news = rows.filter(pc.invert(same))
     stamp = pa.repeat(pa.scalar(known_at, INSTANT), news.num_rows)
     return news.set_column(news.schema.get_field_index("known_from"), PERSON_LINK.schema.field("known_from"), stamp)
 
 
+def _alike(one: pa.ChunkedArray, other: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Say where two columns hold the same, nulls included."""
+    return pc.equal(pc.fill_null(one, ""), pc.fill_null(other, ""))
+
+
+def _by_member(rows: pa.Table) -> tuple[pa.Array, pa.Array]:
+    """Return the order by member and knowledge time, ties as they stand, and which row in it is its member's last."""
+    order = pc.sort_indices(rows, sort_keys=[("member_key", "ascending"), ("known_from", "ascending")])
+    keys = rows["member_key"].take(order).combine_chunks()
+    last = pc.not_equal(keys[:-1], keys[1:]) if len(keys) else pa.array([], pa.bool_())
+    return order, pa.concat_arrays([last, pa.array([True] * min(len(keys), 1), pa.bool_())])
+
+
 def close_superseded(history: Any) -> pa.Table:
     """Return PERSON_LINK rows with ``known_to`` derived: the next row of the same member ends the one before."""
-    rows = tables.check(history, PERSON_LINK).sort_by([("member_key", "ascending"), ("known_from", "ascending")])
-    keys, starts = rows["member_key"].to_pylist(), rows["known_from"].to_pylist()
-    ends = [
-        starts[index + 1] if index + 1 < len(keys) and keys[index + 1] == key else tables.OPEN_INSTANT
-        for index, key in enumerate(keys)
-    ]
-    return rows.set_column(
-        rows.schema.get_field_index("known_to"), PERSON_LINK.schema.field("known_to"), pa.array(ends, INSTANT)
-    )
+    rows = tables.check(history, PERSON_LINK)
+    order, last = _by_member(rows)
+    rows = rows.take(order)
+    starts = rows["known_from"].combine_chunks()
+    open_end = pa.scalar(tables.OPEN_INSTANT, INSTANT)
+    following = pa.concat_arrays([starts[1:], pa.array([tables.OPEN_INSTANT] * min(len(starts), 1), INSTANT)])
+    ends = pc.if_else(last, open_end, following)
+    return rows.set_column(rows.schema.get_field_index("known_to"), PERSON_LINK.schema.field("known_to"), ends)
 
 
 def misdirected(before: Any, after: Any, decisions: Any, deliveries: Any) -> pa.Table:
@@ -122,35 +133,36 @@ def misdirected(before: Any, after: Any, decisions: Any, deliveries: Any) -> pa.
     Returns:
         DISCLOSURE rows, sorted by delivery and member; empty when no link was taken back.
     """
-    now = {row["member_key"]: row["person_id"] for row in _auto(after)}
-    wrong = {
-        (row["member_key"], row["person_id"]) for row in _auto(before) if now.get(row["member_key"]) != row["person_id"]
-    }
-    sent: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for row in tables.check(deliveries, tables.DELIVERY).to_pylist():
-        sent.setdefault((row["event_key"], row["subscriber_id"], row["channel_id"]), []).append(row)
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for row in tables.check(decisions, tables.ROUTING_DECISION).to_pylist():
-        for member in row["member_keys"] or []:
-            if row["decision"] == "deliver" and (member, row["person_id"]) in wrong:
-                for delivery in sent.get((row["event_key"], row["subscriber_id"], row["channel_id"]), []):
-                    found[delivery["delivery_id"], member] = {
-                        "delivery_id": delivery["delivery_id"], "event_key": row["event_key"], "subscriber_id": row["subscriber_id"],
-                        "member_key": member, "person_id": row["person_id"], "state": delivery.get("state"), "known_at": row["known_at"],
-                    }  # fmt: skip
-    return DISCLOSURE.from_rows([found[key] for key in sorted(found)])
+    with quiet_connection() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        for name, data, table in (
+            ("was", before, PERSON_LINK),
+            ("now", after, PERSON_LINK),
+            ("decision", decisions, tables.ROUTING_DECISION),
+            ("delivery", deliveries, tables.DELIVERY),
+        ):
+            connection.register(name, tables.check(data, table))
+        return tables.check(connection.sql(_MISDIRECTED).to_arrow_table(), DISCLOSURE)
+
+
+# The latest decision names the disclosure, if one and the same was made in several runs.
+_MISDIRECTED = """
+WITH wrong AS (
+  SELECT member_key, person_id FROM was WHERE band = 'auto'
+  EXCEPT SELECT member_key, person_id FROM now WHERE band = 'auto'
+)
+SELECT v.delivery_id, d.event_key, d.subscriber_id, d.member_key, d.person_id, v.state, d.known_at
+FROM (SELECT * EXCLUDE (member_keys), unnest(member_keys) AS member_key FROM decision WHERE decision = 'deliver') d
+JOIN wrong USING (member_key, person_id)
+JOIN delivery v ON v.event_key = d.event_key AND v.subscriber_id = d.subscriber_id AND v.channel_id = d.channel_id
+QUALIFY row_number() OVER (PARTITION BY v.delivery_id, d.member_key ORDER BY d.known_at DESC) = 1
+ORDER BY v.delivery_id, d.member_key
+"""
 
 
 def follow(links: Any, merged: dict[str, str]) -> pa.Table:
     """Return links with every merged person replaced by its survivor."""
     rows = tables.check(links, PERSON_LINK)
-    people = pa.array([merged.get(person, person) for person in rows["person_id"].to_pylist()], pa.string())
+    moved = pc.index_in(rows["person_id"], value_set=pa.array(list(merged), pa.string()))
+    people = pc.coalesce(pa.array(list(merged.values()), pa.string()).take(moved.combine_chunks()), rows["person_id"])
     return rows.set_column(rows.schema.get_field_index("person_id"), PERSON_LINK.schema.field("person_id"), people)
-
-
-def _auto(links: Any) -> list[dict[str, Any]]:
-    rows = tables.check(links, PERSON_LINK)
-    held: list[dict[str, Any]] = (
-        rows.filter(pc.equal(rows["band"], "auto")).select(["member_key", "person_id"]).to_pylist()
-    )
-    return held
