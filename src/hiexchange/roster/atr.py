@@ -22,6 +22,7 @@ from hiexchange.roster.delimited import Raw, text_table
 from hiexchange.roster.issues import issue, refusal
 
 ROWS = 1 << 16
+_SOLID = re.compile(r"\S")
 HEADER = [
     *("group_id", "contract_id", "plan_id", "line_of_business", "patient_id", "member_id", "member_id_system"),
     *("subscriber_id", "mbi", "ssn", "first_name", "middle_name", "last_name", "suffix", "birth_date", "sex"),
@@ -273,9 +274,9 @@ def _values(text: pa.Buffer) -> Iterator[bytes]:
     data = text.to_pybytes().decode()
     decoder = json.JSONDecoder()
     start = 0
-    while start < len(data.rstrip()):
-        start += len(data[start:]) - len(data[start:].lstrip())
-        value, start = decoder.raw_decode(data, start)
+    # Skipped in place: to cut the blank off would copy the rest of the file for each value.
+    while (solid := _SOLID.search(data, start)) is not None:
+        value, start = decoder.raw_decode(data, solid.start())
         yield msgspec.json.encode(value)
 
 
