@@ -5,25 +5,21 @@
 Inputs are amplified from real sample files: every copy has its own ids (the same in every file, so
 references hold). Each run is a fresh process; imports and schema preparation are not counted, opening DuckDB
 is (by each engine that uses it). Engines are interleaved round-robin; medians and ranges are printed. Memory is
-the peak of each process, and with two processes the peak of their PSS together: pages they share are counted
-once. Only ``hiexchange`` keeps the text of decimals, unknown members and bad lines; the peers' schema-explicit
+the peak of the process. Only ``hiexchange`` keeps the text of decimals, unknown members and bad lines; the peers' schema-explicit
 runs get our schema with decimals as doubles.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import gzip
 import json
 import os
 import re
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -34,7 +30,7 @@ from typing import Any
 UUID = re.compile(rb"[0-9a-f]{8}(?=-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})")
 MIX = ("Encounter", "Observation", "Condition", "Procedure", "MedicationRequest", "Claim", "ExplanationOfBenefit")
 ENGINES = (
-    "hiexchange", "hiexchange-2p", "duckdb-explicit", "duckdb-auto", "polars", "pyarrow-inferred", "floor-msgspec", "floor-orjson",
+    "hiexchange", "hiexchange-2w", "duckdb-explicit", "duckdb-auto", "polars", "pyarrow-inferred", "floor-msgspec", "floor-orjson",
 )  # fmt: skip
 
 
@@ -96,8 +92,8 @@ def run_engine(engine: str, folder: Path, out: Path, shapes: dict[str, Any]) -> 
         from hiexchange.lake import Lake
 
         pyarrow.array([0])  # imports pandas, where that is installed: pyarrow does so at its first array
-        processes = 2 if engine.endswith("-2p") else 1
-        return lambda: _checked(Lake(out / "lake").ingest(folder, processes=processes))
+        workers = 2 if engine.endswith("-2w") else 1
+        return lambda: _checked(Lake(out / "lake").ingest(folder, workers=workers))
     if engine.startswith("duckdb"):
         return _duckdb(engine, files, out, shapes)
     if engine == "polars":
@@ -172,70 +168,17 @@ def child(engine: str, folder: Path, shapes_file: Path) -> None:
     shapes = json.loads(shapes_file.read_text())
     with tempfile.TemporaryDirectory(dir=folder.parent) as out:
         work = run_engine(engine, folder, Path(out), shapes)
-        with Watched(engine.endswith("-2p")) as watched:
-            before, started = _cpu(), time.perf_counter()
-            work()
-            wall, cpu = time.perf_counter() - started, _cpu() - before
+        before, started = time.process_time(), time.perf_counter()
+        work()
+        wall, cpu = time.perf_counter() - started, time.process_time() - before
         size = sum(path.stat().st_size for path in Path(out).rglob("*.parquet"))
-    peak = {"self": _peak("self"), "child": sum(watched.peaks.values()), "pss": watched.pss}
-    print(json.dumps({"cpu": cpu, "wall": wall, **peak, "size": size}))
+    print(json.dumps({"cpu": cpu, "wall": wall, "peak": _peak(), "size": size}))
 
 
-class Watched:
-    """Follows the memory of child processes while it is open, every 100 ms."""
-
-    def __init__(self, wanted: bool) -> None:
-        self.peaks: dict[str, int] = {}
-        self.pss = 0
-        """Most that this process and its children held together, pages they share counted once."""
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._follow) if wanted else None
-
-    def __enter__(self) -> Watched:
-        if self._thread:
-            self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        if self._thread:
-            self._thread.join()
-
-    def _follow(self) -> None:
-        while not self._done.wait(0.1):
-            children = []
-            for tasks in Path("/proc/self/task").iterdir():
-                with contextlib.suppress(OSError):
-                    children += (tasks / "children").read_text().split()
-            for pid in children:
-                self.peaks[pid] = max(self.peaks.get(pid, 0), _peak(pid))
-            self.pss = max(self.pss, sum(_pss(pid) for pid in ["self", *children]))
-
-
-def _peak(pid: str) -> int:
-    """Return the peak resident bytes of a process; ru_maxrss would start at what its parent had."""
-    return _kilobytes(f"/proc/{pid}/status", "VmHWM")
-
-
-def _pss(pid: str) -> int:
-    """Return the resident bytes of a process now, each page divided by the number of processes that share it."""
-    return _kilobytes(f"/proc/{pid}/smaps_rollup", "Pss")
-
-
-def _kilobytes(path: str, name: str) -> int:
-    try:
-        text = Path(path).read_text()
-    except OSError:  # it has ended
-        return 0
-    found = re.search(rf"^{name}:\s+(\d+)", text, re.MULTILINE)
+def _peak() -> int:
+    """Return the peak resident bytes of this process; ru_maxrss would start at what its parent had."""
+    found = re.search(r"^VmHWM:\s+(\d+)", Path("/proc/self/status").read_text(), re.MULTILINE)
     return int(found[1]) * 1024 if found else 0
-
-
-def _cpu() -> float:
-    return sum(
-        usage.ru_utime + usage.ru_stime
-        for usage in (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
-    )
 
 
 def measure(engine: str, folder: Path, shapes_file: Path) -> dict[str, float]:
@@ -251,9 +194,7 @@ def measure(engine: str, folder: Path, shapes_file: Path) -> dict[str, float]:
 def report(kind: str, folder: Path, size: int, runs: dict[str, list[dict[str, float]]]) -> None:
     total = sum(path.stat().st_size for path in folder.glob("*.ndjson"))
     print(f"\n### {kind}, {total / 1e6:,.0f} MB\n")
-    print(
-        "| engine | MB/CPU-s, median (range) | of DuckDB explicit | MB/s wall | peak MB (children, summed; all, PSS) | Parquet MB |"
-    )
+    print("| engine | MB/CPU-s, median (range) | of DuckDB explicit | MB/s wall | peak MB | Parquet MB |")
     print("|---|---:|---:|---:|---:|---:|")
 
     def speed(result: dict[str, float]) -> float:
@@ -267,16 +208,14 @@ def report(kind: str, folder: Path, size: int, runs: dict[str, list[dict[str, fl
         speeds = [speed(result) for result in results]
         middle = statistics.median(speeds)
         wall = statistics.median(total / 1e6 / result["wall"] for result in results)
-        own, children, pss = (max(result[name] for result in results) / 1e6 for name in ("self", "child", "pss"))
-        memory = f"{own:,.0f} ({children:,.0f}; {pss:,.0f})" if engine.endswith("-2p") else f"{own:,.0f}"
         print(
             f"| {engine} | {middle:.0f} ({min(speeds):.0f}-{max(speeds):.0f}) | {middle / base:.2f} | {wall:.0f} "
-            f"| {memory} | {results[0]['size'] / 1e6:.1f} |",
+            f"| {max(result['peak'] for result in results) / 1e6:,.0f} | {results[0]['size'] / 1e6:.1f} |",
             flush=True,
         )
-    if runs.get("hiexchange") and runs.get("hiexchange-2p"):
-        one, two = (statistics.median(run["wall"] for run in runs[name]) for name in ("hiexchange", "hiexchange-2p"))
-        print(f"\nTwo processes take {one / two:.2f} x the speed of one by the clock.", flush=True)
+    if runs.get("hiexchange") and runs.get("hiexchange-2w"):
+        one, two = (statistics.median(run["wall"] for run in runs[name]) for name in ("hiexchange", "hiexchange-2w"))
+        print(f"\nTwo workers take {one / two:.2f} x the speed of one by the clock.", flush=True)
 
 
 def main() -> None:

@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--deltas", type=int, default=10)
     parser.add_argument("--share", type=float, default=0.01, help="of the rows change a night")
     parser.add_argument("--spread", type=float, default=1.0, help="of the rows from which those are drawn")
-    parser.add_argument("--processes", type=int, default=2, help="for the first load")
+    parser.add_argument("--workers", type=int, default=2, help="for the first load")
     parser.add_argument("--work", type=Path, default=None, help="folder for the lake; default the system's")
     options = parser.parse_args()
     chance = random.Random(1)
@@ -76,7 +76,7 @@ def main() -> None:
         print(f"{options.rows:,} Observations, {source.stat().st_size / 1e6:,.0f} MB NDJSON\n")
         print("| step | rows in | s | CPU-s | files before | rewritten | MB written | files after | peak MB |")
         print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
-        step(lake, "load", options.rows, lambda: lake.ingest(source, processes=options.processes))
+        step(lake, "load", options.rows, lambda: lake.ingest(source, workers=options.workers))
         step(lake, "compact", 0, lake.compact)
         changed: set[int] = set()
         for night in range(1, options.deltas + 1):
@@ -87,8 +87,7 @@ def main() -> None:
         step(lake, "compact", 0, lake.compact)
         counted = lake.sql("select count(*), count(distinct id), count(*) filter (meta.lastUpdated > '2026-01-01T00:00:00Z') from Observation")  # fmt: skip  # noqa: E501
         assert list(counted.to_pylist()[0].values()) == [options.rows, options.rows, len(changed)]
-        print("\nEvery id is there once, in the version of its last night. The load's child processes are not counted")
-        print("in its CPU and memory.")
+        print("\nEvery id is there once, in the version of its last night.")
 
 
 if __name__ == "__main__":

@@ -332,7 +332,7 @@ def test_a_damaged_manifest_is_said_not_guessed(tmp_path):
         lake.tables()
 
 
-def test_parallel_processes_give_the_same_rows(tmp_path, maker, as_lines):
+def test_workers_give_the_same_rows(tmp_path, maker, as_lines):
     (tmp_path / "in").mkdir()
     for number in range(3):
         values = [maker(seed + number * 100).resource("Condition") for seed in range(20)]
@@ -341,7 +341,7 @@ def test_parallel_processes_give_the_same_rows(tmp_path, maker, as_lines):
         (tmp_path / "in" / f"Condition.{number}.ndjson").write_bytes(as_lines(values))
     one, two = Lake(tmp_path / "one"), Lake(tmp_path / "two")
     one.ingest(tmp_path / "in")
-    two.ingest(tmp_path / "in", processes=2)
+    two.ingest(tmp_path / "in", workers=2)
     assert list(one.to_ndjson("Condition", order="source")) == list(two.to_ndjson("Condition", order="source"))
     assert one.table("Condition").schema.equals(two.table("Condition").schema)
 
@@ -360,7 +360,24 @@ def test_files_are_taken_as_they_arrive(tmp_path):
         lake.ingest(iter([tmp_path / "absent.ndjson"]))
 
 
-def test_a_large_file_is_shared_among_processes_without_losing_lineage(tmp_path):
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, OSError])
+def test_what_workers_made_is_removed_when_a_load_ends_early(tmp_path, failure):
+    for number in range(8):
+        lines = (b'{"resourceType":"Patient","id":"%d-%d"}\n' % (number, line) for line in range(500))
+        (tmp_path / f"Patient.{number}.ndjson").write_bytes(b"".join(lines))
+
+    def fail(event):
+        raise failure
+
+    lake = Lake(tmp_path / "lake")
+    with pytest.raises(failure):
+        lake.ingest(sorted(tmp_path.glob("*.ndjson")), workers=2, on_event=fail)
+    assert list(lake.path.rglob("*.parquet")) == []
+    assert lake.tables() == {}
+    assert lake.ingest(sorted(tmp_path.glob("*.ndjson")), workers=2).rows == 4000
+
+
+def test_a_large_file_is_shared_among_workers_without_losing_lineage(tmp_path):
     from dataclasses import replace as changed
 
     from hiexchange.lake import ingest

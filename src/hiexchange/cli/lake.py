@@ -28,7 +28,7 @@ def ingest(
     sources: Annotated[list[Path], typer.Argument(help="A folder of NDJSON files, or files.")],
     lake: LakeFolder = Path("lake"),
     fhir_version: FhirVersion = None,
-    processes: Annotated[int, typer.Option(help="Encode files in so many processes.")] = 1,
+    workers: Annotated[int, typer.Option(help="Encode so many files at once.")] = 1,
     max_bad_lines: Annotated[
         int | None, typer.Option(help="More lines in quarantine than this end in exit code 7.")
     ] = None,
@@ -50,7 +50,7 @@ def ingest(
         report = Lake(lake).ingest(
             source,
             fhir_version=fhir_version,
-            processes=processes,
+            workers=workers,
             max_bad_lines=max_bad_lines,
             repairs=repair or (),
             validate=_sample(validate),

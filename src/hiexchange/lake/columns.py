@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import atexit
 from functools import lru_cache
-from threading import get_ident
+from threading import Lock, get_ident
 from typing import Any
 
 import duckdb
@@ -26,6 +26,9 @@ from hiexchange.lake.schema import Node, Plan
 
 # DuckDB cuts the line it complains of in the middle of a character, and then can't make the message.
 _REFUSED = (duckdb.Error, UnicodeDecodeError)
+
+
+_OPENING = Lock()
 
 
 @lru_cache(maxsize=1)
@@ -58,7 +61,8 @@ class _Reader:
 
     def __init__(self, expression: str) -> None:
         self._lines = _Lines()
-        self._cursor = _database().cursor()
+        with _OPENING:
+            self._cursor = _database().cursor()
         self._cursor.register("lines", self._lines)
         self._cursor.execute(f"PREPARE reading AS SELECT {expression} FROM lines")
 

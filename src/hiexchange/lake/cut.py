@@ -46,28 +46,27 @@ def blocks(
     offsets still count it.
     """
     rest = b""
-    while True:
-        chunk = stream.read(size)
+    while chunk := stream.read(size):
         if line == 1 and offset == 0 and not rest and chunk.startswith(BOM):
             chunk = chunk[len(BOM) :]
             offset = len(BOM)
-        cut = chunk.rfind(b"\n") + 1
-        if not chunk:
-            if rest:
-                yield Block(rest, line, offset)
-            return
-        if not cut:
+        end = chunk.rfind(b"\n") + 1
+        if not end:
             rest += chunk
             if len(rest) > max_line:
                 skipped, after = _skip_line(stream, size)
                 yield Block(rest[:1024], line, offset, True, len(rest) + skipped)
                 line, offset, rest = line + 1, offset + len(rest) + skipped, after
             continue
-        block = Block(rest + chunk[:cut], line, offset)
-        rest = chunk[cut:]
+        block = Block(b"".join((rest, memoryview(chunk)[:end])), line, offset)
+        rest = chunk[end:]
+        del chunk  # new memory costs the system as much time as the rest of reading: what is held is not used again
         yield block
         line += len(block.line_ends)
         offset += len(block.data)
+        del block
+    if rest:
+        yield Block(rest, line, offset)
 
 
 def _skip_line(stream: IO[bytes], size: int) -> tuple[int, bytes]:

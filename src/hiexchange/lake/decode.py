@@ -24,14 +24,14 @@ from hiexchange.lake.cut import Block
 from hiexchange.lake.lines import BLANKS, Line, Refused, contained_span, first_contained, read
 from hiexchange.lake.quoting import MARK
 from hiexchange.lake.repairs import repaired
-from hiexchange.lake.scan import Codes, Flags, Indices
+from hiexchange.lake.scan import Codes, Flags, Indices, counts_of_rows
 from hiexchange.lake.schema import OURS, Plan, plan
 from hiexchange.lake.shape import Shape, absorb, merge
 
 _SAMPLE = 32
 """Lines looked at to find out which members there are."""
 _SHARE = 8
-"""Part of a first block that is read to find out the same."""
+"""Part of a first block among which lines of unlike sizes are looked for."""
 _ROUNDS = 8
 """Times that lines with new members are read again before they go the exact way."""
 
@@ -185,10 +185,7 @@ class _Encoding:
         """
         found: list[tuple[pa.RecordBatch, Indices]] = []
         if not self.result.shape:
-            self._explore(lines[:: len(lines) // _SAMPLE + 1])
-            if "contained" in self.result.shape:
-                lines = self._cut_contained(lines)
-            self._explore(lines[::_SHARE])
+            self.result.shape = self._seen(self._unlike(lines))
         for _ in range(_ROUNDS):
             current = plan(self.source.resource, self.result.shape, self.source.version)
             if "contained" in self.result.shape and self.contained is None:
@@ -206,13 +203,16 @@ class _Encoding:
             self.result.shape = wider
         return found
 
-    def _explore(self, lines: Indices) -> None:
-        """Widen the shape by what a share of the lines hold, so that few of all lines need a second reading."""
-        if self.result.shape and len(lines) > _SAMPLE:
-            good = self._read(lines, plan(self.source.resource, self.result.shape, self.source.version))[1]
-            lines = lines[~good]
-            lines = lines[:: len(lines) // _SAMPLE + 1]
-        self.result.shape = merge(self.result.shape, self._seen(lines))
+    def _unlike(self, lines: Indices) -> Indices:
+        """Choose a few lines: some from everywhere, and some with each number of members, where rare members are."""
+        some = lines[::_SHARE]
+        if len(lines) <= _SAMPLE:
+            return lines
+        codes, starts = self._text(some, writable=False)
+        first = np.unique(counts_of_rows(codes, starts).members, return_index=True)[1]
+        half = _SAMPLE // 2
+        picked = [lines[:: len(lines) // half + 1], some[first[:: len(first) // half + 1]]]
+        return np.unique(np.concatenate(picked))
 
     def _cut_contained(self, lines: Indices) -> Indices:
         """Find where ``contained`` is in each line; returns the lines that can be read without it."""
@@ -238,7 +238,7 @@ class _Encoding:
                 self._read_exactly(index, below)
             except (Refused, RecursionError):
                 continue
-            shape = merge(shape, below)
+            absorb(shape, below)
         return shape
 
     def _read(self, lines: Indices, current: Plan) -> tuple[pa.RecordBatch | None, Flags]:

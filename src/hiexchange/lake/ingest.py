@@ -7,14 +7,13 @@ import gzip
 import io
 import itertools
 import re
-import sys
+import threading
 import zlib
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from multiprocessing import get_context
 from pathlib import Path
 from typing import IO, cast
 
@@ -32,7 +31,7 @@ from hiexchange.lake.store import DataFile
 from hiexchange.ndjson import BOM, open_bytes
 
 PIECE = 64 << 20
-"""Smaller files are not shared among processes."""
+"""Smaller files are not shared among workers."""
 NDJSON = (".ndjson", ".ndjson.gz", ".jsonl", ".jsonl.gz")
 _NOT_DATA = {"deleted", "error", "errors", "_hx", "_rejects", "_tombstones"}
 _TYPE = re.compile(rb'"resourceType"\s*:\s*"([A-Za-z]+)"')
@@ -156,7 +155,7 @@ def check_resource(name: str, version: str, file: str) -> None:
 
 
 def pieces(work: Work, count: int) -> list[Work]:
-    """Cut a large plain file into ``count`` pieces at line ends, so that several processes share it.
+    """Cut a large plain file into ``count`` pieces at line ends, so that several workers share it.
 
     A gzipped file stays whole: its lines can't be found without decompressing what is before them.
     """
@@ -200,11 +199,14 @@ class _Piece(io.RawIOBase):
         return data
 
 
-def load_file(root: Path, work: Work) -> Done:
+def load_file(root: Path, work: Work, stopped: threading.Event | None = None) -> Done:
     """Encode one file into parts under the lake's folder; they belong to no snapshot yet.
 
     Memory is bounded by a few blocks and one row group. A wider schema starts a new part. Lines of other
     resource types go to tables of theirs.
+
+    Raises:
+        CancelledError: ``stopped`` was set; nothing is left behind.
     """
     tables = {work.resource: _Table(root, work)}
     tables[work.resource].done.size_bytes = work.size or work.path.stat().st_size
@@ -214,7 +216,10 @@ def load_file(root: Path, work: Work) -> Done:
                 stream.seek(work.start)
             source_bytes = stream if work.size is None else cast("IO[bytes]", _Piece(stream, work.size))
             for block in blocks(source_bytes, size=work.block_size, line=work.line, offset=work.start):
+                if stopped is not None and stopped.is_set():
+                    raise CancelledError
                 _take(block, root, work, tables)
+                del block  # or it would be held while the next is made
         for table in tables.values():
             table.close()
     except BaseException:
@@ -297,48 +302,55 @@ class _Table:
             (self._root / part.path).unlink(missing_ok=True)
 
 
-def load_files(root: Path, works: Iterable[Work], processes: int) -> Iterator[Done]:
-    """Load files one after the other, or in parallel processes; results in the order of ``works``.
+def load_files(root: Path, works: Iterable[Work], workers: int) -> Generator[Done]:
+    """Load files one after the other, or by several workers at once; results in the order of ``works``.
 
-    Works that arrive one by one (an iterator) are encoded in other processes while the next is awaited.
+    Works that arrive one by one (an iterator) are encoded while the next is awaited. Close the iterator when it
+    is left early: the workers stop, and what they made is removed.
     """
-    if isinstance(works, Sequence) and (processes <= 1 or not (works := _shared(works, processes))[1:]):
+    if isinstance(works, Sequence) and (workers <= 1 or not (works := _shared(works, workers))[1:]):
         shapes: dict[str, Shape] = {}
         for work in works:
             done = load_file(root, replace(work, shape=merge(work.shape, shapes.get(work.table, {}))))
             shapes[work.table] = done.shape
             yield from _all(done)
-        return
-    # spawn: a forked child of a process with Arrow's or DuckDB's threads may hang.
-    spawn = get_context("spawn")
-    with ProcessPoolExecutor(max(1, processes), mp_context=spawn, initializer=_NoPandas.install) as pool:
-        waiting: deque[Future[Done]] = deque()
+    else:
+        yield from _at_once(root, works, max(1, workers))
+
+
+def _at_once(root: Path, works: Iterable[Work], workers: int) -> Iterator[Done]:
+    """Load files in threads: nearly all the work is done by DuckDB, Arrow and numpy, outside the interpreter's lock.
+
+    Processes took half a second of CPU to start, as much again for cold libraries, and twice the memory
+    (docs/benchmarks/ingest.md).
+    """
+    stopped = threading.Event()
+    waiting: deque[Future[Done]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="hiexchange-lake")
+    try:
         for work in works:
-            waiting.append(pool.submit(load_file, root, work))
+            waiting.append(pool.submit(load_file, root, work, stopped))
             while waiting and waiting[0].done():
                 yield from _all(waiting.popleft().result())
         while waiting:
             yield from _all(waiting.popleft().result())
+    finally:
+        stopped.set()
+        pool.shutdown(cancel_futures=True)
+        for future in waiting:
+            if not future.cancelled() and future.exception() is None:
+                remove(root, _all(future.result()))
 
 
-class _NoPandas:
-    """Spares a worker pandas: pyarrow imports it at its first ``pa.array`` (0.5 s, 40 MB), only to look for Series."""
-
-    @staticmethod
-    def find_spec(name: str, path: object = None, target: object = None) -> None:
-        """Say that there is no pandas, and nothing of other modules."""
-        if name == "pandas":
-            raise ModuleNotFoundError(name=name)
-
-    @classmethod
-    def install(cls) -> None:
-        """Do so for this process."""
-        sys.meta_path.insert(0, cls)
+def remove(root: Path, finished: Iterable[Done]) -> None:
+    """Remove the parts of files that no snapshot will name."""
+    for part in (part for done in finished for part in done.parts):
+        (root / part.path).unlink(missing_ok=True)
 
 
 def _all(done: Done) -> tuple[Done, ...]:
     return done, *done.others.values()
 
 
-def _shared(works: Sequence[Work], processes: int) -> list[Work]:
-    return [piece for work in works for piece in pieces(work, 2 * processes)]
+def _shared(works: Sequence[Work], workers: int) -> list[Work]:
+    return [piece for work in works for piece in pieces(work, 2 * workers)]

@@ -9,6 +9,7 @@ list(lake.to_ndjson("Patient"))          # the JSON that came in
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import time
@@ -28,7 +29,7 @@ from hiexchange.errors import ConfigError, LakeError
 from hiexchange.events import Reporter, RowsWritten, Warned, ignore
 from hiexchange.lake import maintain, mirror
 from hiexchange.lake.contained import contained
-from hiexchange.lake.ingest import Done, Work, load_files
+from hiexchange.lake.ingest import Done, Work, load_files, remove
 from hiexchange.lake.job import Job, Loadable
 from hiexchange.lake.lineage import RAW, SHA256, stored_schema
 from hiexchange.lake.parts import write_part
@@ -72,7 +73,7 @@ class Lake:
         *,
         on_event: Reporter = ignore,
         max_bad_lines: int | None = None,
-        processes: int = 1,
+        workers: int = 1,
         transaction_time: datetime | None = None,
         watermark_key: str | None = None,
         fhir_version: str | None = None,
@@ -90,10 +91,10 @@ class Lake:
 
         Args:
             source: A folder of NDJSON files (``.gz`` too), a list of files, a finished export, or an
-                iterator of files: each is then encoded in another process while the next is awaited.
+                iterator of files: each is then encoded while the next is awaited.
             on_event: Gets RowsWritten a file, and Warned.
             max_bad_lines: More bad lines than this raise LakeError after the rest has been stored.
-            processes: Files are encoded in so many processes.
+            workers: So many files, or pieces of a large plain one, are encoded at once, in threads.
             transaction_time: The export's; a job folder's receipt gives it too.
             watermark_key: Set the watermark of this key to the transaction time.
             fhir_version: Of these files; default the lake's.
@@ -126,15 +127,15 @@ class Lake:
             finished: list[Done] = []
             try:
                 awaited = arriving if isinstance(job.files, Iterator) else list(arriving)
-                for done in load_files(self.path, awaited, processes):
-                    finished.append(done)
-                    _tell(done, on_event)
+                with contextlib.closing(load_files(self.path, awaited, workers)) as loading:
+                    for done in loading:
+                        finished.append(done)
+                        _tell(done, on_event)
                 if strict:
                     refuse_unmapped(finished, self.path)
                 snapshot = published(self.path, snapshot, finished, job, load)
             except BaseException:
-                for part in (part for done in finished for part in done.parts):
-                    (self.path / part.path).unlink(missing_ok=True)
+                remove(self.path, finished)
                 raise
             # Outside the clean-up: an interrupt just after the swap must not remove what the manifest now names.
             self._store.commit(snapshot)

@@ -252,17 +252,21 @@ class _Walker:
         known = self._of(type_name)
         typed: dict[str, Any] = {}
         for name, given in value.items():
-            if depth == 0 and name == "resourceType":
-                continue
-            pointer = f"{path}/{escape(name)}"
             spec = known.get(name)
+            if spec is None:
+                if depth or name != "resourceType":
+                    unmapped[f"{path}/{escape(name)}"] = given
+                continue
             below: Shape = {}
             left: dict[str, Any] = {}
             result = None
-            if spec is not None and given is not None and depth < MAX_DEPTH:
-                result = self.value(given, spec, pointer, depth + 1, below, left)
+            if given is not None and depth < MAX_DEPTH:
+                if spec[2] or spec[1] == "struct":
+                    result = self.value(given, spec, f"{path}/{name}", depth + 1, below, left)
+                else:
+                    result = scalar(given, spec[1])
             if result is None:
-                unmapped[pointer] = given
+                unmapped[f"{path}/{name}"] = given
                 continue
             typed[name] = result
             unmapped.update(left)
