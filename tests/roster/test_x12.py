@@ -115,6 +115,19 @@ def test_a_termination_date_is_the_last_day(read: Read) -> None:
     assert read(interchange(found), "x12-834").members["valid_to"].to_pylist() == [date(2026, 4, 1)]
 
 
+@pytest.mark.parametrize(
+    ("pla", "expected"),
+    [
+        ("PLA*2*1P*20260315**14", date(2026, 3, 15)),
+        ("PLA*2*1P*20251201**14", date(2026, 1, 1)),
+        ("PLA*2*1P*2026**14", date(2026, 1, 1)),
+        ("PLA*2*1P", date(2026, 1, 1)),
+    ],
+)
+def test_a_changed_provider_is_nobodys_before_the_change(read: Read, pla: str, expected: date) -> None:
+    assert read(interchange(member(1, pla)), "x12-834").members["valid_from"].to_pylist() == [expected]
+
+
 def test_a_member_without_provider_is_refused_with_its_byte(read: Read, codes: Codes) -> None:
     data = interchange(member(1), member(2, coverage=False), member(3))
     roster = read(data, "x12-834")

@@ -43,6 +43,8 @@ REFERENCES = {"0F": SUBSCRIBER_ID, "1L": GROUP_NUMBER, "SY": SSN, "23": MEMBER_N
 DTP_PLACE = {"348": 3, "349": 4}
 CONTROL = frozenset(("SE", "GE", "IEA", "ISA", "GS", "ST", "BGN"))
 """Segments that end a loop 2000, whatever stands between."""
+DAY = 8
+"""Digits of a date in format D8."""
 LONGEST = 16
 """Elements that a segment read here may have."""
 
@@ -154,6 +156,9 @@ def _joined(
         row[INSURANCE_LINE], row[PLAN] = coverage[1], coverage[2]
         row[BEGIN] = coverage[3] or dates.get("356", "")
         row[END] = coverage[4] or dates.get("357", "")
+        # PLA03 is the day the provider changed: the coverage is older than the attribution.
+        if since > row[BEGIN] and len(since) == DAY:
+            row[BEGIN] = since
         row[PROVIDER_NPI], row[PROVIDER_TIN], row[PROVIDER_SINCE] = npi, tin, since
         rows.append(row)
     return rows
