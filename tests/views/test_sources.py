@@ -57,6 +57,25 @@ def test_an_element_exists_although_its_needed_member_was_never_seen(encoded: An
     assert rows == [{"family": None, "at": 0}, {"family": None, "at": 1}]
 
 
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("name.first().iif(use = 'old', family, 'none')", "Roe"),
+        ("gender.iif($this = 'female', %resource.name.first().family, 'none')", "Roe"),
+        ("telecom.value.aggregate($total & $this, gender)", "female1"),
+    ],
+)
+def test_what_arguments_read_is_not_left_out(tmp_path: Path, encoded: Any, path: str, expected: str) -> None:
+    line = (
+        '{"resourceType":"Patient","id":"-1","gender":"female",'
+        '"name":[{"use":"old","family":"Roe"}],"telecom":[{"value":"1"}]}'
+    )
+    (tmp_path / "Patient.ndjson").write_text(line)
+    one = View.from_json({"resource": "Patient", "select": [{"column": [{"name": "x", "path": path}]}]})
+    for source in (tmp_path, encoded(line)):
+        assert one.run(source).to_pylist() == [{"x": expected}]
+
+
 def test_other_tools_arrow_is_a_source(encoded: Any) -> None:
     table = encoded({"resourceType": "Patient", "id": "-1", "name": [{"family": "A", "given": ["B", "C"]}]})
     plain = table.drop_columns([name for name in table.column_names if name.startswith("__")])

@@ -290,7 +290,7 @@ _SPECIAL: dict[str, _Special] = {
 }
 
 _TYPED = {"ofType", "is", "as", "getReferenceKey"}
-_WALKING = {"where", "select", "all", "exists", "repeat", "aggregate"}
+_WALKING = {"where", "select", "all", "exists", "repeat", "aggregate", "iif"}
 _SAME = {
     "where", "first", "last", "tail", "skip", "take", "single", "distinct", "intersect", "exclude", "trace",
     "lowBoundary", "highBoundary",

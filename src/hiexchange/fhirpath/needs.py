@@ -190,10 +190,12 @@ def _combine(needs: Needs, node: tree.Call, parent: Places, this: Places) -> Pla
 
 
 def _iif(needs: Needs, node: tree.Call, parent: Places, this: Places) -> Places:
-    needs.use(needs.read(node.arguments[0], this))
+    if not isinstance(node.parent, tree.This):
+        needs.count(parent)
+    needs.use(needs.read(node.arguments[0], parent))
     found = NOWHERE
     for branch in node.arguments[1:]:
-        found |= needs.read(branch, this)
+        found |= needs.read(branch, parent)
     needs.count(found)
     return found
 
@@ -223,8 +225,8 @@ def _resolved(needs: Needs, node: tree.Call, parent: Places, this: Places) -> Pl
 def _everything(needs: Needs, node: tree.Call, parent: Places, this: Places) -> Places:
     # What is below has no path that could be followed: take it whole, and stay there.
     needs.use(parent)
-    for argument in node.arguments:
-        needs.use(needs.read(argument, parent))
+    for argument, scope in zip(node.arguments, (parent, this), strict=False):
+        needs.use(needs.read(argument, scope))
     return NOWHERE
 
 

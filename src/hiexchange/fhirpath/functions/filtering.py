@@ -110,13 +110,15 @@ def _extension(node: tree.Call, frame: Frame) -> Collection:
 
 
 def _iif(node: tree.Call, frame: Frame) -> Collection:
-    if frame.eval(node.parent).counts().max(initial=0) > 1:
-        raise FHIRPathError("iif() needs a single value and got several", position=node.position)
+    parts = frame.eval(node.parent).singles("iif()")
+    if not isinstance(node.parent, tree.This):
+        # Its arguments are about what it is called on, as those of where() are.
+        frame = Frame(Collection(frame.n, parts), frame.env, outer=frame)
     true = mask_of(frame.truth(node.arguments[0], "iif()"))
-    parts = [*_branch(node.arguments[1], frame, true)]
+    found = [*_branch(node.arguments[1], frame, true)]
     if len(node.arguments) == 3:
-        parts += _branch(node.arguments[2], frame, ~true)
-    return join_same_type(merge(frame.n, parts))
+        found += _branch(node.arguments[2], frame, ~true)
+    return join_same_type(merge(frame.n, found))
 
 
 def _branch(node: tree.Node, frame: Frame, chosen: NDArray[np.bool_]) -> list[Part]:
