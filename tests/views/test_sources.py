@@ -76,6 +76,13 @@ def test_what_arguments_read_is_not_left_out(tmp_path: Path, encoded: Any, path:
         assert one.run(source).to_pylist() == [{"x": expected}]
 
 
+@pytest.mark.parametrize("path", ["$this.exists()", "iif(Patient.count() = 1, true, false)"])
+def test_a_resource_itself_exists(tmp_path: Path, encoded: Any, path: str) -> None:
+    pq.write_table(encoded({"resourceType": "Patient", "id": "-1"}), tmp_path / "Patient.parquet")
+    one = View.from_json({"resource": "Patient", "select": [{"column": [{"name": "x", "path": path}]}]})
+    assert one.run(tmp_path).to_pylist() == [{"x": True}]
+
+
 def test_other_tools_arrow_is_a_source(encoded: Any) -> None:
     table = encoded({"resourceType": "Patient", "id": "-1", "name": [{"family": "A", "given": ["B", "C"]}]})
     plain = table.drop_columns([name for name in table.column_names if name.startswith("__")])

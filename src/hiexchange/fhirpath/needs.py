@@ -61,8 +61,8 @@ class Needs:
         self.whole.update(place.path for place in places)
 
     def count(self, places: Iterable[Place]) -> None:
-        """Note that only existence matters."""
-        self.part.update(place.path for place in places)
+        """Note that only existence matters; a resource is always there."""
+        self.part.update(place.path for place in places if place.path)
 
     def wanted(self) -> Wanted:
         """Return the shortest paths that cover all needs."""
@@ -190,8 +190,7 @@ def _combine(needs: Needs, node: tree.Call, parent: Places, this: Places) -> Pla
 
 
 def _iif(needs: Needs, node: tree.Call, parent: Places, this: Places) -> Places:
-    if not isinstance(node.parent, tree.This):
-        needs.count(parent)
+    needs.count(parent)
     needs.use(needs.read(node.arguments[0], parent))
     found = NOWHERE
     for branch in node.arguments[1:]:
