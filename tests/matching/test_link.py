@@ -160,6 +160,23 @@ def test_the_newest_file_says_who_a_member_is(member_table: Build, person_table:
     assert row["band"] != "auto"
 
 
+@pytest.mark.parametrize(
+    ("names", "band"),
+    [
+        (("Jayden", "Jaydon"), "review"),  # twins on one id, each with a provider
+        (("Jayden", "JAYDEN "), "auto"),
+        (("Jayden", "Jayd"), "auto"),
+        (("Jayden", None), "auto"),
+    ],
+)
+def test_an_id_that_names_two_children_in_one_file_is_reviewed(
+    member_table: Build, person_table: Build, names: tuple[str, str | None], band: str
+) -> None:
+    rows = [JAYDEN | {"birth_on": BORN, "member_id": "-1", "first_name": name} for name in reversed(names)]
+    (row,) = link(member_table(*rows), person_table(JAYDEN | {"birth_date": "2015-03-09"}))
+    assert (row["band"], row["reason"]) == (band, "member_names_several_people" if band == "review" else None)
+
+
 def test_empty_tables_match_to_nothing(member_table: Build, person_table: Build) -> None:
     assert link(member_table(), person_table()) == []
     (row,) = link(member_table(JAYDEN | {"birth_on": BORN}), person_table())

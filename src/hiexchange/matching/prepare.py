@@ -99,7 +99,8 @@ def prepare_members(con: duckdb.DuckDBPyConnection, members: pa.Table) -> None:
     """Create table ``m``, ``m_ids`` and ``torn`` from MEMBER rows, one row a distinct member_key.
 
     The member's line in the newest file gives its demographics. Members whose rows name different people
-    (another first name, or a birth year a generation off, under one member id) are listed in ``torn``: they go to review.
+    (another first name, or a birth year a generation off, under one member id) are listed in ``torn``: they go to review. Over
+    the years a name is written in several ways; within one file two names are two children.
     """
     con.register("members_in", members)
     con.execute(
@@ -110,7 +111,10 @@ def prepare_members(con: duckdb.DuckDBPyConnection, members: pa.Table) -> None:
     )
     con.execute(
         """CREATE TABLE torn AS SELECT member_key AS key FROM members_in GROUP BY member_key
-           HAVING count(*) > 1 AND (count(DISTINCT lower(first_name[1:3])) > 1 OR max(year(birth_on)) - min(year(birth_on)) > 10)"""
+           HAVING count(*) > 1 AND (count(DISTINCT lower(first_name[1:3])) > 1 OR max(year(birth_on)) - min(year(birth_on)) > 10)
+           UNION SELECT member_key FROM (SELECT member_key, roster_id, regexp_replace(strip_accents(lower(first_name)), '[^a-z]', '', 'g') AS name
+                                         FROM members_in WHERE first_name IS NOT NULL)
+           GROUP BY member_key, roster_id HAVING count(DISTINCT name) > 1 AND NOT starts_with(max(name), min(name))"""
     )
     con.execute(
         f"""CREATE TABLE m_ids AS SELECT DISTINCT n, system, system || '|' || id AS id FROM (
