@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hiexchange.measures.columnar import moments
+from hiexchange.measures.columnar import moments, scalar
 from hiexchange.measures.columnar.cells import Spans, Times, constant, from_values
 from hiexchange.measures.columnar.show import plain, shown
-from hiexchange.measures.cql import intervals, lists
+from hiexchange.measures.cql import intervals
 from hiexchange.measures.cql import temporal as t
 from hiexchange.measures.cql.compare import less, less_or_equal
 from hiexchange.measures.cql.operators import PRECISE
@@ -58,27 +58,32 @@ def test_order_of_points(pairs, p):
         assert truths(moments.less(a, b, None)) == [less(x, y) for x, y in pairs]
 
 
+some = st.one_of(st.none(), spans())
+SPAN = Interval(t.MIN_DATETIME, t.MAX_DATETIME, True, True, t.DateTime)
+
+
 @settings(max_examples=300, deadline=None)
 @given(
-    st.lists(st.tuples(spans(), spans()), min_size=1, max_size=6),
+    st.lists(st.tuples(some, some), max_size=6),
     st.sampled_from(PRECISIONS),
     st.sampled_from(sorted(set(moments.PRECISE) - {"In", "Contains"})),
 )
 def test_relations_of_intervals(pairs, p, kind):
+    pairs = [(SPAN, SPAN), *pairs]
     a, b = (from_values([pair[side] for pair in pairs]) for side in (0, 1))
     assert isinstance(a, Spans)
-    found = moments.truth(moments.PRECISE[kind](a, b, p), a, b)
-    assert truths(found.values) == [PRECISE[kind](x, y, p) for x, y in pairs]
+    assert truths(scalar.precise(kind, a, b, p).values) == [PRECISE[kind](x, y, p) for x, y in pairs]
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.tuples(instants(), spans()), min_size=1, max_size=6), st.sampled_from(PRECISIONS))
+@given(st.lists(st.tuples(optional, some), max_size=6), st.sampled_from(PRECISIONS))
 def test_points_in_intervals(pairs, p):
+    pairs = [(SPAN.low, SPAN), *pairs]
     a, b = (from_values([pair[side] for pair in pairs]) for side in (0, 1))
     for kind in ("In", "IncludedIn", "SameOrBefore", "SameOrAfter", "Before", "After"):
-        found = moments.truth(moments.PRECISE[kind](a, b, p), a, b)
-        assert truths(found.values) == [PRECISE[kind](x, y, p) for x, y in pairs]
-    assert truths(moments.truth(moments.contains(b, a, p), a, b).values) == [lists.contains(y, x, p) for x, y in pairs]
+        assert truths(scalar.precise(kind, a, b, p).values) == [PRECISE[kind](x, y, p) for x, y in pairs]
+    for kind in ("Contains", "Includes"):
+        assert truths(scalar.precise(kind, b, a, p).values) == [PRECISE[kind](y, x, p) for x, y in pairs]
 
 
 @settings(max_examples=200, deadline=None)

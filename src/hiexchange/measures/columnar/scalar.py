@@ -208,7 +208,11 @@ def precise(kind: str, a: Col, b: Col, p: int | None) -> Col | None:
     if kind in ("In", "Contains", "IncludedIn", "Includes") and not isinstance(holder, Spans):
         return None
     kernel = moments.PRECISE.get(kind)
-    return None if kernel is None else moments.truth(kernel(a, b, p), a, b)
+    if kernel is None:
+        return None
+    found = moments.truth(kernel(a, b, p), a, b)
+    # Nothing is in an interval that is null: CQL says false of In and Contains, and null of the others.
+    return Truth(np.where(holder.known(), found.values, 0)) if kind in ("In", "Contains") else found
 
 
 def compared(kind: str, a: Col, b: Col) -> Col | None:
