@@ -124,6 +124,12 @@ def test_a_bundle_a_zip_and_a_folder_say_the_same(read: Read, tmp_path: Path) ->
         assert read(other, "atr-ndjson").members.drop_columns(["roster_id"]).equals(first)
 
 
+@pytest.mark.parametrize("end", ["2²26-03", "0000-03", "2026-13", "march"])
+def test_an_end_that_is_no_date_refuses_its_row(read: Read, codes: Codes, end: str) -> None:
+    roster = read(ndjson(resources([entry(1), entry(2, period={"start": "2026-01", "end": end})])), "atr-ndjson")
+    assert codes(roster) == [(2, "bad_date", "valid_to")]
+
+
 def test_inactive_members_are_dropped(read: Read) -> None:
     members = [
         entry(1, inactive=True, period={"start": "2025-01-01", "end": "2026-01-15"}),

@@ -112,8 +112,9 @@ def prepare_members(con: duckdb.DuckDBPyConnection, members: pa.Table) -> None:
     con.execute(
         """CREATE TABLE torn AS SELECT member_key AS key FROM members_in GROUP BY member_key
            HAVING count(*) > 1 AND (count(DISTINCT lower(first_name[1:3])) > 1 OR max(year(birth_on)) - min(year(birth_on)) > 10)
-           UNION SELECT member_key FROM (SELECT member_key, roster_id, regexp_replace(strip_accents(lower(first_name)), '[^a-z]', '', 'g') AS name
-                                         FROM members_in WHERE first_name IS NOT NULL)
+           UNION SELECT member_key FROM (
+               SELECT member_key, roster_id, regexp_replace(strip_accents(lower(first_name)), '[^a-z]', '', 'g') AS name
+               FROM members_in WHERE first_name IS NOT NULL)
            GROUP BY member_key, roster_id HAVING count(DISTINCT name) > 1 AND NOT starts_with(max(name), min(name))"""
     )
     con.execute(

@@ -23,6 +23,7 @@ from hiexchange.roster.issues import issue, refusal
 
 ROWS = 1 << 16
 _SOLID = re.compile(r"\S")
+_MONTH = re.compile(r"[1-9][0-9]{3}-(0[1-9]|1[0-2])")
 HEADER = [
     *("group_id", "contract_id", "plan_id", "line_of_business", "patient_id", "member_id", "member_id_system"),
     *("subscriber_id", "mbi", "ssn", "first_name", "middle_name", "last_name", "suffix", "birth_date", "sex"),
@@ -448,6 +449,6 @@ def _day(text: str | None, *, last: bool) -> str:
         return ""
     if len(text) == 4:
         return f"{text}-12-31" if last else f"{text}-01-01"
-    if len(text) == 7 and text[5:].isdigit() and 1 <= int(text[5:]) <= 12:
+    if _MONTH.fullmatch(text):
         return f"{text}-{calendar.monthrange(int(text[:4]), int(text[5:]))[1]:02d}" if last else f"{text}-01"
     return text[:10]
