@@ -237,6 +237,13 @@ CASES = [
     ("@2020-01-01T00:00:00.000Z + 1500 milliseconds", ["2020-01-01T00:00:01.500Z"]),
     ("@T23:59:30 + 1 minute", ["00:00:30"]),
     ("@2020-01-10 + 1 week", ["2020-01-17"]),
+    ("@2020-01-01 + 1.5 weeks", ["2020-01-08"]),
+    ("@2020-01-01T10 - 30 minutes", ["2020-01-01T10"]),
+    ("@2020-01-01T10 - 90 minutes", ["2020-01-01T09"]),
+    ("@2020-01-01T10:00:00Z - 500 milliseconds", ["2020-01-01T09:59:59.5Z"]),
+    ("@2020-01-01T10:00:00.5 + 250 milliseconds", ["2020-01-01T10:00:00.75"]),
+    ("@2020-01-01T10:00:00.50 + 1.5 's'", ["2020-01-01T10:00:02.00"]),
+    ("@T10:30 - 90 seconds", ["10:29"]),
     ("today()", ["2026-05-17"]),
     ("now()", ["2026-05-17T08:30:15.123+00:00"]),
     ("timeOfDay()", ["08:30:15.123"]),
@@ -245,7 +252,20 @@ CASES = [
     ("1 'g' = 1000 'mg'", [True]),
     ("1 'g' > 999 'mg'", [True]),
     ("1 'g' = 1 'm'", []),
-    ("1 'g' + 500 'mg'", [(D("1.5"), "g")]),
+    # N1, 6.6.3: the unit of a sum is the most granular one.
+    ("1 'g' + 500 'mg'", [(D("1500"), "mg")]),
+    ("500 'mg' - 1 'g'", [(D("-500"), "mg")]),
+    ("(1 'm' + 1.50 'm').value", [D("2.50")]),
+    ("(1 '[in_i]' + 1 'm')", [(D("40.37007874"), "[in_i]")]),
+    ("(1 'm' + 1 'cm').unit", ["cm"]),
+    # N1, 6.1.2: equivalent rounds to the less precise number, in the less granular unit.
+    ("4 'g' ~ 4040 'mg'", [True]),
+    ("4.2 'g' ~ 4060 'mg'", [False]),
+    ("1 year ~ 1 'a'", [True]),
+    ("1 year = 1 'a'", []),
+    ("-(12345678901234567890123456789.5 'mg')", [(D("-12345678901234567890123456789.5"), "mg")]),
+    ("true.toQuantity()", [(D("1.0"), "1")]),
+    ("'+5 \\'mg\\''.toQuantity()", [(D("5"), "mg")]),
     ("7 days = 1 week", [True]),
     ("1 year = 12 months", [True]),
     ("2 'mg' * 3", [(D("6"), "mg")]),
@@ -328,6 +348,40 @@ def test_errors_say_what_is_wrong(value: Value, expression: str, message: str) -
 def test_clock_functions_need_a_clock(evaluate: Callable[..., list[list[Any]]]) -> None:
     with pytest.raises(FHIRPathError, match="clock"):
         evaluate("today()", now=None)
+
+
+def observed(**quantity: object) -> dict[str, Any]:
+    return {"resourceType": "Observation", "id": "-1", "code": {"text": "x"}, "valueQuantity": quantity}
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("value > 4 'mg'", []),
+        ("value = 5 'mg'", []),
+        ("value + 1 'mg'", []),
+        ("value * 2", []),
+        ("-value", []),
+        ("value.toString()", []),
+        ("value.toQuantity()", []),
+        ("value.lowBoundary()", []),
+        ("value = value", []),
+        ("value.combine(value).isDistinct()", [False]),
+        ("value.value", [D("5")]),
+    ],
+)
+def test_a_quantity_with_a_comparator_is_no_number(value: Value, expression: str, expected: list[Any]) -> None:
+    assert value(expression, observed(value=5, comparator="<", code="mg")) == expected
+
+
+def test_a_quantity_without_number_gives_nothing(value: Value) -> None:
+    for path in ("value.toString()", "value.toQuantity()", "value * 2", "value > 1 'mg'", "@2020 + value"):
+        assert value(path, observed(code="mg")) == []
+
+
+def test_years_of_fhir_are_those_of_the_calendar(value: Value) -> None:
+    age = observed(value=40, unit="years", system="http://unitsofmeasure.org", code="a")
+    assert value("value > 18 years", age) == value("value > 18 'a'", age) == value("value = 480 months", age) == [True]
 
 
 def test_rows_do_not_see_each_other(evaluate: Callable[..., list[list[Any]]]) -> None:

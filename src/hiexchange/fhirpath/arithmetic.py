@@ -43,7 +43,7 @@ def negate(operand: Collection) -> Collection:
             # Stays a constant, for functions that take a literal.
             found.append(Part(pa.scalar(-part.values.as_py(), pa.int64()), "System.Integer"))
         elif kind_of(part.type) == "Quantity":
-            values = _each(part, n, lambda item: {**item, "value": numbers.text_of(-Decimal(item["value"]))})
+            values = _each(part, n, lambda item: {**item, "value": numbers.plain(Decimal(item["value"]).copy_negate())})
             found.append(Part(values, "System.Quantity"))
         elif kind_of(part.type) in _NUMBERS:
             found.append(Part(*numbers.arithmetic("*", part, minus, n)))
@@ -79,7 +79,8 @@ def _scaled(operator: str, left: Part, right: Part, n: int) -> tuple[pa.Array, s
         raise FHIRPathError("products and quotients of two quantities are not supported")
     amount, factor = (right, left) if kind_of(right.type) == "Quantity" else (left, right)
     items = amount.array(n).to_pylist()
-    texts = Part(pa.array([item and item.get("value") for item in items], pa.string()), "System.Decimal")
+    definite = [None if quantity.number(item) is None else item["value"] for item in items]
+    texts = Part(pa.array(definite, pa.string()), "System.Decimal")
     values = numbers.arithmetic(operator, texts, factor, n)[0].to_pylist()
     done = [
         None if item is None or value is None else {"value": value, "unit": item.get("unit"), "code": item.get("code")}
@@ -90,7 +91,7 @@ def _scaled(operator: str, left: Part, right: Part, n: int) -> tuple[pa.Array, s
 
 def _each(part: Part, n: int, change: Callable[[dict[str, Any]], dict[str, Any]]) -> pa.Array:
     items = part.array(n).to_pylist()
-    done = [None if item is None or item.get("value") is None else change(item) for item in items]
+    done = [None if quantity.number(item) is None else change(item) for item in items]
     return pa.array(
         [item and {key: item.get(key) for key in ("value", "unit", "code")} for item in done], quantity.LITERAL
     )

@@ -9,6 +9,7 @@ from decimal import Decimal
 import pyarrow as pa
 
 from hiexchange.errors import FHIRPathError
+from hiexchange.fhirpath import quantity
 from hiexchange.fhirpath.columns import Part
 from hiexchange.fhirpath.kinds import kind_of
 
@@ -27,7 +28,11 @@ _SECONDS: dict[str, Decimal | int] = {
     "s": 1,
     "ms": Decimal("0.001"),
 }
+_FRACTIONAL = ("second", "millisecond", "s", "ms")
 _DAY_S = 86400
+_WHOLE = len("2020-01-01T00:00:00")
+_STEP_S = {13: 3600, 16: 60}
+"""Seconds that a dateTime of so many characters moves by: its hours or minutes."""
 
 
 def shift(moment: Part, amount: Part, n: int, sign: int) -> tuple[pa.Array, str]:
@@ -40,10 +45,10 @@ def shift(moment: Part, amount: Part, n: int, sign: int) -> tuple[pa.Array, str]
     known: dict[tuple[str, str, str], str | None] = {}
     result: list[str | None] = []
     for text, item in zip(moment.array(n).to_pylist(), amount.array(n).to_pylist(), strict=True):
-        if text is None or item is None or item.get("value") is None:
+        if text is None or quantity.number(item) is None:
             result.append(None)
             continue
-        key = (text, item["value"], item.get("code") or item.get("unit") or "1")
+        key = (text, item["value"], quantity.unit_of(item))
         if key not in known:
             known[key] = _shift(text, sign * Decimal(key[1]), key[2], time)
         result.append(known[key])
@@ -54,6 +59,8 @@ def shift(moment: Part, amount: Part, n: int, sign: int) -> tuple[pa.Array, str]
 def _shift(text: str, amount: Decimal, unit: str, time: bool) -> str | None:
     if unit not in _MONTHS and unit not in _SECONDS:
         raise FHIRPathError(f"{unit!r} is no unit of time")
+    if unit not in _FRACTIONAL:
+        amount = Decimal(int(amount))  # N1, 6.7: above seconds, the decimal portion is ignored
     try:
         if time:
             return _shift_time(text, amount, unit)
@@ -94,14 +101,15 @@ def _shift_datetime(text: str, amount: Decimal, unit: str) -> str:
     if unit in _MONTHS:
         day = _add_months(moment.date(), int(amount) * _MONTHS[unit])
         moment = datetime.combine(day, moment.time())
+    elif step := _STEP_S.get(len(seconds)):
+        moment += timedelta(seconds=int(amount * _SECONDS[unit] / step) * step)
     else:
-        if unit in ("day", "week", "hour", "minute", "d", "wk", "h", "min"):
-            amount = Decimal(int(amount))
         moment += timedelta(microseconds=int(amount * _SECONDS[unit] * 1_000_000))
-    done = moment.isoformat(timespec="microseconds")
-    if fraction:
-        return done[: 20 + min(len(fraction), 6)] + zone
-    return done[: len(seconds)] + zone
+    if len(seconds) < _WHOLE:
+        return moment.isoformat()[: len(seconds)] + zone
+    # Seconds and milliseconds are one precision: digits that the sum needs are added.
+    digits = max(len(fraction[:6]), len(f"{moment.microsecond:06}".rstrip("0")))
+    return moment.isoformat(timespec="microseconds")[: _WHOLE + (digits and 1 + digits)] + zone
 
 
 def _shift_time(text: str, amount: Decimal, unit: str) -> str | None:

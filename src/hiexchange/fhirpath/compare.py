@@ -91,8 +91,8 @@ def equality_key(value: Any, kind: str | None) -> Any:
     if kind in _DATES or kind == "Time":
         found = dates.parse(value, time=kind == "Time")
         return (kind == "Time", found[0], found[2]) if found else ("text", value)
-    if kind == "Quantity":
-        return quantity.key(value)
+    if kind == "Quantity" and (found_base := quantity.base(value)):
+        return ("quantity", found_base.unit, found_base.number)
     if isinstance(value, dict):
         return frozenset((name, equality_key(item, None)) for name, item in value.items() if item is not None)
     if isinstance(value, list):
@@ -104,7 +104,9 @@ def equivalence_key(value: Any, kind: str | None) -> Any:
     """Return a hashable stand-in under ``~``, numbers apart (they round to the lesser precision)."""
     if kind == "String" or (kind is None and isinstance(value, str)):
         return ("text", _SPACES.sub(" ", value.strip()).casefold())
-    if isinstance(value, dict) and kind != "Quantity":
+    if kind == "Quantity" and (found := quantity.base(value, calendar=True)):
+        return found
+    if isinstance(value, dict):
         return frozenset((name, equivalence_key(item, None)) for name, item in value.items() if item not in (None, []))
     if isinstance(value, list):
         return frozenset(equivalence_key(item, None) for item in value)
@@ -124,16 +126,11 @@ def _same_items(left: list[Any], right: list[Any]) -> bool:
 def _equivalent_keys(left: Any, right: Any) -> bool:
     if left == right:
         return True
+    if isinstance(left, quantity.Base) and isinstance(right, quantity.Base):
+        return quantity.equivalent(left, right)
     if isinstance(left, tuple) and isinstance(right, tuple) and left[:1] == right[:1] == ("number",):
-        a, b = left[1], right[1]
-        places = min(_places(a), _places(b))
-        return bool(round(a, places) == round(b, places))
+        return numbers.equivalent(left[1], right[1])
     return False
-
-
-def _places(value: Decimal) -> int:
-    exponent = value.normalize().as_tuple().exponent
-    return max(0, -exponent) if isinstance(exponent, int) else 0
 
 
 def _single(collection: Collection) -> bool:

@@ -49,6 +49,8 @@ def _elements(part: Part, name: str, env: Environment) -> list[Part]:
         return _of_constant(part, name)
     if part.type == "System.TypeInfo":
         return _field(values, name, "System.String", part)
+    if part.type == "System.Quantity":
+        return _field(values, name, "System.Decimal" if name == "value" else "System.String", part)
     if name.startswith(LINEAGE) and env.definitions.is_resource(part.type):
         kind = "System.Integer" if name == "__hx_line" else "System.String"
         return _field(values, name, kind, part)

@@ -19,7 +19,8 @@ WIDE = pa.decimal256(76, 38)
 PLACES = 8
 """Digits after the point that a quotient keeps, as FHIRPath's own decimals have."""
 
-_EXACT = Context(prec=60)
+EXACT = Context(prec=60)
+"""Arithmetic that does not round what FHIR allows."""
 _LIMIT = 2**31
 
 
@@ -50,9 +51,25 @@ def align(left: Any, right: Any) -> tuple[Any, Any]:
     return left.cast(wide), right.cast(wide)
 
 
+def plain(value: Decimal) -> str:
+    """Write a decimal with all its digits, without exponent; there is no negative zero."""
+    return format(value.copy_abs() if value.is_zero() else value, "f")
+
+
+def equivalent(left: Decimal, right: Decimal) -> bool:
+    """Compare two numbers rounded to the digits of the less precise one; trailing zeros are none."""
+    digits = min(_places(left), _places(right))
+    return round(left, digits) == round(right, digits)
+
+
+def _places(value: Decimal) -> int:
+    exponent = value.normalize(EXACT).as_tuple().exponent
+    return max(0, -exponent) if isinstance(exponent, int) else 0
+
+
 def text_of(value: Decimal) -> str:
     """Write a computed decimal plainly: no exponent, no trailing zeros after the point."""
-    text = _plain(value)
+    text = plain(value)
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
@@ -67,7 +84,7 @@ def arithmetic(operator: str, left: Part, right: Part, n: int) -> tuple[pa.Array
         return _integers(operator, left.array(n), right.array(n)), "System.Integer"
     compute = _DECIMAL[operator]
     result: list[Any] = []
-    with localcontext(_EXACT):
+    with localcontext(EXACT):
         for a, b in zip(_python(left, n), _python(right, n), strict=True):
             try:
                 result.append(None if a is None or b is None else compute(a, b))
@@ -76,18 +93,14 @@ def arithmetic(operator: str, left: Part, right: Part, n: int) -> tuple[pa.Array
     if operator == "div":
         return pa.array([None if x is None else int(x) for x in result], pa.int64()), "System.Integer"
     # Sums and products keep their digits (1.50 + 1 is 2.50); a quotient's trailing zeros mean nothing.
-    write = text_of if operator in ("/", "mod") else _plain
+    write = text_of if operator in ("/", "mod") else plain
     return pa.array([None if x is None else write(x) for x in result], pa.string()), "System.Decimal"
-
-
-def _plain(value: Decimal) -> str:
-    return format(value, "f")
 
 
 def map_decimals(part: Part, n: int, function: Callable[[Decimal], Decimal | None]) -> pa.Array:
     """Apply a function to each distinct decimal; return decimal text."""
     encoded = pc.dictionary_encode(part.array(n).cast(pa.string()))
-    with localcontext(_EXACT):
+    with localcontext(EXACT):
         done = [_applied(function, text) for text in encoded.dictionary.to_pylist()]
     return pa.array(done, pa.string()).take(encoded.indices)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
-from typing import Any
+from decimal import Decimal, Inexact, InvalidOperation
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from hiexchange.fhirpath import numbers
 from hiexchange.fhirpath.columns import Part
+from hiexchange.fhirpath.numbers import EXACT
 
 LITERAL = pa.struct([("value", pa.string()), ("unit", pa.string()), ("code", pa.string())])
 """Arrow type of System.Quantity."""
@@ -44,46 +46,83 @@ def scalar(value: str, unit: str | None) -> pa.Scalar:
     return pa.scalar({"value": value, "unit": code, "code": code}, LITERAL)
 
 
+class Base(NamedTuple):
+    """A quantity in the base unit of its dimension."""
+
+    unit: str
+    number: Decimal
+    scale: Decimal
+    """How many base units the quantity's own unit is."""
+
+
+def number(value: dict[str, Any] | None) -> Decimal | None:
+    """Return the number of a quantity; one with a comparator (``< 5 mg``) has none that could be worked with."""
+    if value is None or value.get("value") is None or value.get("comparator"):
+        return None
+    try:
+        return Decimal(value["value"])
+    except InvalidOperation:
+        return None
+
+
+def unit_of(value: dict[str, Any]) -> str:
+    """Return the code of a quantity's unit, or what stands for it."""
+    return value.get("code") or value.get("unit") or "1"
+
+
+def base(value: dict[str, Any] | None, *, calendar: bool = False) -> Base | None:
+    """Return a quantity in the base unit of its dimension, or None if it has no definite number.
+
+    Args:
+        value: The quantity.
+        calendar: Whether years and months of a calendar are those of UCUM (``a``, ``mo``).
+    """
+    amount = number(value)
+    if value is None or amount is None:
+        return None
+    code = unit_of(value)
+    unit, scale = _SCALE.get(_CALENDAR.get(code, code), (code, Decimal(1)))
+    return Base("mo" if calendar and unit == "month" else unit, EXACT.multiply(amount, scale), scale)
+
+
 def compare(operator: str, left: Part, right: Part, n: int) -> pa.Array:
-    """Compare quantities slot by slot; units that do not convert give null (``=``: null, as FHIRPath says)."""
+    """Compare quantities slot by slot; units that do not convert give null (``=``: null, as FHIRPath says).
+
+    FHIR says years and months by UCUM and means those of the calendar; between literals the two are apart.
+    """
+    calendar = not left.type == right.type == "System.Quantity"
     result = [
-        _compare(operator, a, b) for a, b in zip(left.array(n).to_pylist(), right.array(n).to_pylist(), strict=True)
+        _compare(operator, base(a, calendar=calendar), base(b, calendar=calendar))
+        for a, b in zip(left.array(n).to_pylist(), right.array(n).to_pylist(), strict=True)
     ]
     return pa.array(result, pa.bool_())
 
 
-def base(value: dict[str, Any] | None) -> tuple[str, Decimal] | None:
-    """Return a quantity in the base unit of its dimension, or None if it has no number."""
-    if value is None or value.get("value") is None:
-        return None
-    code = value.get("code") or value.get("unit") or "1"
-    code = _CALENDAR.get(code, code)
-    try:
-        number = Decimal(value["value"])
-    except InvalidOperation:
-        return None
-    name, scale = _SCALE.get(code, (code, Decimal(1)))
-    return name, number * scale
-
-
-def key(value: dict[str, Any]) -> Any:
-    """Return a hashable stand-in, equal for equal quantities."""
-    return ("quantity", base(value))
+def equivalent(left: Base, right: Base) -> bool:
+    """Compare in the larger of the two units, rounded to the digits of the less precise number."""
+    if left.unit != right.unit:
+        return False
+    scale = max(left.scale, right.scale)
+    return numbers.equivalent(EXACT.divide(left.number, scale), EXACT.divide(right.number, scale))
 
 
 def add(left: dict[str, Any] | None, right: dict[str, Any] | None, sign: int) -> dict[str, Any] | None:
-    """Return the sum (``sign`` 1) or difference (-1) in the left unit; None where units do not convert."""
+    """Return the sum (``sign`` 1) or difference (-1) in the finer unit; None where units do not convert."""
     a, b = base(left), base(right)
-    if left is None or a is None or b is None or a[0] != b[0]:
+    if left is None or right is None or a is None or b is None or a.unit != b.unit:
         return None
-    code = left.get("code") or left.get("unit") or "1"
-    scale = _SCALE.get(_CALENDAR.get(code, code), ("", Decimal(1)))[1]
-    return {"value": format((a[1] + sign * b[1]) / scale, "f"), "unit": left.get("unit") or code, "code": code}
+    finer, scale = (left, a.scale) if a.scale <= b.scale else (right, b.scale)
+    total = EXACT.add(a.number, b.number if sign > 0 else b.number.copy_negate())
+    context = EXACT.copy()
+    amount = context.divide(total, scale)
+    if context.flags[Inexact]:
+        amount = round(amount, numbers.PLACES)
+    code = unit_of(finer)
+    return {"value": numbers.plain(amount), "unit": finer.get("unit") or code, "code": code}
 
 
-def _compare(operator: str, left: dict[str, Any] | None, right: dict[str, Any] | None) -> bool | None:
-    a, b = base(left), base(right)
-    if a is None or b is None or a[0] != b[0]:
+def _compare(operator: str, a: Base | None, b: Base | None) -> bool | None:
+    if a is None or b is None or a.unit != b.unit:
         return None
-    x, y = a[1], b[1]
+    x, y = a.number, b.number
     return {"=": x == y, "!=": x != y, "<": x < y, "<=": x <= y, ">": x > y, ">=": x >= y}[operator]

@@ -62,7 +62,7 @@ def _ends(part: Part, high: bool, precision: int | None, n: int, node: tree.Call
 
 
 def _of_quantity(item: dict[str, str] | None, high: bool, precision: int | None) -> dict[str, str | None] | None:
-    if item is None or item.get("value") is None:
+    if item is None or quantity.number(item) is None:
         return None
     return {"value": decimal_end(item["value"], high, precision), "unit": item.get("unit"), "code": item.get("code")}
 

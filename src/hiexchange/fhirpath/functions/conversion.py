@@ -26,7 +26,9 @@ def _string(value: Any, kind: str | None) -> str | None:
     if kind == "Boolean":
         return "true" if value else "false"
     if kind == "Quantity":
-        unit = value.get("code") or value.get("unit") or "1"
+        if quantity.number(value) is None:
+            return None
+        unit = quantity.unit_of(value)
         return f"{value['value']} {unit}" if unit in dates_units() else f"{value['value']} '{unit}'"
     return None if kind is None else str(value)
 
@@ -78,14 +80,17 @@ def _time(value: Any, kind: str | None) -> str | None:
 
 def _quantity(value: Any, kind: str | None) -> dict[str, str] | None:
     if kind == "Quantity":
-        return {key: value.get(key) for key in ("value", "unit", "code")}
+        definite = quantity.number(value) is not None
+        return {key: value.get(key) for key in ("value", "unit", "code")} if definite else None
+    if kind == "Boolean":
+        return {"value": "1.0" if value else "0.0", "unit": "1", "code": "1"}
     if kind in ("Integer", "Decimal"):
         return {"value": str(value), "unit": "1", "code": "1"}
     match = _QUANTITY.match(value) if kind == "String" else None
     if match is None or (match[3] and match[3] not in dates_units()):
         return None
     unit = match[2] or match[3] or "1"
-    return {"value": match[1], "unit": unit, "code": unit}
+    return {"value": match[1].removeprefix("+"), "unit": unit, "code": unit}
 
 
 _CONVERT: dict[str, tuple[Callable[[Any, str | None], Any], pa.DataType]] = {
