@@ -158,6 +158,10 @@ def _component(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
 # Intervals and membership ----------------------------------------------------------------------
 
 
+_MEMBERSHIP = ("In", "Contains", "ProperIn", "ProperContains")
+"""False, not null, of a container that is null."""
+
+
 @step(*PRECISE)
 def _precise(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
     p = lists.temporal_precision(node.get("precision"))
@@ -174,7 +178,7 @@ def _precise(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
         found = scalar.precise(kind, a, b, p)
         if found is not None:
             return found
-        if kind not in ("In", "Contains") and (isinstance(a, Nulls) or isinstance(b, Nulls)):
+        if kind not in _MEMBERSHIP and (isinstance(a, Nulls) or isinstance(b, Nulls)):
             return Nulls(sub.n)
         return ev.scalar(sub, lambda x, y: PRECISE[kind](x, y, p), cols, strict=False)
 

@@ -151,9 +151,26 @@ def proper_included_in(a: Any, b: Any, p: int | None = None) -> Truth:
     """Tell whether ``a`` lies within ``b`` and ``b`` holds more."""
     if isinstance(a, list) or isinstance(b, list):
         if not isinstance(a, list):
-            return None if a is None else intervals.both(member(a, b), len(b or []) > 1)
-        return intervals.both(includes(b, a), b is not None and len(b) > len(a))
+            return None if a is None else proper_in(a, b)
+        return None if b is None else intervals.both(includes(b, a), len(b) > len(a))
     return intervals.proper_included_in(a, b, p)
+
+
+def proper_in(element: Any, container: Any, p: int | None = None) -> Truth:
+    """Tell whether a list or an interval holds an element, and others than it."""
+    if isinstance(container, Interval):
+        return intervals.proper_contains(container, element, p)
+    if not member(element, container):
+        return False
+    if element is None:
+        return any(value is not None for value in container)
+    others = [intervals.negate(compare.equal(value, element)) for value in container]
+    return True if True in others else None if None in others else False
+
+
+def proper_contains(container: Any, element: Any, p: int | None = None) -> Truth:
+    """Turn :func:`proper_in` round."""
+    return proper_in(element, container, p)
 
 
 def proper_includes(a: Any, b: Any, p: int | None = None) -> Truth:

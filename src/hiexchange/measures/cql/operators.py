@@ -342,8 +342,8 @@ PRECISE: dict[str, Callable[..., Any]] = {
     "Includes": lists.includes_any,
     "ProperIncludedIn": lists.proper_included_in,
     "ProperIncludes": lists.proper_includes,
-    "ProperIn": lambda point, container, p=None: lists.proper_included_in(point, container, p),
-    "ProperContains": lambda container, point, p=None: lists.proper_included_in(point, container, p),
+    "ProperIn": lists.proper_in,
+    "ProperContains": lists.proper_contains,
 }
 """Two operands and an optional precision."""
 
