@@ -152,6 +152,8 @@ def test_ansi_values(encoded: Any) -> None:
 
     assert str(one("birthDate", "DATE", birthDate="1970-06-15")) == "1970-06-15"
     assert one("birthDate", "DATE", birthDate="1970-06") is None
+    late = {"deceasedDateTime": "2020-01-31T23:59:59-05:00"}
+    assert str(one("deceased.ofType(dateTime)", "DATE", **late)) == "2020-01-31"
     assert str(one("birthDate", "TIMESTAMP", birthDate="1970-06")) == "1970-06-01 00:00:00"
     amount = {"extension": [{"url": "x", "valueDecimal": 12.5}]}
     path = "extension('x').value.ofType(decimal)"

@@ -88,7 +88,9 @@ def cast(values: pa.Array, type: str, wanted: pa.DataType, name: str) -> pa.Arra
     if pa.types.is_date(wanted) and pa.types.is_string(values.type):
         found = dates.moments(values)
         whole = found.valid & (found.precision >= dates.DAY)
-        return pa.array(found.start // 86_400_000_000, mask=~whole).cast(pa.int32()).cast(wanted)
+        # The day as it was where it was written: 23:00-05:00 is not the next day.
+        days = pc.if_else(pa.array(whole), pc.utf8_slice_codeunits(values, 0, 10), pa.scalar(None, pa.string()))
+        return days.cast(wanted)
     if pa.types.is_string(wanted) and kind == "Boolean":
         return pc.if_else(values, "true", "false")
     if pa.types.is_struct(values.type):
