@@ -154,6 +154,11 @@ CASES = [
     ("'ab'.toChars()", ["a", "b"]),
     ("name.family.join('; ')", ["Roe; Doe"]),
     ("photo.title.join(',')", [""]),
+    ("(name.given | name.family).join(',')", ["Ann,Bea,Roe,Doe"]),
+    (r"'a\tb\"\u00e9'.escape('json')", [r"a\tb\"é"]),
+    (r"'a\\tb\\u00e9'.unescape('json')", ["a\tbé"]),
+    (r"'a\\x'.unescape('json')", []),
+    ("'&#39;&amp;lt;'.unescape('html')", ["'&lt;"]),
     ("'a' & {}", ["a"]),
     ("'a' + {}", []),
     ("'hi'.encode('base64')", ["aGk="]),
@@ -174,6 +179,14 @@ CASES = [
     ("1.10 + 2", [D("3.10")]),
     ("0.1 + 0.2 = 0.3", [True]),
     ("2147483647 + 1", []),
+    ("4294967296 * 4294967297", []),
+    ("999999999999999999 * 999999999999999999", []),
+    ("12345678901234567890.5.floor()", []),
+    ("99999999999.5 div 0.1", []),
+    ("2.power(31)", []),
+    ("10.power(5000)", []),
+    ("10.power(9999999)", []),
+    ("(-0.3).round().toString()", ["0"]),
     ("(-5).abs()", [5]),
     ("1.1.ceiling()", [2]),
     ("(-1.1).floor()", [-2]),
@@ -382,6 +395,27 @@ def test_a_quantity_without_number_gives_nothing(value: Value) -> None:
 def test_years_of_fhir_are_those_of_the_calendar(value: Value) -> None:
     age = observed(value=40, unit="years", system="http://unitsofmeasure.org", code="a")
     assert value("value > 18 years", age) == value("value > 18 'a'", age) == value("value = 480 months", age) == [True]
+
+
+def test_elements_without_text_are_left_out_of_a_join(value: Value) -> None:
+    known = {"url": "u", "valueString": "x"}
+    name = {"given": ["A", None, "B"], "_given": [None, {"extension": [known]}, None]}
+    person = {"resourceType": "Patient", "id": "-1", "name": [name]}
+    assert value("name.given.join(',')", person) == ["A,B"]
+    assert value("name.given.combine(name.family).skip(1).join(',')", person) == ["B"]
+
+
+def test_repeat_adds_what_is_new(value: Value) -> None:
+    same = {"linkId": "b", "text": "t"}
+    form = {"resourceType": "Questionnaire", "id": "-1", "item": [{"linkId": "a", "item": [same, same]}]}
+    assert value("repeat(item).linkId", form) == ["a", "b"]
+    assert value("repeat('x')", form) == ["x"]
+
+
+def test_children_of_many_rows_keep_their_order(evaluate: Callable[..., list[list[Any]]]) -> None:
+    name = {"family": "A", "given": ["x"]}
+    person = {"resourceType": "Patient", "id": "-1", "name": [name, name], "telecom": [{"value": "1"}]}
+    assert {tuple(row) for row in evaluate("name.children()", *[person] * 5)} == {("A", "x", "A", "x")}
 
 
 def test_rows_do_not_see_each_other(evaluate: Callable[..., list[list[Any]]]) -> None:

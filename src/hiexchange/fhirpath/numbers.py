@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from decimal import Context, Decimal, InvalidOperation, localcontext
+from decimal import Context, Decimal, localcontext
 from typing import Any
 
 import numpy as np
@@ -88,10 +88,10 @@ def arithmetic(operator: str, left: Part, right: Part, n: int) -> tuple[pa.Array
         for a, b in zip(_python(left, n), _python(right, n), strict=True):
             try:
                 result.append(None if a is None or b is None else compute(a, b))
-            except (InvalidOperation, ZeroDivisionError):
+            except ArithmeticError:
                 result.append(None)
     if operator == "div":
-        return pa.array([None if x is None else int(x) for x in result], pa.int64()), "System.Integer"
+        return whole(pa.array([None if x is None else plain(x) for x in result], pa.string())), "System.Integer"
     # Sums and products keep their digits (1.50 + 1 is 2.50); a quotient's trailing zeros mean nothing.
     write = text_of if operator in ("/", "mod") else plain
     return pa.array([None if x is None else write(x) for x in result], pa.string()), "System.Decimal"
@@ -105,10 +105,18 @@ def map_decimals(part: Part, n: int, function: Callable[[Decimal], Decimal | Non
     return pa.array(done, pa.string()).take(encoded.indices)
 
 
+def whole(texts: pa.Array) -> pa.Array:
+    """Return whole numbers of decimal text as Integers; what is beyond 32 bits is empty."""
+    encoded = pc.dictionary_encode(texts)
+    found = [Decimal(text) for text in encoded.dictionary.to_pylist()]
+    fine = [int(item) if -_LIMIT <= item < _LIMIT else None for item in found]
+    return pa.array(fine, pa.int64()).take(encoded.indices)
+
+
 def _applied(function: Callable[[Decimal], Decimal | None], text: str) -> str | None:
     try:
         value = function(Decimal(text))
-    except (InvalidOperation, ZeroDivisionError, OverflowError):
+    except ArithmeticError:
         return None
     return None if value is None else text_of(value)
 
@@ -125,8 +133,11 @@ def _integers(operator: str, left: pa.Array, right: pa.Array) -> pa.Array:
         quotient = np.sign(a) * np.sign(safe) * (np.abs(a) // np.abs(safe))
         result = quotient if operator == "div" else a - quotient * safe
     else:
-        result = {"+": np.add, "-": np.subtract, "*": np.multiply}[operator](a, b)
-        ok = ok & (result >= -_LIMIT) & (result < _LIMIT)
+        compute = {"+": np.add, "-": np.subtract, "*": np.multiply}[operator]
+        result = compute(a, b)
+        # In floating point as well: what leaves 64 bits comes back in as something else.
+        size = np.abs(compute(a.astype(float), b.astype(float)))
+        ok = ok & (result >= -_LIMIT) & (result < _LIMIT) & (size <= _LIMIT)
     return pa.array(result, mask=~ok, type=pa.int64())
 
 

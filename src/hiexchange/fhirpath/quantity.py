@@ -114,6 +114,7 @@ def add(left: dict[str, Any] | None, right: dict[str, Any] | None, sign: int) ->
     finer, scale = (left, a.scale) if a.scale <= b.scale else (right, b.scale)
     total = EXACT.add(a.number, b.number if sign > 0 else b.number.copy_negate())
     context = EXACT.copy()
+    context.clear_flags()
     amount = context.divide(total, scale)
     if context.flags[Inexact]:
         amount = round(amount, numbers.PLACES)

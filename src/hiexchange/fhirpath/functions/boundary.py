@@ -70,17 +70,17 @@ def _of_quantity(item: dict[str, str] | None, high: bool, precision: int | None)
 def decimal_end(text: str, high: bool, precision: int | None = None) -> str | None:
     """Return the boundary of a decimal's text: half a unit of its last digit away."""
     try:
-        value = Decimal(text)
+        with localcontext(Context(prec=80)):
+            value = Decimal(text)
+            exponent = value.as_tuple().exponent
+            if not isinstance(exponent, int) or (precision is not None and not 0 <= precision <= MAX_DIGITS):
+                return None
+            half = Decimal(5).scaleb(min(exponent, 0) - 1)
+            end = value + half if high else value - half
+            if precision is not None:
+                end = end.quantize(Decimal(1).scaleb(-precision), ROUND_CEILING if high else ROUND_FLOOR)
     except InvalidOperation:
         return None
-    exponent = value.as_tuple().exponent
-    if not isinstance(exponent, int) or (precision is not None and not 0 <= precision <= MAX_DIGITS):
-        return None
-    half = Decimal(5).scaleb(min(exponent, 0) - 1)
-    with localcontext(Context(prec=80)):
-        end = value + half if high else value - half
-        if precision is not None:
-            end = end.quantize(Decimal(1).scaleb(-precision), ROUND_CEILING if high else ROUND_FLOOR)
     return format(end, "f")
 
 

@@ -22,6 +22,7 @@ from hiexchange.fhirpath.columns import (
     unite,
 )
 from hiexchange.fhirpath.frame import Frame, spread
+from hiexchange.fhirpath.functions.subset import fresh
 from hiexchange.fhirpath.navigate import child
 
 MAX_DEPTH = 64
@@ -92,8 +93,10 @@ def _lifted(found: Part, outer: Part, rank: Ints | None, inner_rank: Ints) -> Pa
 def _repeat(node: tree.Call, frame: Frame) -> Collection:
     from_here = frame.eval(node.parent)
     levels = []
+    # N1, 5.2.3: items are added as long as they are new, as = sees it.
+    seen: list[set[object]] = [set() for _ in range(frame.n)]
     for _ in range(MAX_DEPTH):
-        from_here = projected(from_here, node.arguments[0], frame)
+        from_here = fresh(projected(from_here, node.arguments[0], frame), seen)
         if not from_here.parts:
             break
         levels.append(from_here)

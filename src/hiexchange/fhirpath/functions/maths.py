@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_FLOOR, ROUND_HALF_UP, Decimal
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from hiexchange.errors import FHIRPathError
@@ -56,7 +55,7 @@ def _to_integer(node: tree.Call, frame: Frame) -> Collection:
         return empty(frame.n)
     rounding = _ROUNDINGS[node.name]
     texts = numbers.map_decimals(part, frame.n, lambda value: value.to_integral_value(rounding))
-    return dense(texts.cast(pa.int64()), "System.Integer", frame.n)
+    return dense(numbers.whole(texts), "System.Integer", frame.n)
 
 
 def _round(node: tree.Call, frame: Frame) -> Collection:
@@ -110,7 +109,7 @@ def _power(node: tree.Call, frame: Frame) -> Collection:
 
     texts = numbers.map_decimals(part, frame.n, raised)
     if kind_of(part.type) == "Integer" and exponent == exponent.to_integral_value() and exponent >= 0:
-        return dense(texts.cast(pa.int64()), "System.Integer", frame.n)
+        return dense(numbers.whole(texts), "System.Integer", frame.n)
     return dense(texts, "System.Decimal", frame.n)
 
 

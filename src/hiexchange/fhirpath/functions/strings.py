@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import html
+import json
 import re
 from collections.abc import Callable
 from functools import lru_cache
@@ -126,15 +128,18 @@ def _escape(text: str, target: str) -> str:
     if target == "html":
         return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
     if target == "json":
-        return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        return json.dumps(text, ensure_ascii=False)[1:-1]
     raise FHIRPathError(f"escape() knows html and json, not {target!r}")
 
 
-def _unescape(text: str, target: str) -> str:
+def _unescape(text: str, target: str) -> str | None:
     if target == "html":
-        return text.replace("&quot;", '"').replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+        return html.unescape(text)
     if target == "json":
-        return re.sub(r"\\(.)", lambda m: {"n": "\n"}.get(m[1], m[1]), text)
+        try:
+            return str(json.loads(f'"{text}"', strict=False))
+        except ValueError:
+            return None
     raise FHIRPathError(f"unescape() knows html and json, not {target!r}")
 
 
@@ -161,22 +166,21 @@ def _join(node: tree.Call, frame: Frame) -> Collection:
     parent = frame.eval(node.parent)
     separator = _argument(node.arguments[0], node, frame) if node.arguments else None
     glue = separator.array(frame.n) if separator is not None else pa.scalar("", pa.string())
-    ordered: list[tuple[int, int, str]] = []
-    if len(parent.parts) == 1:
-        part = parent.parts[0].sparse(frame.n)
+    for part in parent.parts:
         if kind_of(part.type) != "String":
             raise FHIRPathError(f"join() joins strings, not {part.type}", position=node.position)
-        assert part.rows is not None
-        offsets = np.searchsorted(part.rows, np.arange(frame.n + 1))
-        lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), part.values)
-        return dense(pc.binary_join(lists, glue), "System.String", frame.n)
-    for part, rank in zip(parent.sparse(), parent.ranks(), strict=True):
-        assert part.rows is not None
-        ordered.extend(zip(rank.tolist(), part.rows.tolist(), part.values.to_pylist(), strict=True))
-    found: list[list[str]] = [[] for _ in range(frame.n)]
-    for _, row, text in sorted(ordered):
-        found[row].append(text)
-    return dense(pc.binary_join(pa.array(found, pa.list_(pa.string())), glue), "System.String", frame.n)
+    parts = parent.sparse()
+    values = pa.concat_arrays([part.values for part in parts]) if parts else pa.nulls(0, pa.string())
+    rows = np.concatenate([part.rows for part in parts]) if parts else np.empty(0, np.int64)
+    if len(parts) > 1:
+        order = np.argsort(np.concatenate(parent.ranks()))
+        values, rows = values.take(pa.array(order)), rows[order]
+    if values.null_count:
+        # Elements that have extensions and no text.
+        rows, values = rows[np.asarray(values.is_valid())], values.drop_null()
+    offsets = np.searchsorted(rows, np.arange(frame.n + 1))
+    lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
+    return dense(pc.binary_join(lists, glue), "System.String", frame.n)
 
 
 _TEXT, _FLAG, _INT = pa.string(), pa.bool_(), pa.int64()

@@ -38,14 +38,17 @@ def distinct(collection: Collection) -> Collection:
     """Return each row's elements without repeats, first ones kept."""
     if len(collection.parts) == 1 and collection.parts[0].rows is None:
         return collection
-    keys = element_keys(collection)
-    fresh: list[bool] = []
-    for row in keys:
-        seen: set[object] = set()
+    return fresh(collection, [set() for _ in range(collection.n)])
+
+
+def fresh(collection: Collection, seen: list[set[object]]) -> Collection:
+    """Return the elements whose like a row has not seen, once each; they are then seen."""
+    new: list[bool] = []
+    for row, known in zip(element_keys(collection), seen, strict=True):
         for key in row:
-            fresh.append(key not in seen)
-            seen.add(key)
-    kept = np.array(fresh, dtype=np.bool_)
+            new.append(key not in known)
+            known.add(key)
+    kept = np.array(new, dtype=np.bool_)
     parts = zip(collection.sparse(), collection.ranks(), strict=True)
     return merge(collection.n, [part.keep(kept[rank]) for part, rank in parts])
 

@@ -48,7 +48,7 @@ def children(parent: Collection, frame: Frame) -> Collection:
         inner = frame.inner(part, None)
         for at, name in enumerate(names):
             found = child(inner.this, name, frame.env)
-            for item, place in zip(found.sparse(), found.ranks(), strict=True):
+            for item, place in zip(found.sparse(), found.positions(), strict=True):
                 assert item.rows is not None and part.rows is not None
                 order = (rank[item.rows] * len(names) + at) * (2**20) + place
                 parts.append(replace(item, rows=part.rows[item.rows], order=order))
