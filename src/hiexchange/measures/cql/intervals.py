@@ -162,8 +162,6 @@ def overlaps_after(a: Any, b: Any, p: int | None = None) -> Truth:
 
 
 def _next_is(end: Any, start: Any, p: int | None) -> Truth:
-    if end is None or start is None:
-        return None
     if p is not None and isinstance(end, t.Temporal):
         end = t.truncate(end, p)
         start = t.truncate(start, p)
@@ -171,14 +169,23 @@ def _next_is(end: Any, start: Any, p: int | None) -> Truth:
     return False if following is None else _same(following, start, p)
 
 
+def _follows(a: Interval, b: Interval, p: int | None) -> Truth:
+    end, start = a.end, b.start
+    if end is not None and start is not None:
+        return _next_is(end, start, p)
+    # An unknown end is not before its start, an unknown start not after its end: that may be enough to tell.
+    first, last = a.start if end is None else end, b.end if start is None else start
+    return False if _le(last, first, p) else None
+
+
 def meets_before(a: Any, b: Any, p: int | None = None) -> Truth:
     """Tell whether ``b`` starts right after ``a`` ends."""
-    return None if a is None or b is None else _next_is(a.end, b.start, p)
+    return None if a is None or b is None else _follows(a, b, p)
 
 
 def meets_after(a: Any, b: Any, p: int | None = None) -> Truth:
     """Tell whether ``a`` starts right after ``b`` ends."""
-    return None if a is None or b is None else _next_is(b.end, a.start, p)
+    return None if a is None or b is None else _follows(b, a, p)
 
 
 def meets(a: Any, b: Any, p: int | None = None) -> Truth:
