@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hiexchange import hl7v2
-from hiexchange.encounters import Intake, RawMessage, from_adt, read_adt
+from hiexchange.encounters import Intake, RawMessage, from_adt, joined_people, read_adt
 
 SECRET = "Zylstra"
 
@@ -192,6 +192,26 @@ def test_a_number_under_another_namespace_is_taken_only_where_birth_date_and_nam
     intake = world.read(world.adt("A01", patient="100", **sent), persons=world.table([world.person("p1", "") | index]))
     assert one(intake)["person_id"] == expected
     assert codes(intake) == ([code] if code else [])
+
+
+def test_merges_name_the_records_that_are_one_person(world: SimpleNamespace) -> None:
+    persons = world.table(
+        [
+            world.person("pA", "GH|100"),
+            world.person("pB", "urn:other|200"),
+            world.person("pC", "GH|300"),
+            world.person("twin", "urn:other|400", "1961-01-01"),
+        ]
+    )
+    merges = [
+        world.adt("A40", patient="200", old="100"),
+        world.adt("A40", patient="300", old="200"),
+        world.adt("A40", patient="300", old="400"),
+        world.adt("A40", patient="300", old="999"),
+    ]
+    events = world.read(world.adt("A01", patient="100"), *merges, persons=persons).events
+    assert joined_people(events, persons) == [("pA", "pC"), ("pB", "pC")]
+    assert joined_people(events.slice(0, 0), persons) == []
 
 
 def test_diagnoses_are_read_once_each_and_deletions_left_out(world: SimpleNamespace) -> None:

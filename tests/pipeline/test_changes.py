@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,14 @@ from hiexchange import config, pipeline
 from hiexchange._files import folder_lock
 from hiexchange.attribution import DISPUTE, raise_dispute
 from hiexchange.cli.run import exit_code
+from hiexchange.encounters import read_adt
 from hiexchange.errors import HIExchangeError, JobLocked, LakeError
 from hiexchange.events import Warned
 from hiexchange.matching import DECISION
 from hiexchange.pipeline import RunResult
-from hiexchange.tables import MEMBER
+from hiexchange.pipeline.inputs import Rules
+from hiexchange.routing import Policy, load_subscriptions
+from hiexchange.tables import MEMBER, PERSON
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 
@@ -323,3 +326,15 @@ def test_two_runs_at_once_are_one(site: Any) -> None:
     with folder_lock(lake / "_hx" / "run"), pytest.raises(JobLocked, match="in use by"):
         pipeline.run(config.load(site.configuration))
     assert pipeline.run(config.load(site.configuration)).identity_holds
+
+
+def test_an_opt_out_of_a_record_that_was_merged_away_is_one_of_the_other() -> None:
+    persons = PERSON.from_rows({"person_id": f"p{n}", "mrn": f"GH|{n}", "member_ids": []} for n in (1, 2))
+    merge = b"MSH|^~\\&|A|GH|||20260102||ADT^A40|1|P|2.5.1\rEVN|A40|20260102\rPID|1||2^^^GH^MR\rMRG|1^^^GH^MR\r"
+    events = read_adt([merge], received_at=datetime(2026, 1, 3, tzinfo=UTC), persons=persons).events
+    consent = pa.Table.from_pylist([{"person_id": "p1", "scope": "exchange", "decision": "deny"}])
+    consent = consent.append_column("valid_from", pa.array([date(2026, 1, 1)]))
+    consent = consent.append_column("valid_to", pa.array([date(2027, 1, 1)]))
+    rules = Rules(load_subscriptions([]), consent, Policy()).after(events, persons)
+    assert rules.consent is not None and rules.consent["person_id"].to_pylist() == ["p1", "p2"]
+    assert Rules(load_subscriptions([]), None, Policy()).after(events, persons).consent is None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hiexchange.errors import ConfigError, SchemaMismatch
-from hiexchange.routing import Policy, Recheck, load_subscriptions
+from hiexchange.routing import Policy, Recheck, load_subscriptions, shared_denials
 from hiexchange.routing.policy import judge
 
 STATEMENT = "Consent of 2026-01-05 to ED and inpatient data, clinic only."
@@ -45,6 +45,22 @@ def deny(scope: str, party: str | None = None, **changes: Any) -> dict[str, Any]
 )
 def test_opt_outs(world: SimpleNamespace, consent: list[dict[str, Any]], expected: str) -> None:
     assert reasons(world, consent=consent) == [expected]
+
+
+def test_what_one_record_of_a_person_refused_its_other_records_refuse(world: SimpleNamespace) -> None:
+    said = [
+        deny("exchange"),
+        {"person_id": "p9", "scope": "exchange", "decision": "permit"},
+        deny("exchange", person_id="p7"),
+    ]
+    consent = shared_denials(said, [("p1", "p2"), ("p8", "p9"), ("p2", "p3")])
+    assert sorted((row["person_id"], row["decision"]) for row in consent.to_pylist()) == [
+        ("p1", "deny"), ("p2", "deny"), ("p3", "deny"), ("p7", "deny"), ("p9", "permit"),
+    ]  # fmt: skip
+    assert shared_denials(said, []).num_rows == 3
+    moved = {"events": [world.event("e1", "p3")], "links": [world.link("m1", "p3")]}
+    assert reasons(world, **moved, consent=said) == ["attributed"]
+    assert reasons(world, **moved, consent=consent) == ["opted_out"]
 
 
 def test_an_opt_in_exchange_needs_a_permit(world: SimpleNamespace) -> None:

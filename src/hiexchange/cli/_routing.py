@@ -87,8 +87,10 @@ def routed(
     if {DISPUTE.name, "attribution"} <= set(store.tables()):
         attribution = overlay(store.table("attribution"), store.table(DISPUTE.name))
     links = _links(store, persons, at)
+    events = pa.concat_tables([intake.events for intake in intakes])
+    wanted = wanted.after(events, persons)
     routing = route(
-        pa.concat_tables([intake.events for intake in intakes]),
+        events,
         attribution,
         links,
         wanted.subscriptions,

@@ -8,7 +8,7 @@ from hiexchange.encounters.completeness import COMPLETENESS, Silence, completene
 from hiexchange.encounters.fhir import from_view, read_view
 from hiexchange.encounters.inbox import INBOX_FILE, Inbox
 from hiexchange.encounters.lookups import lookups
-from hiexchange.encounters.people import Identities, Merge
+from hiexchange.encounters.people import Identities, Merge, joined_people
 from hiexchange.encounters.resources import to_fhir
 from hiexchange.encounters.rows import Intake
 from hiexchange.encounters.sources import encounter_events
@@ -28,6 +28,7 @@ __all__ = [
     "from_adt",
     "from_alerts",
     "from_view",
+    "joined_people",
     "lookups",
     "read_adt",
     "read_alerts",

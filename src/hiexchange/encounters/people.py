@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 _NO_DIGIT = re.compile(r"[^0-9]+")
 
@@ -155,3 +156,30 @@ class Identities:
 
 def _key(system: str | None, value: str) -> str:
     return f"{system}|{value}" if system else value
+
+
+def joined_people(events: Any, persons: Any) -> list[tuple[str, str]]:
+    """Return the pairs of persons that merges say are one: whose identifier ended, and who has the one in its place.
+
+    Args:
+        events: ENCOUNTER_EVENT rows; of trigger ``merge`` are those that are read.
+        persons: PERSON rows.
+    """
+    merges = events.filter(pc.equal(events["trigger"], "merge"))
+    merges = merges.filter(pc.is_valid(merges["person_id"]))
+    if not merges.num_rows:
+        return []
+    # Of a state's people those with such a number, and those they were joined to.
+    numbers = pc.replace_substring_regex(persons["mrn"], r"^.*\|", "")
+    concerned = pc.or_(
+        pc.is_in(numbers, value_set=pc.unique(merges["visit_number"])),
+        pc.is_in(persons["person_id"], value_set=pc.unique(merges["person_id"])),
+    )
+    people = Identities.of(persons.filter(concerned))
+    names = ("patient_id_system", "visit_number", "person_id")
+    found = set()
+    for system, ended, survivor in zip(*(merges[name].to_pylist() for name in names), strict=True):
+        person, sure = people._whose(_key(system, ended))
+        if person is not None and person != survivor and (sure or people._alike(person, survivor)):
+            found.add((person, survivor))
+    return sorted(found)

@@ -5,7 +5,7 @@ Light to import: the command line reads the same rules and tables by the same fu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 
 from hiexchange import tables
 from hiexchange.config import Settings
+from hiexchange.encounters import joined_people
 from hiexchange.encounters.times import Zones
-from hiexchange.routing import Policy, Recheck, Subscriptions, load_consents, load_subscriptions
+from hiexchange.routing import Policy, Recheck, Subscriptions, load_consents, load_subscriptions, shared_denials
 
 if TYPE_CHECKING:
     from hiexchange.lake import Lake
@@ -31,6 +32,17 @@ class Rules:
     """CONSENT rows; None where no decisions are recorded."""
     policy: Policy
     """The exchange's own rules."""
+
+    def after(self, merges: pa.Table, persons: pa.Table) -> Rules:
+        """Return the rules in which what a person refused holds for all records that merges say are its.
+
+        Args:
+            merges: ENCOUNTER_EVENT rows, those of trigger ``merge`` among them.
+            persons: PERSON rows.
+        """
+        if self.consent is None:
+            return self
+        return replace(self, consent=shared_denials(self.consent, joined_people(merges, persons)))
 
     def recheck(self, now: datetime) -> Recheck:
         """Return what is asked again before anything is sent."""

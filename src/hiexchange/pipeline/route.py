@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from hiexchange import __version__, measures, servers, tables
 from hiexchange import events as progress
@@ -76,7 +77,8 @@ def _stages(
     find_people(result, settings, on_event)
     events = take_events(result, settings)
     # Not before: the export may have taken hours, and a consent withdrawn meanwhile counts.
-    rules = rules_of(settings, subscriptions=subscriptions)
+    merges = stored(result.lake, tables.ENCOUNTER_EVENT, where=pc.field("trigger") == "merge")
+    rules = rules_of(settings, subscriptions=subscriptions).after(merges, result.persons)
     routing = route_events(result, events, rules)
     deliver(result, routing, rules, on_event)
     for measure in settings.measures:

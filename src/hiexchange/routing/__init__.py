@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hiexchange.routing.explain import Evidence, Explanation, explain
 from hiexchange.routing.index import RoutingIndex
-from hiexchange.routing.policy import CONSENT, PROVIDER_ORG, Policy, Recheck
+from hiexchange.routing.policy import CONSENT, PROVIDER_ORG, Policy, Recheck, shared_denials
 from hiexchange.routing.registry import load_consents
 from hiexchange.routing.route import Routing, route
 from hiexchange.routing.router import Router
@@ -27,4 +27,5 @@ __all__ = [
     "load_consents",
     "load_subscriptions",
     "route",
+    "shared_denials",
 ]

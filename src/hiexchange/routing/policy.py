@@ -195,6 +195,32 @@ def consent_table(consent: Any) -> pa.Table:
     return table
 
 
+def shared_denials(consent: Any, same: Iterable[tuple[str, str]]) -> pa.Table:
+    """Return CONSENT rows in which a denial of one record of a person is a denial of its other records, too.
+
+    A merge (A40) sends the events of the record that ended to the other one. What its person refused stays refused; a
+    permit is not carried over: merges are made in error at times.
+
+    Args:
+        consent: CONSENT rows or dictionaries.
+        same: Pairs of person ids that are one person; chains are followed.
+    """
+    table = consent_table(consent)
+    groups: dict[str, set[str]] = {}
+    for pair in same:
+        group = set(pair).union(*(groups.get(person, ()) for person in pair))
+        groups |= dict.fromkeys(group, group)
+    if not groups:
+        return table
+    spoken = pc.is_in(table["person_id"], value_set=pa.array(sorted(groups), TEXT))
+    more = [
+        {**row, "person_id": other}
+        for row in table.filter(pc.and_(spoken, pc.equal(table["decision"], DENY))).to_pylist()
+        for other in sorted(groups[row["person_id"]] - {row["person_id"]})
+    ]
+    return pa.concat_tables([table, pa.Table.from_pylist(more, schema=CONSENT)])
+
+
 def _consent_row(row: Mapping[str, Any]) -> dict[str, Any]:
     unknown = set(row) - set(CONSENT.names)
     if unknown:
