@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from datetime import date
+from datetime import date, timedelta
 
 import pytest
 
@@ -98,6 +98,29 @@ def test_a_filter_of_a_retrieve_that_is_not_known_is_an_error_and_never_ignored(
     query["source"][0]["expression"]["otherFilter"] = [{"property": "status", "comparator": "="}]
     run = Measure.load(bundle_of(measure, libraries, sets)).evaluate(people, period=YEAR)
     assert {row["status"] for row in run.table.to_pylist() if row["subject"] != "e-young"} == {"error"}
+
+
+@pytest.mark.parametrize("engine", ["rows", "columns"])
+def test_the_period_and_what_falls_into_it_are_told_in_the_given_offset(small, bundle_of, people, engine):
+    measure, libraries, sets = small
+    (visit,) = (e["resource"] for e in people[5]["entry"] if e["resource"]["resourceType"] == "Encounter")
+    visit["period"] = {"start": "2026-12-31T23:00:00-05:00", "end": "2026-12-31T23:30:00-05:00"}
+    # A stratum whose value is a text of an instant, to be written in the offset too.
+    first = {"type": "First", "source": {"type": "ExpressionRef", "name": "Visits in Period"}}
+    period = {"type": "Property", "path": "period", "source": first}
+    start = {"type": "FunctionRef", "libraryName": "FHIRHelpers", "name": "ToInterval", "operand": [period]}
+    node = {"type": "ToString", "operand": {"type": "Start", "operand": start}}
+    libraries[0]["library"]["statements"]["def"].append({"name": "When", "expression": node})
+    measure["group"][0]["stratifier"][0]["criteria"]["expression"] = "When"
+    loaded = Measure.load(bundle_of(measure, libraries, sets))
+    rows = {
+        hours: {row["subject"]: row for row in run.table.to_pylist()}
+        for hours in (0, -5)
+        for run in [loaded.evaluate(people, period=YEAR, offset=timedelta(hours=hours), engine=engine)]
+    }
+    assert rows[0]["f-no-visit"]["denominator"] == 0
+    assert rows[-5]["f-no-visit"]["denominator"] == 1
+    assert rows[-5]["f-no-visit"]["strata"] == ["s1 = 2026-12-31T23:00:00-05:00"]
 
 
 def test_one_bad_patient_is_one_error_row(small_bundle, people):

@@ -47,7 +47,7 @@ class Engine:
         """Compile the measures; equal libraries are shared."""
         self.program = new_program(job.offset)
         self.compiled = [measure.compile(self.program) for measure in job.measures]
-        self.context = Context(self.program, parameters(job.period), profiles=job.profiles)
+        self.context = Context(self.program, parameters(job.period, job.offset), profiles=job.profiles)
         self._retrieves: list[frozenset[int]] = [frozenset() for _ in self.compiled]
         self._known = -1
         self._asked = [_asked(compiled.measure) for compiled in self.compiled] if len(self.compiled) > 1 else []

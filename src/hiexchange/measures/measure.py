@@ -377,11 +377,12 @@ def _methods(group: Group) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def parameters(period: tuple[date, date]) -> dict[str, Any]:
-    """Return the run's parameters: the whole days of the period, closed at both ends."""
+def parameters(period: tuple[date, date], offset: timedelta = timedelta(0)) -> dict[str, Any]:
+    """Return the run's parameters: the whole days of the period in the evaluation's offset, closed at both ends."""
     first, last = period
-    start = t.DateTime((first.year, first.month, first.day, 0, 0, 0, 0), t.MILLISECOND, 0)
-    end = t.DateTime((last.year, last.month, last.day, 23, 59, 59, 999), t.MILLISECOND, 0)
+    minutes = int(offset.total_seconds() // 60)
+    start = t.DateTime((first.year, first.month, first.day, 0, 0, 0, 0), t.MILLISECOND, minutes)
+    end = t.DateTime((last.year, last.month, last.day, 23, 59, 59, 999), t.MILLISECOND, minutes)
     return {checks.PERIOD: Interval(start, end, True, True, t.DateTime)}
 
 

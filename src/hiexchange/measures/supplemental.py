@@ -40,8 +40,9 @@ def supplemental(measure: Measure, run: MeasureRun, source: Any = None) -> pa.Ta
     if given is None:
         raise ConfigError("the run's patients cannot be read again", hint="pass source=")
     only = set(_initial(run).to_pylist())
-    program = new_program(timedelta(minutes=int(run.options.get("offset_minutes", "0"))))
-    context = Context(program, parameters(run.period), profiles=run.options.get("profiles", "infer"))
+    offset = timedelta(minutes=int(run.options.get("offset_minutes", "0")))
+    program = new_program(offset)
+    context = Context(program, parameters(run.period, offset), profiles=run.options.get("profiles", "infer"))
     compiled = measure.compile(program)
     usages = {name: usage for name, _, usage in measure.content.supplemental}
     elements = sources.elements_of(measure.libraries)

@@ -145,7 +145,7 @@ def explain(
     program = new_program(offset)
     compiled = measure.compile(program)
     rows: list[Any] = [sources.decode(item) if isinstance(item, bytes) else item for item in found[1]]
-    s = Subject(Context(program, parameters(period), profiles=profiles), rows)
+    s = Subject(Context(program, parameters(period, offset), profiles=profiles), rows)
     s.trace = trace = _Trace()
     groups = tuple(_group(compiled, at, s, trace, values) for at in range(len(compiled.criteria)))
     return Explanation(measure.id, measure.info.title, subject, period, groups)

@@ -63,7 +63,7 @@ def check(
     """Evaluate all defines of a measure both ways and compare them for each subject, null and errors included."""
     program = new_program(offset)
     measure.compile(program)
-    context = Context(program, parameters(period), profiles=profiles)
+    context = Context(program, parameters(period, offset), profiles=profiles)
     batch = from_json(program.model, subjects)
     rows = [Subject(context, [decode(r) if isinstance(r, bytes) else dict(r) for r in raw]) for _, raw in subjects]
     ev = evaluator(State(context, batch))

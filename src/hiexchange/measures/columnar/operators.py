@@ -37,13 +37,26 @@ from hiexchange.measures.cql.values import Interval, Quantity
 _VALUES = (
     "Multiply", "Divide", "TruncatedDivide", "Modulo", "Power", "Negate", "Abs", "Ceiling", "Floor", "Truncate", "Concatenate",
     "Upper", "Lower", "StartsWith", "EndsWith", "Matches", "ConvertQuantity", "ToBoolean", "ToInteger", "ToLong",
-    "ToDecimal", "ToString", "ToTime", "ToQuantity", "ToConcept", "Successor", "Predecessor",
+    "ToDecimal", "ToTime", "ToQuantity", "ToConcept", "Successor", "Predecessor",
 )  # fmt: skip
 
 
 @step(*_VALUES)
 def _strict(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
     return ev.scalar(ctx, STRICT[node["type"]], ev.operands(node, unit, ctx))
+
+
+@step("ToString")
+def _to_string(ev: Evaluator, node: Node, unit: Unit, ctx: Ctx) -> Col:
+    offset = ev.program.model.offset
+
+    def written(value: Any) -> Any:
+        # Columns hold components without an offset: all of them are in the evaluation's.
+        return convert.to_string(
+            t.DateTime(value.key, value.precision, offset) if isinstance(value, t.DateTime) else value
+        )
+
+    return ev.scalar(ctx, written, ev.operands(node, unit, ctx))
 
 
 @step("Length")
