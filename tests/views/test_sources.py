@@ -63,6 +63,8 @@ def test_an_element_exists_although_its_needed_member_was_never_seen(encoded: An
         ("name.first().iif(use = 'old', family, 'none')", "Roe"),
         ("gender.iif($this = 'female', %resource.name.first().family, 'none')", "Roe"),
         ("telecom.value.aggregate($total & $this, gender)", "female1"),
+        ("resourceType", "Patient"),
+        ("iif(resourceType.exists() and __hx_line.exists(), gender, 'none')", "female"),
     ],
 )
 def test_what_arguments_read_is_not_left_out(tmp_path: Path, encoded: Any, path: str, expected: str) -> None:

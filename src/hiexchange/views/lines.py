@@ -37,6 +37,8 @@ _INTEGERS = {"integer64": pa.int64()}
 _NUMBER, _ARRAY = b"-0123456789", b"["
 """How the JSON texts of these start."""
 _ABSENT = msgspec.Raw(b"")
+_OURS = {"resourceType", "__hx_key", "__hx_file", "__hx_line"}
+"""Columns that are known without decoding."""
 _NEVER = Literal["\x00"]
 """Type of a member that must not be there."""
 
@@ -51,11 +53,13 @@ class LineReader:
     def __init__(self, resource: str, version: str, wanted: Wanted) -> None:
         """Prepare a decoder for the needed elements."""
         self._definitions = Definitions.load(version)
-        self._lineage = sorted(path[0] for path in wanted.whole if path[:1] and path[0].startswith("__hx_"))
+        self._resource = resource
+        named = {path[0] for path in wanted.whole | wanted.part if path}
+        self._constant = sorted(name for name in named if name == "resourceType" or name.startswith("__hx_"))
         self._decode: Callable[[memoryview], list[Any]] | None = None
         tree: Tree = {"id": {}}
         for path in sorted(wanted.whole | wanted.part):
-            if path and path[0] in ("resourceType", *self._lineage):
+            if path and path[0] in self._constant:
                 continue
             node = tree
             for name in path:
@@ -64,7 +68,7 @@ class LineReader:
             kind, self._convert = self._struct(resource, tree, wanted, (), resource=True)
         except _Whole:
             return
-        if () not in wanted.whole and set(self._lineage) <= {"__hx_key", "__hx_file", "__hx_line"}:
+        if () not in wanted.whole and set(self._constant) <= _OURS:
             self._decode = msgspec.json.Decoder(kind).decode_lines
             self._buffer = bytearray(window.SIZE)
 
@@ -109,13 +113,14 @@ class LineReader:
 
     def _with_lineage(self, structs: pa.StructArray, first: int, file: str) -> pa.RecordBatch:
         count = len(structs)
-        lineage = {
+        made = {
+            "resourceType": lambda: pa.repeat(pa.scalar(self._resource), count),
             "__hx_key": lambda: structs.field("id"),
             "__hx_file": lambda: pa.repeat(pa.scalar(file), count),
             "__hx_line": lambda: pa.array(np.arange(first, first + count)),
         }
         arrays = {field.name: structs.field(at) for at, field in enumerate(structs.type)}
-        arrays.update({name: lineage[name]() for name in self._lineage})
+        arrays.update({name: made[name]() for name in self._constant})
         return pa.RecordBatch.from_arrays(list(arrays.values()), names=list(arrays))
 
     def _struct(
