@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiexchange.measures.columnar import moments, scalar
-from hiexchange.measures.columnar.cells import Spans, Times, constant, from_values
+from hiexchange.measures.columnar.cells import Spans, Times, Unsupported, Words, constant, from_values
 from hiexchange.measures.columnar.show import plain, shown
+from hiexchange.measures.columnar.state import Ctx
 from hiexchange.measures.cql import intervals
 from hiexchange.measures.cql import temporal as t
 from hiexchange.measures.cql.compare import less, less_or_equal
@@ -157,3 +158,9 @@ def test_columns_of_several_kinds_keep_their_order():
     col = from_values(values)
     assert [shown(col, at) for at in range(col.n)] == [plain(value) for value in values]
     assert isinstance(from_values(values[1:2]), Times)
+
+
+def test_more_combinations_than_a_number_holds_are_left_to_rows():
+    many = Words(np.arange(60_000), list(range(60_000)))
+    with pytest.raises(Unsupported):
+        scalar.apply(None, Ctx(np.zeros(60_000, np.int64)), lambda *values: values[0] == values[3], [many] * 4)

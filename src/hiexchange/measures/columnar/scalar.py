@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -168,6 +169,8 @@ def _applied(state: State, ctx: Ctx, compute: Callable[..., Any], cols: list[Col
     if strict and any(isinstance(col, Nulls) for col in cols):
         return Nulls(ctx.n)
     factors = [factor(col) for col in cols]
+    if math.prod(len(values) + 1 for _, values in factors) > np.iinfo(np.int64).max:
+        raise Unsupported("more combinations of values than a number can tell apart")
     combined = np.zeros(ctx.n, np.int64)
     known = np.ones(ctx.n, np.bool_)
     for codes, values in factors:
