@@ -391,10 +391,13 @@ def _expand_one(item: Interval, step: Quantity) -> list[Interval] | None:
         following = _plus(low, step)
         if following is None or len(pieces) >= MAX_EXPANSION:
             return None
-        last = _last_of(low, following)
-        if compare.greater(last, end):
+        midnight = isinstance(low, t.Time) and not any(following.key)
+        last = t.truncate(t.MAX_TIME, low.precision) if midnight else _last_of(low, following)
+        if compare.greater(last, end) or compare.less(last, low):
             break
         pieces.append(Interval(low, last, True, True))
+        if midnight:
+            break  # a clock goes round: what would follow is the next day's
         low = following
     return pieces
 

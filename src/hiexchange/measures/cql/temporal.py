@@ -347,7 +347,9 @@ def successor(value: Temporal) -> Any:
     key = value.key
     if value.precision == MILLISECOND and key[6] < 999:
         return type(value)((*key[:6], key[6] + 1), MILLISECOND, value.offset)
-    return add(value, 1, value.precision)
+    moved = add(value, 1, value.precision)
+    # A clock goes round when hours are added, but nothing comes after its last point.
+    return None if isinstance(value, Time) and moved.key < key else moved
 
 
 def predecessor(value: Temporal) -> Any:
@@ -355,7 +357,8 @@ def predecessor(value: Temporal) -> Any:
     key = value.key
     if value.precision == MILLISECOND and key[6] > 0:
         return type(value)((*key[:6], key[6] - 1), MILLISECOND, value.offset)
-    return add(value, -1, value.precision)
+    moved = add(value, -1, value.precision)
+    return None if isinstance(value, Time) and moved.key > key else moved
 
 
 def duration(a: Temporal, b: Temporal, unit: int, *, weeks: bool = False) -> int | Uncertainty:
