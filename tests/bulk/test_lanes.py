@@ -44,7 +44,8 @@ def test_one_a_line_is_what_reading_each_line_says(parts: list[bytes]) -> None:
         return
     lines = block.split(b"\n")[:-1]
     each = [line for line in lines if line[:1] == b"{" and line[-1:] == b"}" and is_object(line)]
-    assert one_a_line(block, values) == (values > 0 and len(each) == len(lines))
+    found = values > 0 and len(each) == len(lines)
+    assert one_a_line(block, len(block), values) == one_a_line(bytearray(block + block), len(block), values) == found
 
 
 def is_object(line: bytes) -> bool:
@@ -62,14 +63,14 @@ def test_pieces_are_utf8_when_the_whole_is(tail: bytes, padding: int) -> None:
         block.decode()
     except UnicodeDecodeError:
         with pytest.raises(UnicodeDecodeError):
-            check_utf8(block)
+            check_utf8(memoryview(block))
     else:
-        check_utf8(block)
+        check_utf8(memoryview(block))
 
 
 @given(st.text(min_size=1, max_size=4), st.integers(PIECE - 6, PIECE))
 def test_text_across_pieces_is_utf8(text: str, padding: int) -> None:
-    check_utf8(b"x" * padding + text.encode())
+    check_utf8(memoryview(b"x" * padding + text.encode()))
 
 
 @given(st.binary(max_size=40), st.integers(1, 9))

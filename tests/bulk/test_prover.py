@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from hiexchange._policy import Policy
 from hiexchange.bulk.lines import BLOCK, LineCheck
-from hiexchange.bulk.proof import APART_FROM, Proof, Spool, Stopped, Terms, tidy
-from hiexchange.bulk.prover import Prover, ProverOnCall, Reading, Task
+from hiexchange.bulk.proof import APART_FROM, SEEN_FIRST, Proof, Spool, Stopped, Terms, tidy
+from hiexchange.bulk.prover import ROOM, Prover, ProverOnCall, Reading, Task
 
 LINE = (
     b'{"resourceType":"Patient","id":"-1","meta":{"lastUpdated":"2026-01-02T00:00:00Z"},"note":"' + b"x" * 900 + b'"}\n'
@@ -119,6 +119,33 @@ def test_both_ways_store_and_find_the_same(
         assert getattr(check, name) == getattr(check2, name), name
     assert (spool.size, spool.sha256) == (spool2.size, spool2.sha256)
     assert sorted(tmp_path.iterdir()) == [apart, here]
+
+
+@pytest.mark.parametrize(("longest", "clean"), [(4 * ROOM, True), (2 * ROOM, False)])
+def test_a_line_longer_than_the_buffer_is_read_up_to_the_limit(tmp_path: Path, longest: int, clean: bool) -> None:
+    body = LINE + b'{"resourceType":"Binary","data":"' + b"\xc3\xa9" * (3 * ROOM // 2) + b'"}\n' + LINE
+    path = tmp_path / "long.part"
+    path.write_bytes(body)
+    reading = Reading(Task(1, os.fsencode(path).hex(), False, longest))
+    reading.go_on(len(body) - 1)
+    reading.go_on(len(body))
+    found = reading.verdict(1)
+    reading.close()
+    assert found.clean == clean
+    assert not clean or (found.lines, found.types) == (3, {"Patient": 2, "Binary": 1})
+
+
+def test_a_body_announced_as_long_is_handed_over_at_once(prover: Prover, tmp_path: Path) -> None:
+    part = tmp_path / "announced.part"
+    asked = terms(lambda: prover)
+    for expected, apart in ((APART_FROM, True), (APART_FROM - 1, False)):
+        with part.open("wb", buffering=0) as file, Proof(part, asked.new_check(), asked, expected=expected) as proof:
+            spool = Spool(file)
+            spool.store(proof.feed(LINE * (SEEN_FIRST // len(LINE) + 1) + LINE[:9]))
+            assert proof.feed(LINE[9:]) == (LINE[9:] if apart else b"")
+            proof.stored(spool.size)
+            spool.store(LINE[9:] if apart else proof.finish())
+            assert proof.ended(spool)
 
 
 def test_several_files_at_once_and_one_given_up(prover: Prover, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 MAGIC = b"\x1f\x8b"
-STEP, PORTION = 1 << 19, 1 << 16
+STEP, PORTION = 1 << 20, 1 << 17
 """Bytes decoded at a time at most, and bytes given to the inflater at a time: it copies what it has not used, so that
 1 MB at a time costs a quarter more (isal 1.9, 2026-11)."""
 MAX_LAYERS = 2

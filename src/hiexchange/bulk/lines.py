@@ -105,24 +105,34 @@ class LineCheck:
             joined += b"\n"
         return self._check(joined) if joined else b""
 
-    def _check(self, block: bytes) -> bytes:
+    def sift(self, block: bytes | bytearray, end: int) -> bytes | None:
+        """Check the whole lines that fill the first ``end`` bytes of a block.
+
+        Returns:
+            None if they are kept as they are, otherwise the clean bytes of those that are kept.
+        """
+        view = memoryview(block)[:end]
         if self._offset == 0 and block.startswith(BOM):
             self.notes.add("byte-order mark")
             self._offset += len(BOM)
-            block = block[len(BOM) :]
+            return self._one_by_one(bytes(view[len(BOM) :]))
         try:
-            check_utf8(block)
-            found = self._decoder.decode_lines(block)
+            if not block.isascii():
+                check_utf8(view)
+            found = self._decoder.decode_lines(view)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return self._one_by_one(block)
-        ends = len(found)
-        if not one_a_line(block, ends):
-            return self._one_by_one(block)
-        self._number += ends
-        self._offset += len(block)
-        self.lines += ends
+            return self._one_by_one(bytes(view))
+        if not one_a_line(block, end, len(found)):
+            return self._one_by_one(bytes(view))
+        self._number += len(found)
+        self._offset += end
+        self.lines += len(found)
         self._count(found)
-        return block
+        return None
+
+    def _check(self, block: bytes) -> bytes:
+        cleaned = self.sift(block, len(block))
+        return block if cleaned is None else cleaned
 
     def _count(self, found: list[Any]) -> None:
         names = {line.resourceType for line in found}
@@ -196,33 +206,31 @@ class LineCheck:
         return None
 
 
-def check_utf8(block: bytes) -> None:
+def check_utf8(view: memoryview) -> None:
     """Raise UnicodeDecodeError if a block is not UTF-8 from end to end; msgspec does not look into what it skips.
 
     Only pieces that are not ASCII are decoded, since decoding costs as much as reading the JSON.
     """
-    if block.isascii():
-        return
     decoder = UTF8()
     pending = b""
-    for start in range(0, len(block), PIECE):
-        piece = block[start : start + PIECE]
+    for start in range(0, len(view), PIECE):
+        piece = bytes(view[start : start + PIECE])
         if pending or not piece.isascii():
             decoder.decode(piece)
             pending = decoder.getstate()[0]
     decoder.decode(b"", final=True)
 
 
-def one_a_line(block: bytes, values: int) -> bool:
-    """Say whether each line of a block in which ``values`` JSON objects were found holds exactly one of them.
+def one_a_line(block: bytes | bytearray, size: int, values: int) -> bool:
+    """Say whether each line of a block's first ``size`` bytes, in which ``values`` JSON objects were found, holds one.
 
     Equal counts are not enough: a blank line beside two values on one line has them too. A brace, a line end
     and a brace never meet inside a JSON value, so each such place parts two values: with one fewer of them than
     values, and no line end elsewhere, every line is one value.
     """
-    if not (block.startswith(b"{") and block.endswith(b"}\n")):
+    if not (block.startswith(b"{") and block.endswith(b"}\n", 0, size)):
         return False
-    find, last = block.find, len(block) - 1
+    find, last = block.find, size - 1
     ends = 1
     # Three times as fast as bytes.count on lines of 1 kB, which is what resources have (2026-11).
     end = find(b"\n")

@@ -19,6 +19,8 @@ from hiexchange.bulk.prover import Prover, Watch
 FLUSH = 8 << 20
 APART_FROM = 8 << 20
 """Plain bytes from which on a body is worth a second process, which takes 0.05 s to start."""
+SEEN_FIRST = BLOCK
+"""Bytes of a body announced as long that are checked here, to see whether it needs setting right."""
 
 
 class Stopped(Exception):
@@ -92,10 +94,13 @@ class Proof:
     while nothing had to be set right: what is on the disk by then are the same bytes.
     """
 
-    def __init__(self, part: Path, check: LineCheck, terms: Terms) -> None:
-        """Begin here."""
+    def __init__(self, part: Path, check: LineCheck, terms: Terms, *, expected: int = 0) -> None:
+        """Begin here; for a body of which many bytes are ``expected`` the other process is started at once."""
         self._part, self._check, self._terms = part, check, terms
         self._fed = 0
+        self._apart_from = APART_FROM
+        if expected >= APART_FROM and terms.prover():
+            self._apart_from = SEEN_FIRST
         self._here = True
         self._watch: Watch | None = None
 
@@ -105,7 +110,7 @@ class Proof:
             return plain
         self._fed += len(plain)
         clean = self._check.feed(plain)
-        if self._here and self._fed >= APART_FROM and self._check.untouched:
+        if self._here and self._fed >= self._apart_from and self._check.untouched:
             self._here = False
             if prover := self._terms.prover():
                 clean += self._check.held()
