@@ -47,6 +47,16 @@ def test_opt_outs(world: SimpleNamespace, consent: list[dict[str, Any]], expecte
     assert reasons(world, consent=consent) == [expected]
 
 
+@pytest.mark.parametrize("party", ["clinic", "1999999984", "111111111", "org-1"])
+def test_a_recipient_is_refused_by_any_name_it_goes_by(world: SimpleNamespace, party: str) -> None:
+    wanted = [world.subscription(tin=["111111111"], org=["org-1"])]
+    consent = [deny("provider", party)]
+    assert reasons(world, subscriptions=wanted, consent=consent) == ["opted_out_of_provider"]
+    gate = Recheck(load_subscriptions(wanted), consent, now=world.KNOWN)
+    asked = SimpleNamespace(subscriber_id="clinic", person_id="p1", payer_ids=["payer-a"])
+    assert gate(asked) == "opted_out_of_provider"
+
+
 def test_what_one_record_of_a_person_refused_its_other_records_refuse(world: SimpleNamespace) -> None:
     said = [
         deny("exchange"),

@@ -44,6 +44,13 @@ def test_without_dates_a_decision_always_holds(tmp_path: Path) -> None:
     assert (row["valid_from"], row["valid_to"], row["known_from"]) == (date.min, OPEN_DATE, None)
 
 
+def test_ids_are_read_as_the_index_and_the_subscriptions_write_them(tmp_path: Path) -> None:
+    file = tmp_path / "consents.csv"
+    file.write_text("person_id,scope,party,decision\n Patient/p-1 ,provider, 71-0000001,deny\n")
+    (row,) = load_consents(file).to_pylist()
+    assert (row["person_id"], row["party"]) == ("p-1", "710000001")
+
+
 @pytest.mark.parametrize(
     "line",
     [

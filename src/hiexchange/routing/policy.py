@@ -31,7 +31,7 @@ CONSENT = pa.schema(
     ]
 )
 """One consent decision. ``scope``: exchange, payer, provider or part2. ``party``: the payer id, or the
-subscriber id, NPI or organisation it is about; null = all. ``decision``: permit or deny. ``statement``:
+subscriber id, NPI, tax id or organisation it is about; null = all. ``decision``: permit or deny. ``statement``:
 for part2, the explanation of the consent's scope that travels with each disclosure (42 CFR 2.32(b))."""
 
 PROVIDER_ORG = pa.schema(
@@ -269,7 +269,7 @@ def consent_reason(rows: Iterable[Mapping[str, Any]], names: Container[str], pol
 
     Args:
         rows: The person's decisions in force.
-        names: What the recipient goes by: subscriber id, NPIs, organisations.
+        names: What the recipient goes by: id, NPIs, tax ids, organisations.
         policy: The exchange's rules.
     """
     exchange = {row["decision"] for row in rows if row["scope"] == "exchange"}
@@ -329,7 +329,7 @@ class Recheck:
         if subscription is None:
             return "subscription_inactive"
         rows = self._consents.of(candidate.person_id, self._now)
-        names = (subscription.id, *subscription.npi, *subscription.org)
+        names = subscription.names
         reason = consent_reason(rows, names, self._policy)
         if reason is not None:
             return reason

@@ -6,6 +6,7 @@ Passing over one line might pass over an opt-out, so nothing is skipped and noth
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -81,7 +82,8 @@ def _row(given: Mapping[str, Any], where: str) -> dict[str, Any]:
     if unknown:
         raise _refused(f"decision has unknown columns: {', '.join(sorted(unknown))}", where)
     row: dict[str, Any] = {"valid_from": date.min, "valid_to": OPEN_DATE}
-    row |= {name: value for name, value in given.items() if value not in (None, "")}
+    stripped = {name: value.strip() if isinstance(value, str) else value for name, value in given.items()}
+    row |= {name: value for name, value in stripped.items() if value not in (None, "")}
     for name in ("person_id", "scope", "decision"):
         if not row.get(name):
             raise _refused(f"decision has no {name}", where)
@@ -93,9 +95,16 @@ def _row(given: Mapping[str, Any], where: str) -> dict[str, Any]:
                 row[name] = parse(row[name])
             except ValueError:
                 raise _refused(f"decision has a {name} that is no ISO date", where) from None
+    if isinstance(row["person_id"], str):
+        row["person_id"] = row["person_id"].removeprefix("Patient/")
+    if isinstance(row.get("party"), str):
+        row["party"] = _TAX_ID.sub(r"\1\2", row["party"])
     if any(not isinstance(value, _TYPES.get(name, str)) for name, value in row.items()):
         raise _refused("decision has a value of the wrong type", where)
     return row
+
+
+_TAX_ID = re.compile(r"\A([0-9]{2})-([0-9]{7})\Z")
 
 
 def _instant(text: str) -> datetime:

@@ -263,7 +263,7 @@ class Wish:
     since: date
     """First day of its first subscription: what happened before is not its affair."""
     names: tuple[str, ...]
-    """What consent decisions may call the subscriber: id, NPIs, organisations."""
+    """What consent decisions may call the subscriber."""
     ports: tuple[Port, ...]
 
 
@@ -282,7 +282,7 @@ def wishes(wanted: Iterable[Subscription], on: date) -> list[Wish]:
             item,
             item.active(on),
             since[item.id],
-            tuple(dict.fromkeys((item.id, *item.npi, *item.org))),
+            item.names,
             tuple(
                 Port(channel, columns, carries_notice(channel.format, columns))
                 for channel in item.channels

@@ -206,6 +206,11 @@ class Subscription:
     version: str = ""
     """Hash of the preferences: a batch records the one it was sealed with."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What consent decisions may call the subscriber: id, NPIs, tax ids, organisations."""
+        return tuple(dict.fromkeys((self.id, *self.npi, *self.tin, *self.org)))
+
     def active(self, on: date) -> bool:
         """Say whether the subscription is in force on that day."""
         return self.active_from <= on < self.active_to
