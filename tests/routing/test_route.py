@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -204,3 +206,23 @@ def test_every_event_has_exactly_one_fate(routed_world: SimpleNamespace, data: s
     ]
     counts = world.routed(events, attributions, links).identity()
     assert counts["events"] == len(events) == sum(count for part, count in counts.items() if part != "events")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_became_known_at_one_instant_is_read_alike_in_any_order(world: SimpleNamespace, turned: bool) -> None:
+    def told(kind: str, *rows: dict[str, Any]) -> list[str]:
+        given = {kind: list(reversed(rows)) if turned else list(rows)}
+        return [reason for _, reason, _ in world.outcome(world.routed(**given))]
+
+    assert told("links", world.link(), world.link(band="review")) == ["match_in_review"]
+    assert told("attributions", world.attribution(), world.attribution(change_type="cancelled")) == ["no_attribution"]
+    # A file that came late speaks of an earlier day and is read last in the same run.
+    early = world.attribution(list_seq=1, as_of_on=date(2026, 2, 1), change_type="cancelled")
+    late = world.attribution(list_seq=2, as_of_on=date(2026, 1, 1))
+    assert told("attributions", early, late) == ["attributed"]
+
+
+def test_two_records_of_one_person_are_one_recipient_decision(world: SimpleNamespace) -> None:
+    births = [{"person_id": "p1", "birth_date": born, "deceased_at": None} for born in ("1980-01-01", "1980-01-02")]
+    found = world.routed(persons=pa.Table.from_pylist(births, pa.schema([(n, pa.string()) for n in births[0]])))
+    assert world.outcome(found) == [("deliver", "attributed", "clinic")]

@@ -8,7 +8,7 @@ from __future__ import annotations
 LINKS = """
 CREATE TEMP TABLE link AS
 SELECT * EXCLUDE (nth) FROM (
-  SELECT *, row_number() OVER (PARTITION BY member_key ORDER BY known_from DESC) AS nth
+  SELECT *, row_number() OVER (PARTITION BY member_key ORDER BY known_from DESC, band = 'auto', person_id) AS nth
   FROM link_in WHERE payer_id = $payer AND known_from <= $known_at
 ) WHERE nth = 1 AND known_to > $known_at
 """
@@ -16,7 +16,8 @@ SELECT * EXCLUDE (nth) FROM (
 ATTRIBUTION = """
 CREATE TEMP TABLE attributed AS
 SELECT * EXCLUDE (nth) FROM (
-  SELECT *, row_number() OVER (PARTITION BY attribution_id ORDER BY known_from DESC, as_of_on DESC) AS nth
+  SELECT *, row_number() OVER (
+    PARTITION BY attribution_id ORDER BY known_from DESC, list_seq DESC NULLS LAST, as_of_on DESC, change_type) AS nth
   FROM attribution_in WHERE payer_id = $payer AND known_from <= $known_at
 ) WHERE nth = 1 AND known_to > $known_at AND change_type <> 'cancelled' AND valid_from < valid_to
 """
@@ -174,9 +175,10 @@ JOIN (SELECT event_key, subscriber_id, channel_id, provider_npi, org_id,
 JOIN event_in e ON e.event_key = d.event_key
 JOIN delivery_in v ON v.event_key = d.event_key AND v.subscriber_id = d.subscriber_id AND v.channel_id = d.channel_id
 LEFT JOIN (SELECT * FROM link_in WHERE known_from <= $known_at
-           QUALIFY row_number() OVER (PARTITION BY member_key ORDER BY known_from DESC) = 1) l ON l.member_key = k.member_key
+           QUALIFY row_number() OVER (PARTITION BY member_key ORDER BY known_from DESC, band = 'auto') = 1) l ON l.member_key = k.member_key
 LEFT JOIN (SELECT * FROM attribution_in WHERE known_from <= $known_at
-           QUALIFY row_number() OVER (PARTITION BY attribution_id ORDER BY known_from DESC) = 1) a
+           QUALIFY row_number() OVER (PARTITION BY attribution_id
+             ORDER BY known_from DESC, list_seq DESC NULLS LAST, as_of_on DESC, change_type) = 1) a
   ON a.attribution_id = k.attribution_id
 WHERE v.state IN ('sent', 'unknown', 'acked') AND why IS NOT NULL
 ORDER BY v.acked_at, v.delivery_id, k.member_key

@@ -24,7 +24,7 @@ _LINKS = """
 CREATE TABLE link AS
 SELECT * FROM (
   SELECT * FROM link_in WHERE known_from <= $known_at
-  QUALIFY row_number() OVER (PARTITION BY member_key ORDER BY known_from DESC) = 1
+  QUALIFY row_number() OVER (PARTITION BY member_key ORDER BY known_from DESC, band = 'auto', person_id) = 1
 ) WHERE known_to > $known_at AND person_id IS NOT NULL ORDER BY person_id
 """
 _ATTRIBUTION = """
@@ -32,7 +32,10 @@ CREATE TABLE attribution AS
 SELECT l.person_id, a.* FROM attribution_in a JOIN link l USING (member_key)
 WHERE l.band = 'auto' AND a.known_from <= $known_at ORDER BY l.person_id
 """
-_PERSON = "CREATE TABLE person AS SELECT * FROM person_in ORDER BY person_id"
+_PERSON = """
+CREATE TABLE person AS
+SELECT person_id, min(birth_date) AS birth_date, min(deceased_at) AS deceased_at FROM person_in GROUP BY person_id ORDER BY person_id
+"""
 BLOCK = 8_192
 """Rows in a block of the file: what one look-up reads."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -65,7 +68,7 @@ class Known:
             if row["member_key"] not in members or known_from > at:
                 continue
             first[key] = min(known_from, first.get(key, known_from))
-            if key not in last or _age(row) > _age(last[key]):
+            if key not in last or _is_later(row, last[key]):
                 last[key] = row
         return [
             row | {"first_known": _EPOCH + first[key] * _MICROSECOND}
@@ -76,8 +79,9 @@ class Known:
         ]
 
 
-def _age(row: Mapping[str, Any]) -> tuple[int, date]:
-    return row["known_from"], row["as_of_on"] or date.min
+def _is_later(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    one, two = ((at["known_from"], at["list_seq"] or 0, at["as_of_on"] or date.min) for at in (row, other))
+    return one > two or (one == two and (row["change_type"] or "") < (other["change_type"] or ""))
 
 
 class RoutingIndex:

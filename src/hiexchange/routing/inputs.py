@@ -35,6 +35,7 @@ NEEDED = {
             "known_from",
             "known_to",
             "as_of_on",
+            "list_seq",
             "change_type",
             "sharing_pref",
             "sharing_pref_from",

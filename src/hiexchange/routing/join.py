@@ -7,7 +7,8 @@ in the parameters ``known_at`` (instant) and ``known_on`` (its UTC date).
 
 from __future__ import annotations
 
-# Which members are the events' people. A member's latest link decides, even if it is another person's now.
+# Which members are the events' people. A member's latest link decides, even if it is another person's now; of two links of one
+# instant the one that is in doubt.
 # Links are read twice, so that a state's millions of them need not be held.
 CONCERNED = """
 CREATE TEMP TABLE concerned AS
@@ -17,20 +18,22 @@ LINKS = """
 CREATE TEMP TABLE link AS
 SELECT member_key, payer_id, person_id, band FROM (
   SELECT member_key, payer_id, person_id, band, known_to,
-         row_number() OVER (PARTITION BY member_key ORDER BY known_from DESC) AS nth
+         row_number() OVER (PARTITION BY member_key ORDER BY known_from DESC, band = 'auto', person_id) AS nth
   FROM link_again WHERE known_from <= $known_at AND member_key IN (SELECT member_key FROM concerned)
 )
 WHERE nth = 1 AND known_to > $known_at AND person_id IN (SELECT person_id FROM event WHERE material)
 """
 
-# What is known of those members at known_at: the last assertion of each attribution_id.
+# What is known of those members at known_at: the last assertion of each attribution_id. Files of one run share known_from, and a
+# late one may speak of an earlier day: their order is list_seq.
 ATTRIBUTION = """
 CREATE TEMP TABLE attributed AS
 SELECT * EXCLUDE (nth) FROM (
   SELECT a.attribution_id, a.payer_id, a.member_key, a.provider_npi, a.provider_tin, a.org_id, a.attribution_level,
          a.basis, a.rank, a.valid_from, a.valid_to, a.known_from, a.known_to, a.as_of_on, a.change_type,
          a.sharing_pref, a.sharing_pref_from, a.samhsa_pref, a.status,
-         row_number() OVER (PARTITION BY a.attribution_id ORDER BY a.known_from DESC, a.as_of_on DESC) AS nth,
+         row_number() OVER (PARTITION BY a.attribution_id ORDER BY a.known_from DESC, a.list_seq DESC NULLS LAST,
+           a.as_of_on DESC, a.change_type) AS nth,
          min(a.known_from) OVER (PARTITION BY a.attribution_id) AS first_known
   FROM attribution_in a
   WHERE a.member_key IN (SELECT member_key FROM link WHERE band = 'auto') AND a.known_from <= $known_at
@@ -191,7 +194,10 @@ LEFT JOIN exchange x ON x.person_id = e.person_id
 LEFT JOIN provider o ON o.person_id = e.person_id AND o.sub = q.sub
 LEFT JOIN part2 f ON f.person_id = e.person_id AND f.sub = q.sub
 LEFT JOIN samhsa z ON z.event_key = q.event_key AND z.sub = q.sub
-LEFT JOIN person_in h ON h.person_id = e.person_id
+LEFT JOIN (
+  SELECT person_id, min(birth_date) AS birth_date, min(deceased_at) AS deceased_at
+  FROM person_in SEMI JOIN told USING (person_id) GROUP BY person_id
+) h ON h.person_id = e.person_id
 """
 
 # One row an event x subscriber x channel x provider, listing every payer that names the provider. Lists are
