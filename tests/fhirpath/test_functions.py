@@ -410,6 +410,9 @@ def test_repeat_adds_what_is_new(value: Value) -> None:
     form = {"resourceType": "Questionnaire", "id": "-1", "item": [{"linkId": "a", "item": [same, same]}]}
     assert value("repeat(item).linkId", form) == ["a", "b"]
     assert value("repeat('x')", form) == ["x"]
+    assert value("repeatAll(item).linkId", form) == ["a", "b", "b"]
+    with pytest.raises(FHIRPathError, match=r"repeatAll\(\) does not end"):
+        value("repeatAll('x')", form)
 
 
 def test_children_of_many_rows_keep_their_order(evaluate: Callable[..., list[list[Any]]]) -> None:

@@ -254,7 +254,7 @@ def _coalesced(checker: Checker, node: tree.Call, parent: Shape, arguments: list
 
 
 def _projected(checker: Checker, node: tree.Call, parent: Shape, arguments: list[Shape]) -> Shape:
-    return arguments[0].with_many(parent.many or arguments[0].many or node.name == "repeat")
+    return arguments[0].with_many(parent.many or arguments[0].many or node.name in ("repeat", "repeatAll"))
 
 
 def _type_info(checker: Checker, node: tree.Call, parent: Shape, arguments: list[Shape]) -> Shape:
@@ -278,6 +278,7 @@ _SPECIAL: dict[str, _Special] = {
     "coalesce": _coalesced,
     "select": _projected,
     "repeat": _projected,
+    "repeatAll": _projected,
     "aggregate": _unknown,
     "children": _unknown,
     "descendants": _unknown,
@@ -290,7 +291,7 @@ _SPECIAL: dict[str, _Special] = {
 }
 
 _TYPED = {"ofType", "is", "as", "getReferenceKey"}
-_WALKING = {"where", "select", "all", "exists", "repeat", "aggregate", "iif"}
+_WALKING = {"where", "select", "all", "exists", "repeat", "repeatAll", "aggregate", "iif"}
 _SAME = {
     "where", "first", "last", "tail", "skip", "take", "single", "distinct", "intersect", "exclude", "trace",
     "lowBoundary", "highBoundary",

@@ -245,6 +245,7 @@ _SPECIAL: Mapping[str, _Special] = {
     "children": _everything,
     "descendants": _everything,
     "repeat": _everything,
+    "repeatAll": _everything,
     "aggregate": _everything,
 }
 _WALKING = {"where", "all", "exists"}

@@ -43,7 +43,7 @@ FUNCTIONS: Mapping[str, Function] = {
 REFUSED = {
     **dict.fromkeys(("memberOf", "subsumes", "subsumedBy"), "it needs a terminology server"),
     **dict.fromkeys(("conformsTo", "elementDefinition", "slice", "checkModifiers"), "it needs profiles"),
-    **dict.fromkeys(("sort", "defineVariable", "repeatAll"), "it is newer than FHIRPath 2.0 (N1)"),
+    **dict.fromkeys(("sort", "defineVariable"), "it is newer than FHIRPath 2.0 (N1)"),
     "htmlChecks": "it checks XHTML, which views do not read",
 }
 """Functions of FHIR or of drafts that are not here, and why."""

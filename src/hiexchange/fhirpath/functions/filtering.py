@@ -93,15 +93,17 @@ def _lifted(found: Part, outer: Part, rank: Ints | None, inner_rank: Ints) -> Pa
 def _repeat(node: tree.Call, frame: Frame) -> Collection:
     from_here = frame.eval(node.parent)
     levels = []
-    # N1, 5.2.3: items are added as long as they are new, as = sees it.
-    seen: list[set[object]] = [set() for _ in range(frame.n)]
+    # N1, 5.2.3: items are added as long as they are new, as = sees it; repeatAll() of 3.0 adds all.
+    seen: list[set[object]] | None = [set() for _ in range(frame.n)] if node.name == "repeat" else None
     for _ in range(MAX_DEPTH):
-        from_here = fresh(projected(from_here, node.arguments[0], frame), seen)
+        from_here = projected(from_here, node.arguments[0], frame)
+        if seen is not None:
+            from_here = fresh(from_here, seen)
         if not from_here.parts:
             break
         levels.append(from_here)
     else:
-        raise FHIRPathError(f"repeat() does not end within {MAX_DEPTH} levels", position=node.position)
+        raise FHIRPathError(f"{node.name}() does not end within {MAX_DEPTH} levels", position=node.position)
     return unite(frame.n, levels)
 
 
@@ -155,6 +157,7 @@ FUNCTIONS = {
     "where": (1, 1, _where),
     "select": (1, 1, _select),
     "repeat": (1, 1, _repeat),
+    "repeatAll": (1, 1, _repeat),
     "extension": (1, 1, _extension),
     "iif": (2, 3, _iif),
     "coalesce": (1, 255, _coalesce),
