@@ -337,4 +337,6 @@ def test_an_opt_out_of_a_record_that_was_merged_away_is_one_of_the_other() -> No
     consent = consent.append_column("valid_to", pa.array([date(2027, 1, 1)]))
     rules = Rules(load_subscriptions([]), consent, Policy()).after(events, persons)
     assert rules.consent is not None and rules.consent["person_id"].to_pylist() == ["p1", "p2"]
-    assert Rules(load_subscriptions([]), None, Policy()).after(events, persons).consent is None
+    assert (rules.of_nobody(persons), rules.of_nobody(persons.slice(1))) == (0, 1)
+    without = Rules(load_subscriptions([]), None, Policy()).after(events, persons)
+    assert (without.consent, without.of_nobody(persons)) == (None, 0)

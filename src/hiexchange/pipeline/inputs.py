@@ -18,6 +18,7 @@ from hiexchange.config import Settings
 from hiexchange.encounters import joined_people
 from hiexchange.encounters.times import Zones
 from hiexchange.routing import Policy, Recheck, Subscriptions, load_consents, load_subscriptions, shared_denials
+from hiexchange.routing.policy import DENY
 
 if TYPE_CHECKING:
     from hiexchange.lake import Lake
@@ -43,6 +44,13 @@ class Rules:
         if self.consent is None:
             return self
         return replace(self, consent=shared_denials(self.consent, joined_people(merges, persons)))
+
+    def of_nobody(self, persons: pa.Table) -> int:
+        """Return how many refusals name nobody of the patient index: each may be an opt-out that finds no one."""
+        if self.consent is None:
+            return 0
+        denied = self.consent.filter(pc.equal(self.consent["decision"], DENY))
+        return int(pc.sum(pc.invert(pc.is_in(denied["person_id"], value_set=persons["person_id"]))).as_py() or 0)
 
     def recheck(self, now: datetime) -> Recheck:
         """Return what is asked again before anything is sent."""

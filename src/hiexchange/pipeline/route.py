@@ -79,6 +79,8 @@ def _stages(
     # Not before: the export may have taken hours, and a consent withdrawn meanwhile counts.
     merges = stored(result.lake, tables.ENCOUNTER_EVENT, where=pc.field("trigger") == "merge")
     rules = rules_of(settings, subscriptions=subscriptions).after(merges, result.persons)
+    if strangers := rules.of_nobody(result.persons):
+        on_event(progress.Warned(f"{strangers:,} refusals of the consent file name nobody of the patient index"))
     routing = route_events(result, events, rules)
     deliver(result, routing, rules, on_event)
     for measure in settings.measures:
