@@ -133,3 +133,6 @@ def test_a_ratio_of_observations_is_numerator_over_denominator_in_whatever_order
     run = Measure.load(bundle_of(measure, libraries, sets)).evaluate(people, period=YEAR)
     # One hit of 3, four in the denominator of 4 each; neither observation has an id to be told by.
     assert run.to_fhir()["group"][0]["measureScore"] == {"value": 0.1875}
+    assert run.summary().rate == 0.1875
+    assert {row["sex"]: row["rate"] for row in run.by("sex", min_cell=0).to_pylist()} == {"female": 0.25, "male": 0.0}
+    assert all(stratum.rate is None for stratum in run.summary().first.strata)

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from hiexchange.errors import ConfigError
 from hiexchange.measures import sources
-from hiexchange.measures.result import POPULATIONS, GroupSummary, MeasureInfo, scored
+from hiexchange.measures.result import POPULATIONS, GroupSummary, MeasureInfo, aggregated, scored
 from hiexchange.tables import OPEN_INSTANT
 
 UNKNOWN = "unknown"
@@ -156,11 +156,14 @@ def table(
     """Return one row a group and combination of strata, suppressed; see :meth:`MeasureRun.by`."""
     cells: dict[tuple[str, ...], dict[str, Any]] = {}
     columns = ["subject", "group", "basis", "status", *POPULATIONS]
+    if any(info.observations.values()):
+        columns.append("observations")
     for batch in rows.select(columns).to_batches():
         for row in batch.to_pylist():
             cut = tuple(strata[key].get(row["subject"], UNKNOWN) for key in keys)
             cell = cells.setdefault(
-                (row["group"], *cut), {"subjects": set(), "errors": 0, "basis": row["basis"], "counts": {}}
+                (row["group"], *cut),
+                {"subjects": set(), "errors": 0, "basis": row["basis"], "counts": {}, "observed": {}},
             )
             cell["subjects"].add(row["subject"])
             if row["status"] != "ok":
@@ -169,6 +172,9 @@ def table(
             for name in POPULATIONS:
                 if row[name] is not None:
                     cell["counts"][name] = cell["counts"].get(name, 0) + row[name]
+            for item in row.get("observations") or ():
+                if item["value"] is not None:
+                    cell["observed"].setdefault(item["id"], []).append(item["value"])
     summaries = {key: _summary(key[0], cell, info) for key, cell in sorted(cells.items())}
     hidden = suppressed(summaries, min_cell)
     return pa.Table.from_pylist(
@@ -188,8 +194,9 @@ def _summary(group: str, cell: Mapping[str, Any], info: MeasureInfo) -> GroupSum
         rate=None,
         low=None,
         high=None,
+        observations=aggregated(cell["observed"], info.observations.get(group, ())),
     )
-    return scored(plain)
+    return scored(plain, info)
 
 
 def suppressed(summaries: Mapping[tuple[str, ...], GroupSummary], min_cell: int) -> set[tuple[str, ...]]:

@@ -79,12 +79,9 @@ def population(name: str | None, column: str, count: int) -> dict[str, Any]:
 
 
 def score_of(group: GroupSummary) -> float | None:
-    """Return a group's score: its rate, a ratio of observations, or an aggregated observation."""
-    observed = list(group.observations.values())
-    if group.scoring == "ratio" and len(observed) == 2:
-        return observed[1] / observed[0] if observed[0] else None
+    """Return a group's score: its rate, or an aggregated observation."""
     if group.scoring == "continuous-variable":
-        return observed[0] if observed else None
+        return next(iter(group.observations.values()), None)
     return group.rate
 
 

@@ -105,7 +105,10 @@ class GroupSummary:
     counts: Mapping[str, int]
     """Population column to membership count; only populations the group has."""
     rate: float | None
-    """Numerator over the denominator left after exclusions and exceptions; None when that is empty."""
+    """Numerator over the denominator left after exclusions and exceptions; None when that is empty.
+
+    Of a ratio that has observations, the numerator's over the denominator's.
+    """
     low: float | None
     """Lower end of the 95 % Wilson interval of the rate."""
     high: float | None
@@ -325,11 +328,11 @@ def summarise_group(table: pa.Table, group: str, info: MeasureInfo) -> GroupSumm
         rate=None,
         low=None,
         high=None,
-        strata=_strata(good, scoring, counts, {name: cut for (g, name), cut in info.applies_to.items() if g == group}),
+        strata=_strata(good, counts, info, group),
         observations=_observations(good, info.observations.get(group, ())),
         initials=_initials(good, info.initials.get(group, ())),
     )
-    return scored(plain)
+    return scored(plain, info)
 
 
 _COUNTED = ["subject", "group", "basis", "status", *POPULATIONS, "strata", "observations", "initial_populations"]
@@ -347,9 +350,10 @@ def _initials(rows: pa.Table, names: tuple[str, ...]) -> dict[str, int]:
     return {name: found.count(name) for name in names}
 
 
-def _strata(
-    rows: pa.Table, scoring: str, whole: Mapping[str, int], applies_to: Mapping[str, tuple[str, ...]]
-) -> tuple[Stratum, ...]:
+def _strata(rows: pa.Table, whole: Mapping[str, int], info: MeasureInfo, group: str) -> tuple[Stratum, ...]:
+    # A ratio of observations has no rate of counts.
+    scoring = info.scoring.get(group, "proportion")
+    counted = scoring == "proportion" or (scoring == "ratio" and not info.observations.get(group))
     cells: dict[str, dict[str, int]] = {}
     for row in rows.select(["strata", *whole]).to_pylist() if rows["strata"].null_count < len(rows) else []:
         for label in row["strata"] or ():
@@ -359,7 +363,7 @@ def _strata(
     found = []
     for label, every in sorted(cells.items()):
         name, _, value = label.partition(" = ")
-        cut = applies_to.get(name, tuple(every))
+        cut = info.applies_to.get((group, name), tuple(every))
         counts = {column: count for column, count in every.items() if column in cut}
         left = (
             counts.get("denominator", 0)
@@ -372,7 +376,7 @@ def _strata(
                 name,
                 value,
                 counts,
-                hits / left if left > 0 and "numerator" in counts and scoring in ("proportion", "ratio") else None,
+                hits / left if left > 0 and "numerator" in counts and counted else None,
             )
         )
     return tuple(found)
@@ -386,6 +390,11 @@ def _observations(rows: pa.Table, methods: tuple[tuple[str, str], ...]) -> dict[
         for item in observed or ():
             if item["value"] is not None:
                 values.setdefault(item["id"], []).append(item["value"])
+    return aggregated(values, methods)
+
+
+def aggregated(values: Mapping[str, list[float]], methods: tuple[tuple[str, str], ...]) -> dict[str, float]:
+    """Return each observation's values by the measure's method; nothing of one that was never made."""
     return {name: METHODS.get(method.lower(), sum)(values[name]) for name, method in methods if values.get(name)}
 
 
@@ -407,8 +416,12 @@ METHODS: dict[str, Callable[[list[float]], float]] = {
 """``cqfm-aggregateMethod`` over the observed values."""
 
 
-def scored(group: GroupSummary) -> GroupSummary:
+def scored(group: GroupSummary, info: MeasureInfo) -> GroupSummary:
     """Return ``group`` with rate and interval, where its scoring has one (proportion, ratio)."""
+    observed = [name for name, _ in info.observations.get(group.group, ())]
+    if group.scoring == "ratio" and len(observed) == 2:
+        below = group.observations.get(observed[0])
+        return replace(group, rate=group.observations.get(observed[1], 0.0) / below if below else None)
     if group.scoring not in ("proportion", "ratio") or group.eligible <= 0:
         return group
     rate = group.hits / group.eligible
@@ -429,8 +442,9 @@ def percent(value: float | None) -> str:
 
 
 def _group_line(group: GroupSummary) -> str:
-    if group.rate is None:
-        return f"{group.group} " + ", ".join(f"{name} {count:,}" for name, count in group.counts.items())
+    if group.rate is None or group.observations:
+        score = "" if group.rate is None else f", ratio of observations {group.rate:.4g}"
+        return f"{group.group} " + ", ".join(f"{name} {count:,}" for name, count in group.counts.items()) + score
     line = f"{group.hits:,}/{group.eligible:,} = {percent(group.rate)}"
     return line if group.low is None or group.high is None else f"{line} ({100 * group.low:.1f}-{100 * group.high:.1f})"
 
