@@ -47,7 +47,7 @@ def test_precedence_and_spelling(expression: str, same: str) -> None:
         ("true", "Boolean", True),
         ("@2020-05", "Date", "2020-05"),
         ("@2020-05-17T10:30:15.123+02:00", "DateTime", "2020-05-17T10:30:15.123+02:00"),
-        ("@2020T", "DateTime", "2020T"),
+        ("@2020T", "DateTime", "2020"),
         ("@T10:30", "Time", "10:30"),
     ],
 )

@@ -64,10 +64,7 @@ def _shift(text: str, amount: Decimal, unit: str, time: bool) -> str | None:
     try:
         if time:
             return _shift_time(text, amount, unit)
-        day, rest = text[:10], text[10:]
-        if "T" in text and len(rest) > 1:
-            return _shift_datetime(text, amount, unit)
-        return _shift_date(day.rstrip("T"), amount, unit) + ("T" if text.endswith("T") else "")
+        return _shift_datetime(text, amount, unit) if "T" in text else _shift_date(text, amount, unit)
     except (ValueError, OverflowError):
         return None
 

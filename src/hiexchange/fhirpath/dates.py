@@ -23,9 +23,10 @@ YEAR, MONTH, DAY, HOUR, MINUTE, SECOND = range(1, 7)
 """Precisions. Seconds and milliseconds are one precision, as FHIRPath 6.2 says."""
 
 DATETIME = re.compile(
-    r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:T(?:(\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d+))?)?)?)?(Z|[+-]\d\d:\d\d)?)?)?)?T?\Z"
+    r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:T(?:(\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d+))?)?)?)?(Z|[+-]\d\d:\d\d)?)?)?)?T?\Z",
+    re.ASCII,
 )
-TIME = re.compile(r"T?(\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d+))?)?)?\Z")
+TIME = re.compile(r"T?(\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d+))?)?)?\Z", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _STEP = {DAY: 86_400_000_000, HOUR: 3_600_000_000, MINUTE: 60_000_000}

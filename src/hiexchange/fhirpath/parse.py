@@ -67,7 +67,7 @@ _TOKEN = re.compile(
   | (?P<special>\$(?:this|index|total)\b)
   | (?P<operator><=|>=|!=|!~|[-+*/&|<>=~.,()\[\]{}%])
     """,
-    re.VERBOSE | re.DOTALL,
+    re.VERBOSE | re.DOTALL | re.ASCII,
 )
 _ESCAPE = re.compile(r"\\(u[0-9A-Fa-f]{4}|.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "'": "'", '"': '"', "`": "`", "\\": "\\", "/": "/"}
@@ -268,7 +268,7 @@ class _Parser:
         text = token.text[2:] if token.kind == "time" else token.text[1:]
         if dates.parse(text, time=token.kind == "time") is None:
             raise _error(f"there is no {token.text}", self.text, token.position)
-        return tree.Literal(kind, text, position=token.position)
+        return tree.Literal(kind, text.removesuffix("T"), position=token.position)
 
     def number(self, token: Token) -> tree.Node:
         unit = self.peek

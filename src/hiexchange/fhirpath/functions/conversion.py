@@ -17,7 +17,8 @@ from hiexchange.fhirpath.kinds import kind_of
 
 _TRUE = {"true", "t", "yes", "y", "1", "1.0"}
 _FALSE = {"false", "f", "no", "n", "0", "0.0"}
-_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?\Z")
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?\Z", re.ASCII)
+_INTEGER = re.compile(r"[+-]?0{0,99}\d{1,10}\Z", re.ASCII)
 _QUANTITY = re.compile(r"([+-]?\d+(?:\.\d+)?)\s*(?:'([^']+)'|([a-z]+?)s?)?\Z")
 _INT32 = 2**31
 
@@ -50,7 +51,7 @@ def _boolean(value: Any, kind: str | None) -> bool | None:
 def _integer(value: Any, kind: str | None) -> int | None:
     if kind in ("Integer", "Boolean"):
         return int(value)
-    if kind == "String" and re.fullmatch(r"[+-]?\d+", value):
+    if kind == "String" and _INTEGER.match(value):
         number = int(value)
         return number if -_INT32 <= number < _INT32 else None
     return None
@@ -71,7 +72,7 @@ def _date(value: Any, kind: str | None) -> str | None:
 
 
 def _datetime(value: Any, kind: str | None) -> str | None:
-    return value if kind in ("Date", "DateTime", "String") and dates.parse(value) else None
+    return value.removesuffix("T") if kind in ("Date", "DateTime", "String") and dates.parse(value) else None
 
 
 def _time(value: Any, kind: str | None) -> str | None:
