@@ -32,6 +32,25 @@ def test_an_opt_out_between_route_and_seal_holds_that_person_only(exchange, open
     assert [row["person_id"] for row in csv.DictReader(path.read_text().splitlines())] == ["-2"]
 
 
+@pytest.mark.parametrize(("form", "decided"), [("hl7v2", None), ("hl7v2", ["birth_date", "zip"]), ("csv", None)])
+def test_what_an_agreement_no_longer_allows_is_not_in_what_waited(exchange, open_outbox, now, tmp_path, form, decided):
+    def wanted(**agreement):
+        return [exchange.subscription("a", "file:in", format=form, cadence="0 6 * * *") | agreement]
+
+    event = exchange.event(1)
+    columns = {} if decided is None else {"columns": [*decided, "trigger", "visit_number", "last_name"]}
+    outbox = open_outbox()
+    decision = exchange.decision(event, "a", **columns)
+    outbox.enqueue(exchange.routing([event], wanted(), [decision]), now=now, persons=exchange.persons(1))
+    narrow = ["event_key", "event_at", "trigger", "visit_number", "person_id"]
+    outbox.configure(exchange.routing([], wanted(columns=narrow)).subscriptions, now=now)
+    outbox.run(now + timedelta(days=1))
+    (path,) = (file for file in (tmp_path / "in").iterdir() if "manifest" not in file.name)
+    text = path.read_text()
+    assert "v1" in text
+    assert "1950" not in text and "Invented1" not in text
+
+
 class Down:
     def open(self):
         raise DeliveryError("down", retryable=True)

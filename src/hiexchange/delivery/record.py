@@ -88,10 +88,8 @@ def person_rows(persons: pa.Table | None) -> dict[str, dict[str, Any]]:
     return {row["person_id"]: row for row in rows}
 
 
-def build(
-    delivery_id: str, event_text: str, context: Mapping[str, Any], *, permitted: Sequence[str] | None, replay: bool
-) -> dict[str, Any]:
-    """Return one record; a column this recipient may not get is absent, whatever the file's header says."""
+def build(delivery_id: str, event_text: str, context: Mapping[str, Any], *, replay: bool) -> dict[str, Any]:
+    """Return one record, whole: :func:`within` is what a recipient may get of it."""
     event = _decode(event_text)
     person = event.pop("person", {})
     record = {**person, **event}
@@ -107,17 +105,32 @@ def build(
     record["catch_up"] = bool(context.get("catch_up"))
     record["replay"] = replay
     record["notice"] = context.get("notice")
-    if permitted is not None:
-        allowed = {*permitted, *RECIPIENT_COLUMNS}
-        record = {name: value for name, value in record.items() if name in allowed}
     record["delivery_id"] = delivery_id
     return record
+
+
+def within(record: dict[str, Any], permitted: Sequence[str] | None) -> dict[str, Any]:
+    """Return a record without the columns its recipient may not get, whatever the file's header says; None = all."""
+    if permitted is None:
+        return record
+    kept = {*permitted, *RECIPIENT_COLUMNS, *ALWAYS}
+    return {name: value for name, value in record.items() if name in kept}
 
 
 def columns_of(spec: ChannelSpec) -> list[str]:
     """Return the columns of a channel's files, in order; they do not depend on the rows."""
     chosen = spec.columns or spec.permitted or DEFAULT_COLUMNS
     return [*ALWAYS, *(name for name in chosen if name not in ALWAYS)]
+
+
+def allowed(spec: ChannelSpec, decided: Sequence[str] | None) -> Sequence[str] | None:
+    """Return the columns a recipient may get: those of the decision, within what its agreement allows by now; None = all."""
+    now = spec.columns or spec.permitted
+    if spec.columns and spec.permitted:
+        now = tuple(name for name in spec.columns if name in spec.permitted)
+    if not now or decided is None:
+        return now or decided
+    return [name for name in decided if name in now]
 
 
 def ordered(records: list[dict[str, Any]], spec: ChannelSpec) -> list[dict[str, Any]]:

@@ -334,17 +334,12 @@ def render(store: Store, spec: ChannelSpec, part: list[Item], seal: Seal) -> tup
 
 
 def _records(items: list[Item], spec: ChannelSpec, sets: Mapping[str, list[str]], seal: Seal) -> list[dict[str, Any]]:
-    records = [
-        record.build(
-            item.delivery_id,
-            item.event_text,
-            item.context,
-            permitted=sets.get(item.context.get("columns", "")),
-            replay=seal.replay,
-        )
-        for item in items
+    records = [record.build(item.delivery_id, item.event_text, item.context, replay=seal.replay) for item in items]
+    decided = {item.delivery_id: sets.get(item.context.get("columns", "")) for item in items}
+    # Sorted while they are whole: a file without the column of times is in order of time, too.
+    return [
+        record.within(one, record.allowed(spec, decided[one["delivery_id"]])) for one in record.ordered(records, spec)
     ]
-    return record.ordered(records, spec)
 
 
 def column_sets(store: Store, items: Iterable[Item]) -> dict[str, list[str]]:
