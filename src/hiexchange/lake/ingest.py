@@ -34,6 +34,8 @@ PIECE = 64 << 20
 """Smaller files are not shared among workers."""
 NDJSON = (".ndjson", ".ndjson.gz", ".jsonl", ".jsonl.gz")
 _NOT_DATA = {"deleted", "error", "errors", "_hx", "_rejects", "_tombstones"}
+_HEAD = 1 << 20
+"""Bytes of a file that are looked at for its resource type."""
 _TYPE = re.compile(rb'"resourceType"\s*:\s*"([A-Za-z]+)"')
 
 
@@ -129,12 +131,16 @@ def _fast_gzip(path: Path) -> IO[bytes] | None:
 
 def resource_of(path: Path) -> str | None:
     """Return the resource type of a file by its first lines, or None for an empty file."""
+    head = b""
     with opened(path) as stream:
-        head = stream.read(1 << 20)
-    for line in head.removeprefix(BOM).split(b"\n", 20)[:20]:
-        if kind := type_of(line):
-            return kind
-    match = _TYPE.search(head)  # a first line longer than the head, or none that is JSON
+        for _ in range(20):
+            line = stream.readline(_HEAD)
+            if kind := type_of(line.removeprefix(BOM)):
+                return kind
+            head += line
+            if not line or len(head) > _HEAD:
+                break
+    match = _TYPE.search(head)  # a first line longer than is looked at, or none that is JSON
     if match:
         return match[1].decode()
     return None if not head.strip() else re.split(r"[._-]", path.name)[0]

@@ -32,6 +32,7 @@ from hiexchange.lake.contained import contained
 from hiexchange.lake.ingest import Done, Work, load_files, remove
 from hiexchange.lake.job import Job, Loadable
 from hiexchange.lake.lineage import RAW, SHA256, stored_schema
+from hiexchange.lake.memory import system_allocator
 from hiexchange.lake.parts import write_part
 from hiexchange.lake.pinned import Pinned
 from hiexchange.lake.publish import published, works
@@ -118,7 +119,7 @@ class Lake:
         extras = (*((RAW,) if raw else ()), *((SHA256,) if sha256 else ()))
         model = Work(Path(), "", "", "", version, "", extras=extras, transaction_time=job.transaction_time,
                      repairs=tuple(repairs))  # fmt: skip
-        with self._store.writing():
+        with self._store.writing(), system_allocator():
             snapshot = self._store.current()
             load = Load(uuid.uuid4().hex[:12], job.key, _now(), 0, 0)
             if job.key and any(job.key == done.key for done in snapshot.loads):
