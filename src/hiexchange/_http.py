@@ -11,31 +11,46 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import queue
 import re
 import ssl
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
-# httpx loads its command line, with rich and pygments, where they are installed: 40 % of its import (0.28.1). It does
-# without when that cannot be imported.
-sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 
-import httpcore
-import httpx
-import tenacity
+@contextlib.contextmanager
+def _never_found(module: str) -> Iterator[None]:
+    """Let a module that was not imported yet be not found, for the time of this block."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+# httpx loads its command line, with rich and pygments, where they are installed: 40 % of its import (0.28.1). It does
+# without when that cannot be imported; a program that wants it can import it afterwards.
+with _never_found("httpx._main"):
+    import httpcore
+    import httpx
 from httpx import Auth, Client, Headers, Request, Response
 
 from hiexchange._policy import Policy
+from hiexchange._tls import Tls
 from hiexchange._urls import PUBLIC_STORAGE, check_url, host_of, is_address, is_private, origin, redact
-from hiexchange.errors import ConfigError, PolicyViolation, ServerError, ServerUnavailable
+from hiexchange.errors import PolicyViolation, ServerError, ServerUnavailable
 
-__all__ = ["Auth", "Client", "Headers", "NoAnswer", "Policy", "Request", "Response", "Session"]
+if TYPE_CHECKING:
+    import tenacity
+
+__all__ = ["Auth", "Client", "Headers", "NoAnswer", "Policy", "Request", "Response", "Session", "Tls"]
 
 USER_AGENT = "hiexchange/0.1"
 STRAIGHT_FROM, STRAIGHT_READ = 1 << 20, 1 << 20  # bodies at least this long are read past the HTTP parser
@@ -57,56 +72,6 @@ class NoAnswer(ServerUnavailable):
         if fatal:
             self.resumable = False
             self.exit_code = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """How to trust and be trusted: a CA bundle, a client certificate. Verification has no off switch."""
-
-    ca_file: str | None = None
-    client_cert: str | None = None
-    client_key: str | None = None
-
-    def context(self) -> ssl.SSLContext:
-        """Build the context; TLS 1.2 or newer.
-
-        Raises:
-            ConfigError: A file is missing or is not PEM.
-        """
-        with self._readable():
-            return self._completed(ssl.create_default_context(cafile=self._ca_path()))
-
-    def fill(self, context: ssl.SSLContext) -> None:
-        """Make a context that trusts nobody yet as :meth:`context` would build it.
-
-        Raises:
-            ConfigError: As there.
-        """
-        with self._readable():
-            context.verify_flags = self.context().verify_flags
-            if path := self._ca_path():
-                context.load_verify_locations(path)
-            else:
-                context.load_default_certs()
-            self._completed(context)
-
-    def _ca_path(self) -> str | None:
-        return str(Path(self.ca_file).expanduser()) if self.ca_file else None
-
-    def _completed(self, context: ssl.SSLContext) -> ssl.SSLContext:
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if self.client_cert:
-            context.load_cert_chain(self.client_cert, self.client_key)
-        return context
-
-    @contextlib.contextmanager
-    def _readable(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(
-                f"a certificate file cannot be used: {type(error).__name__}", where=self.ca_file or self.client_cert
-            ) from None
 
 
 class Session:
@@ -227,13 +192,30 @@ class Session:
         Raises:
             PolicyViolation, NoAnswer: As :meth:`send`.
         """
-        return self.send(
-            "GET",
-            f"{self.base_url}/metadata",
-            token=False,
-            headers={"Accept": "application/fhir+json"},
-            idle_s=min(self.policy.metadata_timeout_s, self.policy.read_timeout_s),
-        )
+        url = f"{self.base_url}/metadata"
+        limit_s = min(self.policy.metadata_timeout_s, self.policy.read_timeout_s)
+        answers: queue.SimpleQueue[Response | BaseException] = queue.SimpleQueue()
+
+        def ask() -> None:
+            try:
+                answers.put(
+                    self.send("GET", url, token=False, headers={"Accept": "application/fhir+json"}, idle_s=limit_s)
+                )
+            except BaseException as error:  # raised again in the caller's thread
+                answers.put(error)
+
+        # A socket can be told how long to bear silence, not how long an answer may drip. The thread of one that does
+        # is left behind; it ends with the session's connections.
+        threading.Thread(target=ask, name="metadata", daemon=True).start()
+        try:
+            answer = answers.get(timeout=limit_s)
+        except queue.Empty:
+            raise NoAnswer(
+                "the server stopped answering", where=redact(url), said=f"no whole answer within {limit_s:g} s"
+            ) from None
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
 
     def fetch_public(self, url: str) -> Response:
         """GET a URL that the caller configured (a JWKS), without a token; its host becomes agreed.
@@ -451,11 +433,14 @@ def now_utc() -> datetime:
     return datetime.now(UTC)
 
 
-def retrying(session: Session, attempts: int, *, retry: Any) -> tenacity.Retrying:
+def retrying(session: Session, attempts: int, *, retry: Callable[[BaseException], bool]) -> tenacity.Retrying:
     """Return a retrying loop with full jitter whose sleep ends when the session is stopped.
 
-    An exception's ``retry_after_s`` is a lower bound on the wait, clamped to the policy's cap.
+    ``retry`` says of an exception whether another try may help; its ``retry_after_s`` is a lower bound on the wait,
+    clamped to the policy's cap.
     """
+    import tenacity  # a job that needs no token and deletes nothing does without
+
     policy = session.policy
     jittered = tenacity.wait_random_exponential(multiplier=policy.backoff_min_s, max=policy.backoff_max_s)
 
@@ -470,7 +455,7 @@ def retrying(session: Session, attempts: int, *, retry: Any) -> tenacity.Retryin
     return tenacity.Retrying(
         stop=tenacity.stop_after_attempt(attempts) | tenacity.stop_when_event_set(session.stopped),
         wait=wait,
-        retry=retry,
+        retry=tenacity.retry_if_exception(retry),
         sleep=sleep,
         reraise=True,
     )

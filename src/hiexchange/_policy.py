@@ -21,7 +21,7 @@ class Policy:
     read_timeout_s: float = 120
     """Idle time between bytes; there is no total timeout."""
     metadata_timeout_s: float = 10
-    """The same for the CapabilityStatement, without which an export goes on."""
+    """Time for the whole CapabilityStatement, without which an export goes on."""
     stall_floor_bytes_s: float = 1000
     stall_window_s: float = 300
     """A body slower than the floor over this window is aborted and fetched again."""

@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-import tenacity
-
 from hiexchange._http import (
     Auth,
     NoAnswer,
@@ -160,7 +158,7 @@ class TokenAuth(Auth):
                 raise
             return self._read(response)
 
-        attempts = retrying(session, session.policy.token_attempts, retry=tenacity.retry_if_exception(_is_passing))
+        attempts = retrying(session, session.policy.token_attempts, retry=_is_passing)
         return attempts(attempt)
 
     def _read(self, response: Response) -> Token:

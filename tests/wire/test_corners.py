@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import resource
@@ -21,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from hiexchange._http import NoAnswer, Tls
+from hiexchange._http import NoAnswer, Tls, _never_found
 from hiexchange.bulk import ExportJob, ExportRequest, dpc
 from hiexchange.bulk.doctor import examine
 from hiexchange.errors import IntegrityError, JobInterrupted, KickOffRejected, RequestRefused, StorageError
@@ -374,15 +375,19 @@ def test_a_dpc_roster_is_read_and_changed(wire: Any) -> None:
 # A server that says nothing of itself -----------------------------------------------------------
 
 
-def test_metadata_that_never_come_delay_an_export_by_little(wire: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("drips", [False, True])
+def test_metadata_that_never_come_delay_an_export_by_little(wire: Any, tmp_path: Path, drips: bool) -> None:
     let_go = threading.Event()
 
-    def silent(exchange: Any, reply: Any) -> Any:
-        if exchange.kind == "metadata":
-            let_go.wait(20)
+    def late(exchange: Any, reply: Any) -> Any:
+        if exchange.kind != "metadata":
+            return reply
+        if drips:
+            return reply.change(encoded=True, drip=(1, 0.1))
+        let_go.wait(20)
         return reply
 
-    bulk = wire.serve(silent, auth="smart")
+    bulk = wire.serve(late, auth="smart")
     begun = time.monotonic()
     result = wire.export(bulk, read_timeout_s=30, metadata_timeout_s=0.2)
     assert result.resources and time.monotonic() - begun < 10
@@ -390,6 +395,13 @@ def test_metadata_that_never_come_delay_an_export_by_little(wire: Any, tmp_path:
     found = {finding.name: finding.state for finding in examine(server, tmp_path)}
     assert found["network"] == "fail" and found["token"] == "ok", "what else can be looked at is"
     let_go.set()
+
+
+def test_what_is_kept_from_httpx_can_be_imported_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "wave", raising=False)
+    with _never_found("wave"), pytest.raises(ImportError):
+        importlib.import_module("wave")
+    assert importlib.import_module("wave").__name__ == "wave"
 
 
 # Interrupts (fault 67) ------------------------------------------------------------------------

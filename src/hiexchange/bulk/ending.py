@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import tenacity
-
 from hiexchange._http import NoAnswer, Session, retrying
 from hiexchange.bulk.manifest import Manifest
 from hiexchange.bulk.plan import PlannedFile, renewed_urls
@@ -52,7 +50,7 @@ def delete_job(session: Session, url: str) -> str | None:
         return response.status_code
 
     try:
-        status = retrying(session, session.policy.delete_attempts, retry=tenacity.retry_if_exception(_passing))(attempt)
+        status = retrying(session, session.policy.delete_attempts, retry=_passing)(attempt)
     except ServerUnavailable as error:
         return error.said or error.what
     return None if status in GONE else f"HTTP {status}"

@@ -11,10 +11,10 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hiexchange._files import folder_lock, storage_errors, write_json
 from hiexchange._http import Auth, Policy
-from hiexchange.bulk.attachments import AttachmentReceipt, fetch_attachments
 from hiexchange.bulk.fit import fit_request
 from hiexchange.bulk.folder import (
     partial_error,
@@ -34,6 +34,9 @@ from hiexchange.bulk.watermark import WatermarkStore
 from hiexchange.errors import ConfigError, ExportError, HIExchangeError, JobInterrupted, JobMismatch
 from hiexchange.events import Reporter, ignore
 from hiexchange.servers import Server
+
+if TYPE_CHECKING:
+    from hiexchange.bulk.attachments import AttachmentReceipt
 
 
 class ExportJob:
@@ -207,6 +210,8 @@ class ExportJob:
 
     def fetch_attachments(self) -> list[AttachmentReceipt]:
         """Fetch the documents that the exported resources point to; failures are listed, not raised."""
+        from hiexchange.bulk.attachments import fetch_attachments  # most exports have none
+
         with self._working() as phases:
             files = sorted((self.folder / "output").glob("*.ndjson"))
             requires_token = phases.plan().manifest.requires_access_token

@@ -15,7 +15,6 @@ from hiexchange._http import NoAnswer, Response, Session, now_utc
 from hiexchange._urls import origin, redact
 from hiexchange.auth import TokenAuth
 from hiexchange.bulk.answers import read_object, to_answer
-from hiexchange.bulk.dpc import lapsing, read_members
 from hiexchange.bulk.journal import Journal
 from hiexchange.bulk.log import ABOUT, ExportLog
 from hiexchange.bulk.orphans import find_listed, find_named, split_locations
@@ -256,6 +255,8 @@ class KickOffPhase:
         advice = "re-attest the roster: its attributions have lapsed"
         if self.request.group is None:
             return advice
+        from hiexchange.bulk.dpc import lapsing, read_members  # only for this refusal
+
         try:
             found = lapsing(read_members(self.session, self.request.group), before=now_utc())
         except HIExchangeError:

@@ -6,14 +6,16 @@ clock; it moves only after the data were committed.
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from hiexchange.bulk.manifest import parse_instant
 from hiexchange.bulk.request import ExportRequest
+
+if TYPE_CHECKING:
+    import sqlite3
 
 CLOCK_TOLERANCE = timedelta(minutes=5)
 
@@ -89,4 +91,6 @@ class SqliteWatermarks:
             )
 
     def _connect(self) -> sqlite3.Connection:
+        import sqlite3  # most exports go into a lake
+
         return sqlite3.connect(self.path)
