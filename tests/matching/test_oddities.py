@@ -67,6 +67,39 @@ def test_a_death_known_by_year_or_month_counts_at_its_end(
     assert row["band"] == band
 
 
+@pytest.mark.parametrize(
+    ("first", "middles", "band"),
+    [
+        ("Maria", ("Elena", "Luz"), "review"),
+        ("Muhammad", ("Ali", "Hassan"), "review"),
+        ("Maria", ("Elena", "E"), "auto"),
+        ("Maria", ("Elena", None), "auto"),
+        ("Ada", ("Elena", "Luz"), "auto"),
+    ],
+)
+def test_a_first_name_that_sisters_share_needs_the_second(
+    member_table: Build, person_table: Build, first: str, middles: tuple[str, str | None], band: str
+) -> None:
+    (row,) = rows(
+        member_table(MEMBER | {"first_name": first, "middle_name": middles[0]}),
+        person_table(PERSON | {"first_name": first, "middle_name": middles[1]}),
+    )
+    assert row["band"] == band
+
+
+@pytest.mark.parametrize(
+    "shared",
+    [{"email": email} for email in ("noreply@hospital.org", "patient@email.com", "donotemail@x.org", "not.given@x.org")]
+    + [{"address_line": line, "zip": "72032"} for line in ("1 Unknown St", "PO Box 0", "999 UNKNOWN")],
+)
+def test_a_placeholder_is_no_home(member_table: Build, person_table: Build, shared: dict[str, Any]) -> None:
+    (row,) = rows(
+        member_table(ADA | shared | {"birth_on": date(1980, 2, 7)}),
+        person_table(ADA | shared | {"birth_date": "1980-02-07"}),
+    )
+    assert row["band"] == "review"
+
+
 def test_an_initial_on_both_sides_is_an_initial(member_table: Build, person_table: Build) -> None:
     """A. and A. may be Ada and Anna, twins."""
     (row,) = rows(member_table(MEMBER | {"first_name": "A."}), person_table(PERSON | {"first_name": "a"}))

@@ -123,6 +123,28 @@ _ADDRESS = """CASE
     ELSE -1 END"""
 
 
+LEADS = (
+    *("maria", "jose", "juan", "ana", "anna", "mary", "marie", "jean", "john", "luis", "jesus", "joao"),
+    *(
+        "muhammad",
+        "mohammad",
+        "mohammed",
+        "mohamed",
+        "mohamad",
+        "muhammed",
+        "md",
+        "abdul",
+        "abd",
+        "syed",
+        "noor",
+        "nur",
+        "sri",
+    ),
+)
+"""First names that brothers and sisters share: Maria Elena and Maria Luz, Muhammad Ali and Muhammad Hassan. The second tells them apart."""
+
+_LEADS = ", ".join(f"'{name}'" for name in LEADS)
+
 _OF_SEX = "CASE coalesce(a.x, b.x) WHEN 'm' THEN {0}.males WHEN 'f' THEN {0}.females ELSE {0}.males + {0}.females END"
 
 
@@ -210,6 +232,7 @@ def compare_pairs(
                  WHEN a.g[1:1] = b.g[1:1] AND (length(a.g) = 1 OR length(b.g) = 1 OR jaro_winkler_similarity(a.g, b.g) >= 0.85) THEN 1
                  ELSE -1 END)::TINYINT AS g,
             {_same("su")} AS su,
+            coalesce(a.f0 IN ({_LEADS}) AND length(a.g) > 1 AND length(b.g) > 1, false) AS lead,
             ({_EDGE})::TINYINT AS edge, coalesce(abs(a.by - b.by) >= {GENERATION}, false) AS elder, false AS vague,
             coalesce(b.dead < a.since, false) AS dead, a.core IS NULL OR b.core IS NULL AS streetless,
             greatest(a.cf, b.cf, 1) AS cf, greatest(a.cl, b.cl, 1) AS cl

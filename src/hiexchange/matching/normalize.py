@@ -260,6 +260,8 @@ def street_address(text: str | None) -> Street:
     if "box" in plain:
         rural = re.match(r"(?:rr|r r|rural route|rfd|hc|star route) ?#? ?(\d+)", plain)
         box = _BOX.search(plain)
+        if box and not box.group(1).strip("0"):
+            return _NOWHERE
         if rural and box:
             return Street(box.group(1), f"rr {rural.group(1)}", f"rr {rural.group(1)}", None)
         if box and not re.match(r"\d+ [a-z]+ (?!box)", plain):
@@ -296,6 +298,8 @@ def _split_street(plain: str) -> tuple[str | None, str | None, str | None]:
         core.pop()
     if len(core) > 1 and core[0] in _values(dirs):
         core.pop(0)
+    if " ".join(core) in NO_ADDRESS:
+        return None, None, unit
     return street, "".join(core) or None, unit
 
 

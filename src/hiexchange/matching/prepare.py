@@ -32,6 +32,11 @@ _REAL_ID = """{0} NOT IN ('', '123456789', '1234567890', '987654321', 'UNKNOWN',
 
 _MBI = "[1-9][A-Z][A-Z0-9][0-9][A-Z][A-Z0-9][0-9][A-Z]{2}[0-9]{2}"
 
+_NO_EMAIL = (
+    "^(no|none|na|nomail|(no|donot|dont|refused|declined|invalid)[-_.]?(e?mail|reply)|unknown|test|declined|refused|patient|invalid"
+    "|not?[-_.]?(given|provided|available|known|applicable)|x+)@"
+)
+
 _FAMILYS = "count(*) > 1 AND (count(DISTINCT (f, b)) > 1 OR count(f) < count(*) AND count(DISTINCT k) > 1)"
 # An id that people of several names or birth dates carry is a family's: it proves nobody. Newborns without a name may be twins.
 
@@ -177,8 +182,7 @@ def _normalise(con: duckdb.DuckDBPyConnection, name: str) -> None:
             nullif(upper(trim(s.state)), '') AS state,
             CASE WHEN length(ph) = 10 AND replace(ph, ph[1:1], '') <> '' AND ph NOT IN ('1234567890', '0123456789')
                  AND NOT regexp_full_match(ph, '([0-9]{{3}})(0000000|1111111|9999999|5555555)') THEN ph END AS ph,
-            CASE WHEN em LIKE '%_@_%' AND NOT regexp_matches(em, '^(no|none|na|noemail|unknown|test|declined|refused|x+)@')
-                 THEN em END AS em,
+            CASE WHEN em LIKE '%_@_%' AND NOT regexp_matches(em, '{_NO_EMAIL}') THEN em END AS em,
             CASE WHEN regexp_full_match(mbi_plain, '{_MBI}') THEN mbi_plain END AS mbi,
             s.since,
             {_DIED} AS dead

@@ -58,7 +58,7 @@ GUARDS: dict[str, str] = {
     "sex_conflict": f"x = -1 AND NOT (f = 5 AND d = 5 AND ({PROOF} OR {HOME}))",
     "ssn4_conflict": f"""s = -1 AND NOT (d >= 4 AND {SAME_FIRST} AND {SAME_LAST} AND ({ID} OR (a >= 2 AND ph = 1))
         OR d = 5 AND f = 5 AND l = 5 AND (a = 3 AND ph = 0 OR a = 1 AND ph = 1))""",
-    "middle_name_conflict": f"""g = -1 AND NOT (d = 5 AND ({PROOF} OR ({SAME_FIRST} AND {HOME}))
+    "middle_name_conflict": f"""g = -1 AND NOT (d = 5 AND ({PROOF} OR ({SAME_FIRST} AND {HOME} AND NOT lead))
         OR d >= 3 AND {PROOF} AND {SAME_FIRST} AND {SAME_LAST} AND {HOME})""",
     "first_name_conflict": f"f IN (-1, 2) AND NOT sw AND NOT ({ID} AND (d >= 4 AND s = 2 OR d = 5 AND f = 2 AND edge = 3))",
     "no_birth_date": f"d = 0 AND NOT ({PROOF} AND {SAME_FIRST})",
