@@ -250,7 +250,11 @@ Points = Times | Spans
 def contains(a: Points, b: Points, p: int | None) -> Bytes:
     """Tell whether the interval ``a`` holds the point, or interval, ``b``."""
     (s, e), (x, y) = points(a), points(b)
-    return both(less_or_equal(s, x, p), less_or_equal(y, e, p))
+    after, before = less_or_equal(s, x, p), less_or_equal(y, e, p)
+    # An end that is unknown is on its side of the other: what lies at that one is within.
+    after[~s.known() & (less_or_equal(e, x, p) == 1)] = 1
+    before[~e.known() & (less_or_equal(y, s, p) == 1)] = 1
+    return both(after, before)
 
 
 def included_in(a: Points, b: Points, p: int | None) -> Bytes:

@@ -68,8 +68,15 @@ def contains(interval: Any, point: Any, p: int | None = None) -> Truth:
     """Tell whether the interval holds the point."""
     if interval is None or point is None:
         return None
-    after = _le(interval.start, point, p)
-    return False if after is False else both(after, _le(point, interval.end, p))
+    return _within(interval.start, interval.end, point, point, p)
+
+
+def _within(start: Any, end: Any, first: Any, last: Any, p: int | None) -> Truth:
+    """Tell whether ``first`` to ``last`` lie between two ends; one that is unknown is on its side of the other."""
+    after = _le(start, first, p) if start is not None else _le(end, first, p) or None
+    if after is False:
+        return False
+    return both(after, _le(last, end, p) if end is not None else _le(last, start, p) or None)
 
 
 def proper_contains(interval: Any, point: Any, p: int | None = None) -> Truth:
@@ -85,8 +92,7 @@ def included_in(a: Any, b: Any, p: int | None = None) -> Truth:
         return None
     if not isinstance(a, Interval):
         return contains(b, a, p)
-    after = _le(b.start, a.start, p)
-    return False if after is False else both(after, _le(a.end, b.end, p))
+    return _within(b.start, b.end, a.start, a.end, p)
 
 
 def proper_included_in(a: Any, b: Any, p: int | None = None) -> Truth:
