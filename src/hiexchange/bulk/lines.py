@@ -14,12 +14,11 @@ from typing import Any
 
 import msgspec
 
-from hiexchange.ndjson import BOM
-
 # A block is read several times over: 256 KB stays in the processor's cache (1 MB halves the speed).
 BLOCK = 1 << 18
 PIECE = 1 << 14
 OPEN, CLOSE = b"{}"
+BOM = codecs.BOM_UTF8
 UTF8 = codecs.getincrementaldecoder("utf-8")
 MAX_REJECTS_KEPT = 1000
 NO_LINE_END = "the last line has no line end"
