@@ -80,6 +80,12 @@ def test_the_sheet_goes_out_and_comes_back_with_the_payers_answer(known: pa.Tabl
     assert sorted(answer["state"].to_pylist()) == ["accepted", "refused"]
 
 
+def test_no_text_of_a_practice_runs_in_the_payers_spreadsheet(known: pa.Table) -> None:
+    rows = raise_dispute(known, "remove", raised_by="=cmd|'/C calc'!A0", raised_on=FEB)
+    (line, _) = csv.DictReader(io.StringIO(to_csv(rows).decode("utf-8-sig")))
+    assert line["raised_by"] == "'=cmd|'/C calc'!A0"
+
+
 def test_answers_that_cannot_be_taken(known: pa.Table) -> None:
     rows = raise_dispute(known, "remove", raised_by="Jo Hill", raised_on=FEB)
     identity = rows["dispute_id"].to_pylist()[0]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import re
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from typing import Any
@@ -211,7 +212,7 @@ def to_csv(disputes: Any) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(DISPUTE.schema.names)
-    writer.writerows([_plain(row[name]) for name in DISPUTE.schema.names] for row in rows)
+    writer.writerows([_harmless(_plain(row[name])) for name in DISPUTE.schema.names] for row in rows)
     return text.getvalue().encode("utf-8-sig")
 
 
@@ -278,6 +279,14 @@ def _rows_of(data: bytes) -> Iterable[dict[str, str]]:
 
 def _plain(value: Any) -> str:
     return "" if value is None else value.isoformat() if isinstance(value, date | datetime) else str(value)
+
+
+_NUMBER = re.compile(r"[+-]\d+(\.\d+)?\Z")
+
+
+def _harmless(cell: str) -> str:
+    # What a practice wrote as its reason is opened in the payer's spreadsheet, which runs a cell that starts so.
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) and not _NUMBER.match(cell) else cell
 
 
 def to_parameters(dispute: dict[str, Any]) -> dict[str, Any]:

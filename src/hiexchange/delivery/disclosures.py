@@ -23,6 +23,7 @@ import pyarrow as pa
 from hiexchange.delivery.base import instant, microseconds
 from hiexchange.delivery.channel import from_json
 from hiexchange.delivery.ledger import Store
+from hiexchange.delivery.text import neutral
 from hiexchange.tables import FLAG, INSTANT, INT, TEXT
 
 PURPOSE = "TREAT"
@@ -72,8 +73,12 @@ def accounting_csv(table: pa.Table) -> bytes:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(table.column_names)
     for row in table.to_pylist():
-        writer.writerow([value.isoformat() if isinstance(value, datetime) else value for value in row.values()])
+        writer.writerow([_cell(value) for value in row.values()])
     return buffer.getvalue().encode()
+
+
+def _cell(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else neutral(value) if isinstance(value, str) else value
 
 
 def audit_events(

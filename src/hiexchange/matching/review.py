@@ -145,7 +145,7 @@ def write_queue(lines: pa.Table, path: str | Path) -> None:
 
 def _defused(cell: str) -> str:
     # A spreadsheet runs a cell that starts like a formula; the apostrophe is taken off when read back.
-    return f"'{cell}" if cell[:1] in ("=", "+", "-", "@", "\t") else cell
+    return f"'{cell}" if cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
 
 
 def _write_xlsx(file: Any, rows: Iterable[Sequence[str]]) -> None:
