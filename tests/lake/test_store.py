@@ -346,21 +346,24 @@ def test_workers_give_the_same_rows(tmp_path, maker, as_lines):
     assert one.table("Condition").schema.equals(two.table("Condition").schema)
 
 
-def test_arrow_has_its_allocator_back_after_loads_that_overlap(tmp_path, monkeypatch):
+def test_arrow_has_its_allocator_back_after_loads_that_overlap():
     from hiexchange.lake.memory import system_allocator
 
-    monkeypatch.delenv("ARROW_DEFAULT_MEMORY_POOL", raising=False)
-    before = pa.default_memory_pool().backend_name
-    first, second = system_allocator(), system_allocator()
-    first.__enter__()
-    second.__enter__()
-    first.__exit__(None, None, None)
-    assert pa.default_memory_pool().backend_name == "system"
-    second.__exit__(None, None, None)
-    assert pa.default_memory_pool().backend_name == before
-    monkeypatch.setenv("ARROW_DEFAULT_MEMORY_POOL", before)
-    with system_allocator():
-        assert pa.default_memory_pool().backend_name == before
+    before = pa.default_memory_pool()
+    try:
+        for chosen, meanwhile in (("mimalloc", "system"), ("jemalloc", "jemalloc")):
+            if chosen not in pa.supported_memory_backends():
+                continue
+            pa.set_memory_pool(getattr(pa, f"{chosen}_memory_pool")())
+            first, second = system_allocator(), system_allocator()
+            first.__enter__()
+            second.__enter__()
+            first.__exit__(None, None, None)
+            assert pa.default_memory_pool().backend_name == meanwhile
+            second.__exit__(None, None, None)
+            assert pa.default_memory_pool().backend_name == chosen
+    finally:
+        pa.set_memory_pool(before)
 
 
 def test_files_are_taken_as_they_arrive(tmp_path):

@@ -7,7 +7,6 @@ less CPU for a load, and 40 to 60 MB less memory (docs/benchmarks/ingest.md).
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,13 +20,12 @@ _before: list[pa.MemoryPool] = []
 
 @contextmanager
 def system_allocator() -> Iterator[None]:
-    """Have Arrow use the system's allocator until the last load ends; a choice by environment variable stays."""
-    if "ARROW_DEFAULT_MEMORY_POOL" in os.environ:
-        yield
-        return
+    """Have Arrow use the system's allocator in mimalloc's place until the last load ends; another choice stays."""
     with _LOCK:
-        _before.append(_before[-1] if _before else pa.default_memory_pool())
-        pa.set_memory_pool(pa.system_memory_pool())
+        pool = _before[-1] if _before else pa.default_memory_pool()
+        _before.append(pool)
+        if pool.backend_name == "mimalloc":
+            pa.set_memory_pool(pa.system_memory_pool())
     try:
         yield
     finally:
