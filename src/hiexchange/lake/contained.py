@@ -52,7 +52,7 @@ def _schema(resource: str, shape: Shape, version: str) -> pa.Schema:
 
 def _encoded(batch: pa.RecordBatch, resource: str, version: str, shape: Shape) -> tuple[Encoded | None, pa.Array]:
     """Return the resources of one type in a batch of parents, and the index of each one's parent."""
-    texts = list(_texts(batch["contained"], resource))
+    texts = [(index, line) for index, kind, line in resources_in(batch["contained"]) if kind == resource]
     if not texts:
         return None, pa.array([], pa.int64())
     block = Block(b"\n".join(line for _, line in texts), 1, 0)
@@ -65,11 +65,12 @@ def _encoded(batch: pa.RecordBatch, resource: str, version: str, shape: Shape) -
     return encoded, pa.array(np.array([index for index, _ in texts])[np.asarray(encoded.batch["__hx_line"]) - 1])
 
 
-def _texts(column: pa.Array, resource: str) -> Iterator[tuple[int, bytes]]:
+def resources_in(column: pa.Array) -> Iterator[tuple[int, str, bytes]]:
+    """Yield (index of the parent, resource type or "", text) of each resource in a column ``contained``."""
     for index, text in enumerate(column.to_pylist()):
         for raw in _split(text) if text else ():
-            if type_of(line := bytes(raw)) == resource:
-                yield index, line
+            line = bytes(raw)
+            yield index, type_of(line), line
 
 
 def _owned(rows: pa.RecordBatch, parents: pa.RecordBatch) -> pa.Table:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 
 from hiexchange.definitions import Definitions
 from hiexchange.errors import ViewError
 from hiexchange.fhirpath.columns import Ints
+from hiexchange.lake.contained import resources_in
 from hiexchange.lake.cut import Block
 from hiexchange.lake.decode import Source, encode
-from hiexchange.lake.mixed import type_of
-
-_split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class ContainedReader:
@@ -36,11 +33,10 @@ class ContainedReader:
         """
         lines: dict[str, list[bytes]] = defaultdict(list)
         rows: dict[str, list[int]] = defaultdict(list)
-        for row, text in enumerate(texts.to_pylist()):
-            for raw in _split(text) if text else ():
-                if self._known.is_resource(kind := type_of(line := bytes(raw))):
-                    lines[kind].append(line)
-                    rows[kind].append(row)
+        for row, kind, line in resources_in(texts):
+            if self._known.is_resource(kind):
+                lines[kind].append(line)
+                rows[kind].append(row)
         return [self._encoded(kind, lines[kind], rows[kind]) for kind in sorted(lines)]
 
     def _encoded(self, kind: str, lines: list[bytes], rows: list[int]) -> tuple[str, pa.Array, Ints]:
