@@ -6,28 +6,19 @@ A short body never starts a thread: a job may have twenty thousand of them.
 
 from __future__ import annotations
 
-import functools
 import queue
 import threading
 from collections.abc import Callable
 from types import TracebackType
+
+from hiexchange._memory import keep_freed
 
 INLINE = 1 << 20
 """Bytes worked on in the caller's thread before one is started."""
 DEPTH = 1
 """Blocks that may wait; a block is at most 1 MB (``_http.STRAIGHT_READ``), and there are up to sixteen lanes."""
 KEPT = 4 << 20
-
-
-@functools.cache
-def keep_memory() -> None:
-    """Have glibc keep the memory of blocks that are freed, instead of handing it back to the system.
-
-    It gives every block from 128 KB on a mapping of its own, whose pages are faulted in one by one: up to 0.4 s of
-    500 MB. Once a larger block was freed it maps none smaller (mallopt(3), M_MMAP_THRESHOLD). This one is never
-    touched; other systems' allocators do not mind.
-    """
-    bytes(KEPT)
+"""Size of the largest pieces of a body whose memory is used again."""
 
 
 class Lane:
@@ -52,7 +43,7 @@ class Lane:
             if self._seen <= INLINE:
                 self._work(block)
                 return
-            keep_memory()
+            keep_freed(KEPT)
             self._thread = threading.Thread(target=self._run, name="download-lane", daemon=True)
             self._thread.start()
         if self._error is not None:

@@ -266,7 +266,10 @@ class _Encoding:
 
     def _contained_text(self, index: int) -> str | None:
         span = self.contained.get(index) if self.contained else None
-        return self._line(index)[span[0] : span[1]].decode() if span else None
+        if span is None:
+            return None
+        line, start = (self.mended[index], 0) if index in self.mended else (self.data, int(self.starts[index]))
+        return line[start + span[0] : start + span[1]].decode()
 
     def _text(self, lines: Indices, *, writable: bool) -> tuple[Codes, Indices]:
         """Return lines, without what is in ``contained``, and where each starts."""

@@ -26,6 +26,7 @@ from hiexchange.lake.decode import Encoded, Reject, Source, encode
 from hiexchange.lake.lineage import with_extras
 from hiexchange.lake.mixed import by_type, has_others, type_of
 from hiexchange.lake.parts import PartWriter
+from hiexchange.lake.scan import number_of
 from hiexchange.lake.shape import Shape, merge
 from hiexchange.lake.store import DataFile
 from hiexchange.ndjson import BOM, open_bytes
@@ -33,6 +34,7 @@ from hiexchange.ndjson import BOM, open_bytes
 PIECE = 64 << 20
 """Smaller files are not shared among workers."""
 NDJSON = (".ndjson", ".ndjson.gz", ".jsonl", ".jsonl.gz")
+_NEWLINE = ord("\n")
 _NOT_DATA = {"deleted", "error", "errors", "_hx", "_rejects", "_tombstones"}
 _HEAD = 1 << 20
 """Bytes of a file that are looked at for its resource type."""
@@ -185,10 +187,11 @@ def pieces(work: Work, count: int) -> list[Work]:
 
 
 def _lines_in(file: IO[bytes], size: int) -> int:
+    buffer = memoryview(bytearray(min(size, 1 << 20)))  # one that is used again: new memory costs more than counting
     count = 0
-    while size > 0 and (chunk := file.read(min(size, BLOCK_SIZE))):
-        count += int(np.count_nonzero(np.frombuffer(chunk, np.uint8) == 10))
-        size -= len(chunk)
+    while size > 0 and (read := file.readinto(buffer[:size])):  # type: ignore[attr-defined]
+        count += number_of(np.frombuffer(buffer[:read], np.uint8), _NEWLINE)
+        size -= read
     return count
 
 
@@ -359,4 +362,4 @@ def _all(done: Done) -> tuple[Done, ...]:
 
 
 def _shared(works: Sequence[Work], workers: int) -> list[Work]:
-    return [piece for work in works for piece in pieces(work, 2 * workers)]
+    return [piece for work in works for piece in pieces(work, 4 * workers)]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -25,6 +24,8 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _CONTAINED = re.compile(rb'"contained"[ \t\r\n]*:[ \t\r\n]*')
 _ENDS = 16
 """Ends of arrays that are looked at as that of ``contained``: each time from its start."""
+_MARKS = (b'}],"', b"}]")
+"""What such an end looks like: most often another member follows."""
 _INT_RANGE = {"int32": 2**31, "int64": 2**63}
 
 
@@ -173,16 +174,19 @@ def first_contained(data: bytes, start: int, end: int) -> tuple[int, int] | None
     name = data.find(b'"contained":[{', start, end)
     if name < 0:
         return None
-    first = last = name + 12
-    for _ in range(_ENDS):
-        last = data.find(b"}]", last, end) + 2
-        if last < 2:
-            return None
-        text = data[first:last]
-        if text.count(b"[") == text.count(b"]"):  # cheaper than to try
-            with suppress(msgspec.DecodeError, RecursionError):
-                _items(text)
-                return first - start, last - start
+    first = name + 12
+    for mark in _MARKS:
+        last = first
+        for _ in range(_ENDS):
+            place = data.find(mark, last, end)
+            if place < 0:
+                break
+            last = place + 2
+            try:
+                _items(data[first:last])
+            except (msgspec.DecodeError, RecursionError):
+                continue
+            return first - start, last - start
     return None
 
 

@@ -1,4 +1,4 @@
-"""Where Arrow takes memory from while a load runs.
+"""Where memory comes from while a load runs.
 
 Arrow's default allocator (mimalloc) asks for huge pages. On a machine whose memory is full of cached files, which is
 what loading makes of it, the system has to make each of them: ten took 45 ms. The system's allocator takes 7 to 14 %
@@ -13,6 +13,8 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 
+from hiexchange._memory import keep_freed
+
 _LOCK = threading.Lock()
 _before: list[pa.MemoryPool] = []
 """The pool to return to, once for each load that runs."""
@@ -21,6 +23,7 @@ _before: list[pa.MemoryPool] = []
 @contextmanager
 def system_allocator() -> Iterator[None]:
     """Have Arrow use the system's allocator in mimalloc's place until the last load ends; another choice stays."""
+    keep_freed()
     with _LOCK:
         pool = _before[-1] if _before else pa.default_memory_pool()
         _before.append(pool)
