@@ -9,8 +9,8 @@ from datetime import timedelta
 
 import pytest
 
+from hiexchange._cells import neutral
 from hiexchange.delivery import Outbox, Outcome
-from hiexchange.delivery.text import neutral
 from hiexchange.errors import ConfigError, DeliveryError
 
 

@@ -13,13 +13,13 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import re
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from typing import Any
 
 import pyarrow as pa
 
+from hiexchange._cells import neutral
 from hiexchange._duck import quiet_connection
 from hiexchange.errors import DataError, MissingExtra
 from hiexchange.tables import ATTRIBUTION, DAY, INSTANT, TEXT, Column, Table, check
@@ -212,7 +212,8 @@ def to_csv(disputes: Any) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(DISPUTE.schema.names)
-    writer.writerows([_harmless(_plain(row[name])) for name in DISPUTE.schema.names] for row in rows)
+    # What a practice wrote as its reason is opened in the payer's spreadsheet.
+    writer.writerows([neutral(_plain(row[name])) for name in DISPUTE.schema.names] for row in rows)
     return text.getvalue().encode("utf-8-sig")
 
 
@@ -279,14 +280,6 @@ def _rows_of(data: bytes) -> Iterable[dict[str, str]]:
 
 def _plain(value: Any) -> str:
     return "" if value is None else value.isoformat() if isinstance(value, date | datetime) else str(value)
-
-
-_NUMBER = re.compile(r"[+-]\d+(\.\d+)?\Z")
-
-
-def _harmless(cell: str) -> str:
-    # What a practice wrote as its reason is opened in the payer's spreadsheet, which runs a cell that starts so.
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) and not _NUMBER.match(cell) else cell
 
 
 def to_parameters(dispute: dict[str, Any]) -> dict[str, Any]:

@@ -20,10 +20,10 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 import pyarrow as pa
 
+from hiexchange._cells import neutral
 from hiexchange.delivery.base import instant, microseconds
 from hiexchange.delivery.channel import from_json
 from hiexchange.delivery.ledger import Store
-from hiexchange.delivery.text import neutral
 from hiexchange.tables import FLAG, INSTANT, INT, TEXT
 
 PURPOSE = "TREAT"

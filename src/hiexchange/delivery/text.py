@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -13,12 +12,10 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from hiexchange._cells import neutral
 from hiexchange.delivery.base import Page
 from hiexchange.delivery.channel import ChannelSpec
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""A spreadsheet runs a cell that starts so (CWE-1236); an apostrophe in front makes it text."""
-_NUMBER = re.compile(r"[+-]\d+(\.\d+)?\Z")
 _FLAGS = {True: "true", False: "false"}
 
 
@@ -53,11 +50,6 @@ class Cells:
             return local.strftime(self._pattern)
         text = local.isoformat(timespec="seconds")
         return text[:-6] + "Z" if local.utcoffset() == UTC.utcoffset(None) else text
-
-
-def neutral(text: str) -> str:
-    """Return text that no spreadsheet takes for a formula; a signed number is none."""
-    return f"'{text}" if text.startswith(FORMULA) and not _NUMBER.match(text) else text
 
 
 def _item(value: Any) -> str:

@@ -13,6 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from hiexchange import ndjson
+from hiexchange._cells import FORMULA
 from hiexchange._files import write_bytes
 from hiexchange.errors import UnknownLayout
 from hiexchange.feedback.compute import Feedback
@@ -79,7 +80,7 @@ def _flat(table: pa.Table) -> pa.Table:
 
 
 def _harmless(value: str | None) -> str | None:
-    return f"'{value}" if value and value[0] in "=+-@\t\r" else value
+    return f"'{value}" if value and value.startswith(FORMULA) else value
 
 
 def _parquet(table: pa.Table) -> bytes:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hiexchange import tables
+from hiexchange._cells import FORMULA
 from hiexchange._files import atomic_file
 from hiexchange.errors import DataError, MissingExtra
 from hiexchange.tables import INSTANT, NUMBER, TEXT, Column, Table
@@ -145,7 +146,7 @@ def write_queue(lines: pa.Table, path: str | Path) -> None:
 
 def _defused(cell: str) -> str:
     # A spreadsheet runs a cell that starts like a formula; the apostrophe is taken off when read back.
-    return f"'{cell}" if cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
+    return f"'{cell}" if cell.startswith(FORMULA) else cell
 
 
 def _write_xlsx(file: Any, rows: Iterable[Sequence[str]]) -> None:
