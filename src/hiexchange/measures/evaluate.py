@@ -18,7 +18,7 @@ from hiexchange.errors import ConfigError, MeasureError
 from hiexchange.events import Reporter, SubjectsEvaluated, ignore
 from hiexchange.measures import gaps, populations, rows, sources
 from hiexchange.measures.cql.subject import POLICIES, Context, Subject
-from hiexchange.measures.measure import Compiled, Measure, new_program, parameters
+from hiexchange.measures.measure import Compiled, Measure, minutes, new_program, parameters
 from hiexchange.measures.native.model import engine_version
 from hiexchange.measures.prefilter import candidates
 from hiexchange.measures.result import MeasureRun
@@ -182,7 +182,7 @@ def _candidates(job: Job, lake: Any) -> Any:
 
 
 def _options(job: Job) -> dict[str, str]:
-    return {"offset_minutes": str(int(job.offset.total_seconds() // 60)), "profiles": job.profiles}
+    return {"offset_minutes": str(minutes(job.offset)), "profiles": job.profiles}
 
 
 def _evaluated(

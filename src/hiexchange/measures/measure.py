@@ -380,15 +380,19 @@ def _methods(group: Group) -> tuple[tuple[str, str], ...]:
 def parameters(period: tuple[date, date], offset: timedelta = timedelta(0)) -> dict[str, Any]:
     """Return the run's parameters: the whole days of the period in the evaluation's offset, closed at both ends."""
     first, last = period
-    minutes = int(offset.total_seconds() // 60)
-    start = t.DateTime((first.year, first.month, first.day, 0, 0, 0, 0), t.MILLISECOND, minutes)
-    end = t.DateTime((last.year, last.month, last.day, 23, 59, 59, 999), t.MILLISECOND, minutes)
+    start = t.DateTime((first.year, first.month, first.day, 0, 0, 0, 0), t.MILLISECOND, minutes(offset))
+    end = t.DateTime((last.year, last.month, last.day, 23, 59, 59, 999), t.MILLISECOND, minutes(offset))
     return {checks.PERIOD: Interval(start, end, True, True, t.DateTime)}
 
 
 def new_program(offset: timedelta) -> Program:
     """Return an empty program for one evaluation offset."""
-    return Program(Model(offset=int(offset.total_seconds() // 60)))
+    return Program(Model(offset=minutes(offset)))
+
+
+def minutes(offset: timedelta) -> int:
+    """Return an offset from UTC as CQL's dates bear it."""
+    return int(offset.total_seconds() // 60)
 
 
 def as_instant(value: datetime) -> t.DateTime:
