@@ -34,9 +34,9 @@ class Merge:
 class Faces:
     """Birth date and names of the index's people, read where they lie: a state's millions are not copied."""
 
-    def __init__(self, table: pa.Table) -> None:
-        """Number the rows of PERSON; the last row of a person counts."""
-        self._rows = {person: row for row, person in enumerate(table["person_id"].to_pylist())}
+    def __init__(self, table: pa.Table, people: list[str]) -> None:
+        """Number the rows of PERSON, whose ids are ``people``; the last row of a person counts."""
+        self._rows = {person: row for row, person in enumerate(people)}
         self._birth = table["birth_date"]
         self._names = [table[name] for name in ("last_name", "first_name") if name in table.column_names]
 
@@ -83,16 +83,15 @@ class Identities:
         table = persons if isinstance(persons, pa.Table) else pa.table(persons)
         found: dict[str, str | None] = {}
         bare: dict[str, str | None] = {}
-        for person, mrn, members in zip(
-            *(table[n].to_pylist() for n in ("person_id", "mrn", "member_ids")), strict=True
-        ):
+        people = table["person_id"].to_pylist()
+        for person, mrn, members in zip(people, *(table[n].to_pylist() for n in ("mrn", "member_ids")), strict=True):
             for identifier in (mrn, *(members or ())):
                 if identifier and found.setdefault(identifier, person) != person:
                     found[identifier] = None
                 value = (identifier or "").rpartition("|")[2]
                 if value and value != identifier and bare.setdefault(value, person) != person:
                     bare[value] = None
-        return cls(found, bare, Faces(table))
+        return cls(found, bare, Faces(table, people))
 
     def merged(self, merges: Iterable[Merge]) -> Identities:
         """Return these identities with more merges."""

@@ -205,9 +205,9 @@ class _Encoding:
 
     def _unlike(self, lines: Indices) -> Indices:
         """Choose a few lines: some from everywhere, and some with each number of members, where rare members are."""
-        some = lines[::_SHARE]
         if len(lines) <= _SAMPLE:
             return lines
+        some = lines[::_SHARE]
         codes, starts = self._text(some, writable=False)
         first = np.unique(counts_of_rows(codes, starts).members, return_index=True)[1]
         half = _SAMPLE // 2

@@ -124,23 +124,9 @@ _ADDRESS = """CASE
 
 
 LEADS = (
-    *("maria", "jose", "juan", "ana", "anna", "mary", "marie", "jean", "john", "luis", "jesus", "joao"),
-    *(
-        "muhammad",
-        "mohammad",
-        "mohammed",
-        "mohamed",
-        "mohamad",
-        "muhammed",
-        "md",
-        "abdul",
-        "abd",
-        "syed",
-        "noor",
-        "nur",
-        "sri",
-    ),
-)
+    "maria", "jose", "juan", "ana", "anna", "mary", "marie", "jean", "john", "luis", "jesus", "joao",
+    "muhammad", "mohammad", "mohammed", "mohamed", "mohamad", "muhammed", "md", "abdul", "abd", "syed", "noor", "nur", "sri",
+)  # fmt: skip
 """First names that brothers and sisters share: Maria Elena and Maria Luz, Muhammad Ali and Muhammad Hassan. The second tells them apart."""
 
 _LEADS = ", ".join(f"'{name}'" for name in LEADS)
