@@ -11,7 +11,6 @@ import inspect
 import itertools
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 
@@ -57,7 +56,7 @@ def events_page() -> Iterator[str]:
     yield "| event | fields | when |\n|---|---|---|\n"
     for name, kind in classes(events):
         if issubclass(kind, events.Event) and kind is not events.Event:
-            names = ", ".join(field.name for field in fields(kind))
+            names = ", ".join(field.name for field in msgspec.structs.fields(kind))
             yield f"| `{name}` | {names} | {first_line(kind)} |\n"
 
 

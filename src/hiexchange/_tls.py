@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from hiexchange.errors import ConfigError
 
 
-@dataclass(frozen=True, slots=True)
-class Tls:
+class Tls(msgspec.Struct, frozen=True):
     """How to trust and be trusted: a CA bundle, a client certificate. Verification has no off switch."""
 
     ca_file: str | None = None

@@ -1,4 +1,4 @@
-"""Progress as frozen records. Every long call takes ``on_event``; nothing is printed or logged here.
+"""Progress as frozen records (msgspec Structs, thirty times faster to define than dataclasses). Every long call takes ``on_event``; nothing is printed or logged here.
 
 A :data:`Reporter` is any callable of one event. It may be called from worker threads, one event at
 a time. Events hold counts, durations, ids of jobs and files: never patient data.
@@ -7,11 +7,11 @@ a time. Events hold counts, durations, ids of jobs and files: never patient data
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """Something happened that a person watching the run would like to see."""
 
 
@@ -25,15 +25,13 @@ def ignore(event: Event) -> None:
 # Stages ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class StageStarted(Event):
+class StageStarted(Event, frozen=True):
     """A stage of the pipeline begins."""
 
     stage: str
 
 
-@dataclass(frozen=True, slots=True)
-class StageFinished(Event):
+class StageFinished(Event, frozen=True):
     """A stage of the pipeline ended well."""
 
     stage: str
@@ -43,39 +41,34 @@ class StageFinished(Event):
 # Bulk export ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class KickedOff(Event):
+class KickedOff(Event, frozen=True):
     """The server accepted the export."""
 
     status_url: str
 
 
-@dataclass(frozen=True, slots=True)
-class Polled(Event):
+class Polled(Event, frozen=True):
     """The job is not ready yet."""
 
     wait_s: float
     progress: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class PageReceived(Event):
+class PageReceived(Event, frozen=True):
     """A page of the manifest arrived."""
 
     page: int
     files: int
 
 
-@dataclass(frozen=True, slots=True)
-class FileStarted(Event):
+class FileStarted(Event, frozen=True):
     """A download began."""
 
     file: str
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class FileRetried(Event):
+class FileRetried(Event, frozen=True):
     """A download failed and will be tried again."""
 
     file: str
@@ -83,8 +76,7 @@ class FileRetried(Event):
     wait_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class FileDone(Event):
+class FileDone(Event, frozen=True):
     """A file was proved whole and has its final name."""
 
     file: str
@@ -92,30 +84,26 @@ class FileDone(Event):
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Throttled(Event):
+class Throttled(Event, frozen=True):
     """The server asked us to slow down; ``clamped`` when it asked for more than the cap."""
 
     wait_s: float
     clamped: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class TokenRefreshed(Event):
+class TokenRefreshed(Event, frozen=True):
     """A new access token was obtained."""
 
     lifetime_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Warned(Event):
+class Warned(Event, frozen=True):
     """Something is odd but the result is still true."""
 
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class ExportFinished(Event):
+class ExportFinished(Event, frozen=True):
     """Every file of the job is committed."""
 
     files: int
@@ -127,8 +115,7 @@ class ExportFinished(Event):
 # Lake, views, measures ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class RowsWritten(Event):
+class RowsWritten(Event, frozen=True):
     """A file became rows of the lake."""
 
     table: str
@@ -137,8 +124,7 @@ class RowsWritten(Event):
     rejected: int
 
 
-@dataclass(frozen=True, slots=True)
-class SubjectsEvaluated(Event):
+class SubjectsEvaluated(Event, frozen=True):
     """A part of the population was measured."""
 
     measure: str
@@ -149,8 +135,7 @@ class SubjectsEvaluated(Event):
 # Rosters, routing, delivery -------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class RosterRead(Event):
+class RosterRead(Event, frozen=True):
     """A roster file was read."""
 
     file: str
@@ -158,16 +143,14 @@ class RosterRead(Event):
     refused: int
 
 
-@dataclass(frozen=True, slots=True)
-class Routed(Event):
+class Routed(Event, frozen=True):
     """Events got their decisions."""
 
     events: int
     deliveries: int
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered(Event):
+class Delivered(Event, frozen=True):
     """A batch reached its destination."""
 
     subscriber: str
@@ -175,8 +158,7 @@ class Delivered(Event):
     rows: int
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveryFailed(Event):
+class DeliveryFailed(Event, frozen=True):
     """A batch did not; it is retried or dead."""
 
     subscriber: str

@@ -11,8 +11,11 @@ import random
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
 
 from hiexchange._files import sha256_text, storage_errors
 from hiexchange._http import NoAnswer, Response, Session, beginning, now_utc, retry_after, shut_down
@@ -61,8 +64,7 @@ class GiveUp(Exception):
         """absent, integrity or exhausted."""
 
 
-@dataclass(slots=True)
-class Tries:
+class Tries(msgspec.Struct):
     """How often one file was tried in this run."""
 
     attempts: int = 0

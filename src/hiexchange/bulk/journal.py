@@ -11,7 +11,6 @@ import os
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,7 @@ from hiexchange.errors import JournalCorrupt
 CRC = b',"crc":"'
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One line."""
 
     seq: int
@@ -80,8 +78,7 @@ def _decode(line: bytes) -> Entry | None:
         return None
 
 
-@dataclass(slots=True)
-class JobState:
+class JobState(msgspec.Struct):
     """What the journal adds up to."""
 
     phase: str = "planned"
@@ -90,25 +87,25 @@ class JobState:
     accepted_at: datetime | None = None
     intent_at: datetime | None = None
     method: str = "auto"
-    pages: dict[int, str] = field(default_factory=dict)
+    pages: dict[int, str] = msgspec.field(default_factory=dict)
     """Page number to its URL."""
-    expires: dict[int, str] = field(default_factory=dict)
+    expires: dict[int, str] = msgspec.field(default_factory=dict)
     """Page number to the ``Expires`` it came with."""
-    more: list[str] = field(default_factory=list)
+    more: list[str] = msgspec.field(default_factory=list)
     """Next links that are known and not yet fetched."""
-    files: dict[str, FileReceipt] = field(default_factory=dict)
+    files: dict[str, FileReceipt] = msgspec.field(default_factory=dict)
     """Receipt of every verified file, by its path in the folder."""
-    failed: dict[str, str] = field(default_factory=dict)
-    failure_kinds: dict[str, str] = field(default_factory=dict)
-    urls: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = msgspec.field(default_factory=dict)
+    failure_kinds: dict[str, str] = msgspec.field(default_factory=dict)
+    urls: dict[str, str] = msgspec.field(default_factory=dict)
     """Renewed links, by file."""
-    attempts: dict[str, int] = field(default_factory=dict)
-    downloads: dict[str, int] = field(default_factory=dict)
+    attempts: dict[str, int] = msgspec.field(default_factory=dict)
+    downloads: dict[str, int] = msgspec.field(default_factory=dict)
     """Downloads that ran to the end, whether or not the content was right: some servers count them."""
     fatal: tuple[str, str] | None = None
     """Kind and reason of a failure that ended the job."""
-    warnings: list[str] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
+    warnings: list[str] = msgspec.field(default_factory=list)
+    ignored: list[str] = msgspec.field(default_factory=list)
     separate_status: bool = False
     watermark_done: bool = False
     interrupted: bool = False

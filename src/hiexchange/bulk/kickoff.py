@@ -7,8 +7,10 @@ sent, or the server answered that it did not take it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from urllib.parse import urljoin, urlsplit, urlunsplit
+
+import msgspec
 
 from hiexchange._files import write_json
 from hiexchange._http import NoAnswer, Response, Session, now_utc
@@ -35,8 +37,7 @@ from hiexchange.servers import Preset
 LAPSED = "lapsed-members.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True):
     """The server took the export."""
 
     status_url: str | None

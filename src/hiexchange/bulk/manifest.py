@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+import msgspec
+
 from hiexchange.errors import ProtocolViolation
 
 KINDS = ("output", "deleted", "outcome")
@@ -23,8 +25,7 @@ GO_TIME = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d)(\.\d+)? ([+-]\d{4})")
 TYPE = re.compile(r"[A-Za-z]{1,64}$")
 
 
-@dataclass(frozen=True, slots=True)
-class OutputFile:
+class OutputFile(msgspec.Struct, frozen=True):
     """One file the manifest lists."""
 
     kind: str

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+from msgspec.structs import replace
 
 from hiexchange.bulk.manifest import Manifest, OutputFile, join_pages
 
@@ -19,8 +21,7 @@ UNTYPED = {"output": "organized", "outcome": "OperationOutcome", "deleted": "Bun
 """Names of files without a type: organized output, and all of STU4's deleted and outcome."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedFile:
+class PlannedFile(msgspec.Struct, frozen=True):
     """One file to fetch, and where it goes."""
 
     file: str
@@ -30,8 +31,7 @@ class PlannedFile:
     """When the page that lists it says its links end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """All pages of a job's manifest, and the files they ask for."""
 
     manifest: Manifest

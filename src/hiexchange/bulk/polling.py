@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from hiexchange._http import NoAnswer, Policy, Response, Session, now_utc
 from hiexchange._urls import redact
@@ -37,8 +38,7 @@ FATAL: dict[str, type[HIExchangeError]] = {
 NEXT_TRIES = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(msgspec.Struct, frozen=True):
     """A manifest page as received."""
 
     url: str

@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+import msgspec
 
 from hiexchange._policy import Policy
 from hiexchange.bulk.lines import BLOCK, NO_LINE_END, LineCheck
@@ -27,8 +28,7 @@ class Stopped(Exception):
     """The job was stopped while a body was being read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(msgspec.Struct, frozen=True):
     """How the bodies of one job are received."""
 
     policy: Policy

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 TRANSIENT = frozenset({"transient", "lock-error", "timeout", "throttled", "no-store", "incomplete"})
 # R4 makes "exception" a child of "transient" too; BCDA reports a dead job with it, so it is final here.
@@ -17,8 +19,7 @@ GATEWAY = frozenset({408, 425})
 UNREADABLE_TRIES = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """A response reduced to what decides: status, a few headers, the decoded body."""
 
     status: int
@@ -65,8 +66,7 @@ class Answer:
         return self.body[:500].decode(errors="replace")
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(msgspec.Struct, frozen=True):
     """What to do next.
 
     ``wait`` poll again after ``wait_s``; ``complete`` the body is the manifest; ``failed``, ``vanished``,
@@ -82,8 +82,7 @@ class Action:
     """The body of a 202 is a manifest page that may be taken already."""
 
 
-@dataclass(frozen=True, slots=True)
-class PollRules:
+class PollRules(msgspec.Struct, frozen=True):
     """Numbers that steer polling, from policy and preset."""
 
     min_s: float = 2
@@ -98,8 +97,7 @@ class PollRules:
     refused_codes: tuple[int, ...] = (401,)
 
 
-@dataclass(frozen=True, slots=True)
-class PollState:
+class PollState(msgspec.Struct, frozen=True):
     """What is remembered between polls."""
 
     interval_s: float = 0.0

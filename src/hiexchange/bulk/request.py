@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
+
 from hiexchange.errors import ConfigError
 
 ID = re.compile(r"[A-Za-z0-9\-.]{1,64}$")
@@ -147,8 +149,7 @@ class ExportRequest:
         return cls(**data)
 
 
-@dataclass(frozen=True, slots=True)
-class KickOff:
+class KickOff(msgspec.Struct, frozen=True):
     """A kick-off request, ready to be sent."""
 
     method: str

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from hiexchange import ndjson
 from hiexchange.bulk.deletions import Deletion, Odd, read_deletions
@@ -15,8 +17,7 @@ from hiexchange.bulk.manifest import Manifest
 from hiexchange.bulk.organize import part_name
 
 
-@dataclass(frozen=True, slots=True)
-class FileReceipt:
+class FileReceipt(msgspec.Struct, frozen=True):
     """Proof that one file is whole."""
 
     file: str
@@ -36,7 +37,7 @@ class FileReceipt:
     """Which proofs applied: transport, gzip, parse, type, count, size, sha256, etag."""
     attempts: int = 1
     rejected_lines: int = 0
-    types: Mapping[str, int] = field(default_factory=dict)
+    types: Mapping[str, int] = msgspec.field(default_factory=dict)
     notes: tuple[str, ...] = ()
     newest: str = ""
     """Newest ``meta.lastUpdated``, when asked for."""
@@ -45,8 +46,7 @@ class FileReceipt:
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> FileReceipt:
         """Rebuild a receipt from a journal entry or ``receipt.json``."""
-        known = {item.name for item in fields(cls)}
-        values: dict[str, Any] = {key: value for key, value in data.items() if key in known}
+        values: dict[str, Any] = {key: data[key] for key in cls.__struct_fields__ if key in data}
         # A job may keep twenty thousand receipts: what most of them have alike is kept once.
         values["verified"] = _shared(tuple(data.get("verified", ())))
         values["notes"] = _shared(tuple(data.get("notes", ())))
@@ -55,7 +55,7 @@ class FileReceipt:
 
     def to_data(self) -> dict[str, Any]:
         """Return plain data."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
+        return msgspec.structs.asdict(self)
 
 
 @lru_cache(maxsize=1024)
@@ -68,8 +68,7 @@ def _shared_types(types: tuple[tuple[str, int], ...]) -> Mapping[str, int]:
     return {sys.intern(name): count for name, count in types}
 
 
-@dataclass(frozen=True, slots=True)
-class JobStatus:
+class JobStatus(msgspec.Struct, frozen=True):
     """Where a job stands, read from its folder alone."""
 
     phase: str

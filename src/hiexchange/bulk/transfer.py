@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from hiexchange._files import storage_errors
 from hiexchange._http import NoAnswer, Policy, Response, raw_body
@@ -25,8 +26,7 @@ PACKED = 5
 """Plain bytes in a byte of gzip, at least; FHIR packs eight- to twentyfold."""
 
 
-@dataclass(slots=True)
-class Body:
+class Body(msgspec.Struct):
     """What came out of one attempt."""
 
     wire_bytes: int = 0
@@ -37,9 +37,9 @@ class Body:
     length_lied: bool = False
     complete: bool = False
     """The bytes ran to the end the sender meant; only the content can still be wrong."""
-    verified: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    check: LineCheck = field(default_factory=LineCheck)
+    verified: list[str] = msgspec.field(default_factory=list)
+    notes: list[str] = msgspec.field(default_factory=list)
+    check: LineCheck = msgspec.field(default_factory=LineCheck)
 
 
 class Meter:

@@ -31,8 +31,7 @@ class SilenceLike(Protocol):
         """Messages that usually come in the time since."""
 
 
-@dataclass(frozen=True, slots=True)
-class Alarm(Event):
+class Alarm(Event, frozen=True):
     """A condition that began, or ended."""
 
     kind: str
