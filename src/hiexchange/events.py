@@ -1,4 +1,4 @@
-"""Progress as frozen records (msgspec Structs, thirty times faster to define than dataclasses). Every long call takes ``on_event``; nothing is printed or logged here.
+"""Progress as frozen records. Every long call takes ``on_event``; nothing is printed or logged here.
 
 A :data:`Reporter` is any callable of one event. It may be called from worker threads, one event at
 a time. Events hold counts, durations, ids of jobs and files: never patient data.

@@ -94,9 +94,14 @@ class Identities:
         return cls(found, bare, Faces(table, people))
 
     def merged(self, merges: Iterable[Merge]) -> Identities:
-        """Return these identities with more merges."""
-        added = {_key(merge.system, merge.old): _key(merge.system, merge.new) for merge in merges}
-        return Identities(self.persons, self.bare, self.faces, {**self.merges, **added}) if added else self
+        """Return these identities with more merges, in order of receipt."""
+        joined = dict(self.merges)
+        for merge in merges:
+            survivor = _key(merge.system, merge.new)
+            joined[_key(merge.system, merge.old)] = survivor
+            # A hospital that joined them the wrong way round joins them again: what survives has not ended.
+            joined.pop(survivor, None)
+        return Identities(self.persons, self.bare, self.faces, joined) if joined != self.merges else self
 
     def resolve(self, row: dict[str, Any]) -> None:
         """Set ``person_id`` of a candidate row, and follow merges in the patient id.
@@ -160,6 +165,8 @@ def _key(system: str | None, value: str) -> str:
 def joined_people(events: Any, persons: Any) -> list[tuple[str, str]]:
     """Return the pairs of persons that merges say are one: whose identifier ended, and who has the one in its place.
 
+    In order of receipt, each pair once.
+
     Args:
         events: ENCOUNTER_EVENT rows; of trigger ``merge`` are those that are read.
         persons: PERSON rows.
@@ -175,10 +182,11 @@ def joined_people(events: Any, persons: Any) -> list[tuple[str, str]]:
         pc.is_in(persons["person_id"], value_set=pc.unique(merges["person_id"])),
     )
     people = Identities.of(persons.filter(concerned))
+    merges = merges.sort_by([("received_at", "ascending"), ("event_at", "ascending")])
     names = ("patient_id_system", "visit_number", "person_id")
-    found = set()
+    found: dict[tuple[str, str], None] = {}
     for system, ended, survivor in zip(*(merges[name].to_pylist() for name in names), strict=True):
         person, sure = people._whose(_key(system, ended))
         if person is not None and person != survivor and (sure or people._alike(person, survivor)):
-            found.add((person, survivor))
-    return sorted(found)
+            found[person, survivor] = None
+    return list(found)

@@ -22,6 +22,8 @@ _DATE = re.compile(
     r"(?:[T ](?P<hour>\d\d)(?::(?P<minute>\d\d)(?::(?P<second>\d\d)(?:\.(?P<fraction>\d+))?)?)?"
     r"(?P<zone>Z|[+-]\d\d(?::?\d\d)?)?)?)?)?"
 )
+_YEAR_10000 = 253_402_300_800_000_000
+"""Its first microsecond."""
 _PATIENT = r"^(?:.*/)?Patient/(?P<id>[A-Za-z0-9.\-]{1,64})(?:/_history/.*)?$|^urn:(?:uuid|oid):(?P<urn>.+)$"
 
 _REFERENCES = ("patient", "subject", "beneficiary", "for", "individual", "candidate", "actor")
@@ -74,7 +76,11 @@ def interval(text: pa.Array) -> tuple[pa.Array, pa.Array]:
 def instant(text: pa.Array) -> pa.Array:
     """Return the instant of dateTimes in microseconds; a partial one counts as its start."""
     exact = _full_instants(text)
-    return exact if exact is not None else pc.cast(_bounds_by_value(text)[0], INSTANT_US)
+    if exact is not None:
+        return exact
+    coded = pc.dictionary_encode(text)
+    starts = pa.array([_start(_DATE.fullmatch(value)) for value in coded.dictionary.to_pylist()], INSTANT_US)
+    return pc.take(starts, coded.indices)
 
 
 def _plus(start: pa.Array, milliseconds: pa.Array) -> pa.Array:
@@ -82,13 +88,16 @@ def _plus(start: pa.Array, milliseconds: pa.Array) -> pa.Array:
 
 
 def _full_instants(text: pa.Array) -> pa.Array | None:
-    """Cast to microseconds when every value has date, time with seconds, and offset; else None."""
+    """Cast to microseconds when every value has date, time with seconds, and offset, and is after 1969; else None."""
     if pc.all(pc.equal(pc.utf8_slice_codeunits(text, 16, 17), ":")).as_py() is False:
         return None
     try:
-        return pc.cast(text, INSTANT_US)
+        found = pc.cast(text, INSTANT_US)
     except pa.ArrowInvalid:
         return None
+    # Arrow knows the years 0 and 10000, which Python can't read back, and rounds those before 1970 up.
+    bounds = pc.min_max(found.cast(pa.int64())).as_py()
+    return found if bounds["min"] is None or 0 <= bounds["min"] <= bounds["max"] < _YEAR_10000 else None
 
 
 def _bounds_by_value(text: pa.Array) -> tuple[pa.Array, pa.Array]:
@@ -102,38 +111,48 @@ def _bounds_by_value(text: pa.Array) -> tuple[pa.Array, pa.Array]:
 def bounds_of(text: str) -> tuple[datetime | None, datetime | None]:
     """Return first and last millisecond that a FHIR date text includes, or (None, None)."""
     match = _DATE.fullmatch(text)
-    if match is None:
+    start = _start(match)
+    if match is None or start is None:
         return None, None
-    part = {name: int(value) for name, value in match.groupdict().items() if value and name not in ("zone", "fraction")}
+    start = start.replace(microsecond=start.microsecond // 1000 * 1000)
+    try:
+        return start, _end(start, match)
+    except OverflowError:
+        return None, None
+
+
+def _start(match: re.Match[str] | None) -> datetime | None:
+    """Return the first microsecond of a date; None where there is no such date."""
+    if match is None:
+        return None
     zone = match["zone"]
     try:
-        start = datetime(
-            part["year"],
-            part.get("month", 1),
-            part.get("day", 1),
-            part.get("hour", 0),
-            part.get("minute", 0),
-            part.get("second", 0),
-            int((match["fraction"] or "0")[:3].ljust(3, "0")) * 1000,
+        return datetime(
+            int(match["year"]),
+            int(match["month"] or 1),
+            int(match["day"] or 1),
+            int(match["hour"] or 0),
+            int(match["minute"] or 0),
+            int(match["second"] or 0),
+            int((match["fraction"] or "0")[:6].ljust(6, "0")),
             tzinfo=UTC if zone in (None, "Z") else datetime.strptime(zone.ljust(5, "0"), "%z").tzinfo,
         ).astimezone(UTC)
-        return start, _end(start, part, bool(match["fraction"]))
     except (ValueError, OverflowError):
-        return None, None
+        return None
 
 
-def _end(start: datetime, part: dict[str, int], fraction: bool) -> datetime:
-    if fraction:
+def _end(start: datetime, match: re.Match[str]) -> datetime:
+    if match["fraction"]:
         return start
-    if "second" in part:
+    if match["second"]:
         return start + timedelta(milliseconds=999)
-    if "minute" in part:
+    if match["minute"]:
         return start + timedelta(milliseconds=59_999)
-    if "hour" in part:
+    if match["hour"]:
         return start + timedelta(milliseconds=3_599_999)
-    if "day" in part:
+    if match["day"]:
         return start + timedelta(milliseconds=86_399_999)
-    year, month = (part["year"], part["month"] + 1) if "month" in part else (part["year"] + 1, 1)
+    year, month = (start.year, start.month + 1) if match["month"] else (start.year + 1, 1)
     if month > 12:
         year, month = year + 1, 1
     if year > 9999:

@@ -6,6 +6,7 @@ right one. What went out under the wrong one is listed, since a disclosure canno
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 from hiexchange import tables
 from hiexchange._duck import quiet_connection
 from hiexchange.errors import DataError
+from hiexchange.matching import compare, prepare
 from hiexchange.tables import INSTANT, PERSON_LINK, TEXT, Column, Table
 
 PERSON_XREF = Table(
@@ -126,7 +128,7 @@ def misdirected(before: Any, after: Any, decisions: Any, deliveries: Any) -> pa.
     Args:
         before: PERSON_LINK rows as they stood.
         after: PERSON_LINK rows as they stand now. A person merged into another is not a wrong link: pass
-            ``before`` through :func:`follow` first.
+            both through :func:`all_records` first.
         decisions: ROUTING_DECISION rows.
         deliveries: DELIVERY rows.
 
@@ -160,9 +162,65 @@ ORDER BY v.delivery_id, d.member_key
 """
 
 
-def follow(links: Any, merged: dict[str, str]) -> pa.Table:
-    """Return links with every merged person replaced by its survivor."""
-    rows = tables.check(links, PERSON_LINK)
+def follow(rows: pa.Table, merged: Mapping[str, str]) -> pa.Table:
+    """Return rows with every merged person in ``person_id`` replaced by its survivor.
+
+    Links then hold for the survivor; PERSON rows become aliases of one person for :func:`~hiexchange.matching.match`.
+    """
+    if not merged:
+        return rows
+    place = rows.schema.get_field_index("person_id")
     moved = pc.index_in(rows["person_id"], value_set=pa.array(list(merged), pa.string()))
     people = pc.coalesce(pa.array(list(merged.values()), pa.string()).take(moved.combine_chunks()), rows["person_id"])
-    return rows.set_column(rows.schema.get_field_index("person_id"), PERSON_LINK.schema.field("person_id"), people)
+    return rows.set_column(place, rows.schema.field(place), people)
+
+
+def all_records(links: pa.Table, merged: Mapping[str, str]) -> pa.Table:
+    """Return links with one row more for each record that lives on in the linked one: its notices rest on the link, too."""
+    links = follow(links, merged)
+    ended = pa.table({"person_id": list(merged.values()), "record": list(merged)}, schema=_RECORD)
+    survivors_only = links.filter(pc.is_in(links["person_id"], value_set=ended["person_id"].combine_chunks()))
+    more = survivors_only.join(ended, "person_id", join_type="inner").drop_columns("person_id")
+    return pa.concat_tables([links, more.rename_columns({"record": "person_id"}).select(links.schema.names)])
+
+
+_RECORD = pa.schema({"person_id": pa.string(), "record": pa.string()})
+
+# Newborns without a name and what a record does not know contradict nothing; twins of one home do.
+_ONE_PERSON = (
+    "d >= 0 AND mb >= 0 AND x >= 0 AND su >= 0 AND s >= 0 AND g >= 0 "
+    "AND (f IN (0, 1) OR f >= 4 OR sw OR (f = 3 AND edge IN (0, 3)))"
+)
+
+
+def contradicted(persons: Any, pairs: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Return the pairs of index records that cannot be one person: merges are made in error at times.
+
+    Birth date, first name, sex, suffix, MBI or ssn4 of the two differ beyond a slip, as the guards of matching see it.
+
+    Args:
+        persons: PERSON rows. A pair of which a record is absent contradicts nothing.
+        pairs: Person ids that an A40 says are one.
+    """
+    wanted = sorted({pair for pair in pairs if pair[0] != pair[1]})
+    if not wanted:
+        return set()
+    rows = tables.check(persons, tables.PERSON)
+    named = pa.array(sorted({person for pair in wanted for person in pair}), pa.string())
+    con = prepare.connect()
+    try:
+        prepare.prepare_persons(con, rows.filter(pc.is_in(rows["person_id"], value_set=named)))
+        prepare.prepare_members(con, tables.MEMBER.empty())
+        prepare.finish(con)
+        con.register("pair_in", pa.table({"one": [one for one, _ in wanted], "other": [other for _, other in wanted]}))
+        con.execute(
+            "CREATE TABLE joined AS SELECT one, other, a.n AS ln, b.n AS rn "
+            "FROM pair_in JOIN p a ON a.key = one JOIN p b ON b.key = other"
+        )
+        compare.id_pairs(con, left="p", right="p")
+        compare.compare_pairs(con, left="p", right="p", pairs="joined", everything=True)
+        return set(
+            con.execute(f"SELECT one, other FROM levels JOIN joined USING (ln, rn) WHERE NOT ({_ONE_PERSON})").fetchall()
+        )
+    finally:
+        con.close()
