@@ -289,9 +289,10 @@ def test_patient_key_comes_from_the_compartment_reference(encoded):
     assert encoded(text, "Observation").batch["__hx_patient"].to_pylist() == ["a", "b", "c", "d", None, None]
 
 
-def test_resource_without_id_is_keyed_by_its_content_or_refused(encoded):
-    line = b'{"resourceType":"Patient","active":true}\n'
-    first, second = encoded(line, "Patient"), encoded(b"\n" + line, "Patient")
-    assert first.batch["__hx_key"].to_pylist()[0].startswith("sha256:")
-    assert first.batch["__hx_key"].equals(second.batch["__hx_key"])
-    assert [bad.reason for bad in encoded(line, "Patient", require_id=True).rejects] == ["no-id"]
+@pytest.mark.parametrize("ident", [b"", b'"id":"",', b'"id":5,'])
+def test_resource_without_id_is_keyed_by_its_content(ident, encoded):
+    line = b'{"resourceType":"Patient",' + ident + b'"active":true}\n'
+    other = line.replace(b"true", b"false")
+    first, both = encoded(line, "Patient").batch["__hx_key"], encoded(other + line, "Patient").batch["__hx_key"]
+    assert first[0].as_py().startswith("sha256:")
+    assert both[0].as_py() != both[1].as_py() == first[0].as_py()

@@ -76,6 +76,12 @@ def test_the_type_of_a_file_is_that_of_its_resources_not_of_what_they_contain(tm
     assert [row["table"] for row in lake.table("_rejects").to_arrow().to_pylist()] == ["Observation"]
 
 
+def test_a_first_line_of_an_unknown_type_costs_only_itself(tmp_path):
+    lake, report = ingested(tmp_path, [LINES[5], LINES[0]])
+    assert report.tables == {"Patient": 1}
+    assert [row["reason"] for row in lake.table("_rejects").to_arrow().to_pylist()] == ["wrong-resource-type"]
+
+
 def test_mixed_lines_of_another_version_go_to_its_tables(tmp_path):
     _, report = ingested(tmp_path, LINES, fhir_version="STU3")
     assert set(report.tables) == {"Patient_STU3", "Observation_STU3", "OperationOutcome_STU3"}

@@ -55,7 +55,6 @@ class Work:
     shape: Shape = field(default_factory=dict)
     transaction_time: datetime | None = None
     fast: bool = True
-    require_id: bool = False
     repairs: tuple[str, ...] = ()
     extras: tuple[str, ...] = ()
     """Optional columns, see ``lineage``."""
@@ -131,21 +130,24 @@ def _fast_gzip(path: Path) -> IO[bytes] | None:
     return stream
 
 
-def resource_of(path: Path) -> str | None:
-    """Return the resource type of a file by its first lines, or None for an empty file."""
-    head = b""
+def resource_of(path: Path, version: str) -> str | None:
+    """Return the resource type of a file by its first lines, one of this FHIR version if any; None for an empty file."""
+    known = Definitions.load(version)
+    head, unknown = b"", ""
     with opened(path) as stream:
         for _ in range(20):
             line = stream.readline(_HEAD)
-            if kind := type_of(line.removeprefix(BOM)):
+            kind = type_of(line.removeprefix(BOM))
+            if known.is_resource(kind):
                 return kind
+            unknown = unknown or kind
             head += line
             if not line or len(head) > _HEAD:
                 break
     match = _TYPE.search(head)  # a first line longer than is looked at, or none that is JSON
-    if match:
-        return match[1].decode()
-    return None if not head.strip() else re.split(r"[._-]", path.name)[0]
+    if unknown or match is None:
+        return unknown or (re.split(r"[._-]", path.name)[0] if head.strip() else None)
+    return match[1].decode()
 
 
 def check_resource(name: str, version: str, file: str) -> None:
@@ -270,7 +272,6 @@ class _Table:
             version=work.version,
             transaction_time=work.transaction_time,
             fast=work.fast,
-            require_id=work.require_id,
             repairs=work.repairs,
         )
 

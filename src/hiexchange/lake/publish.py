@@ -34,7 +34,7 @@ def works(job: Job, snapshot: Snapshot, model: Work, main: str) -> Iterator[Work
         ConfigError: A file's resource type is unknown in its FHIR version.
     """
     for path, name in job.files:
-        resource = resource_of(path)
+        resource = resource_of(path, model.version)
         if resource is None:
             continue
         check_resource(resource, model.version, name)
