@@ -13,3 +13,9 @@ def quiet_connection() -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect()
     connection.execute("SET enable_progress_bar = false")
     return connection
+
+
+def said(error: duckdb.Error) -> str:
+    """Return what is wrong with a query; of an error at run time, which may quote a patient's value, only its kind."""
+    static = isinstance(error, duckdb.ParserException | duckdb.BinderException | duckdb.CatalogException)
+    return str(error).splitlines()[0][:200] if static else type(error).__name__

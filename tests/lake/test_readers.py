@@ -110,3 +110,47 @@ def test_a_filter_reaches_annotations_and_a_narrowed_table_narrows_on(lake):
     assert table.sql("select id from self").to_pylist() == [{"id": "c"}]
     assert len(table) == 1
     assert [len(table.head(1)), len(table.select(["id"]).head(5))] == [1, 1]
+
+
+def test_files_that_are_gone_or_damaged_are_said_by_readers_and_writers(lake, tmp_path):
+    (part,) = lake.files("Encounter")
+    whole = part.read_bytes()
+    flipped = whole[:100] + b"\xff" * 100 + whole[200:]
+    asked = (
+        lambda: lake.table("Encounter").to_arrow(),
+        lambda: list(lake.to_ndjson("Encounter")),
+        lambda: lake.sql("select * from Encounter"),
+        lambda: lake.table("Encounter").sql("select * from self"),
+        lambda: lake.ingest(tmp_path / "Encounter.ndjson"),
+        lambda: lake.compact(),
+        lambda: lake.copy_to(f"file://{tmp_path}/copy"),
+    )
+    for content in (None, b"", whole[:400], flipped):
+        part.unlink() if content is None else part.write_bytes(content)
+        # A copy doesn't look at bytes, and DuckDB doesn't say what kind of error they are.
+        for ask in (*asked[:2], *asked[4:-1]) if content == flipped else asked:
+            with pytest.raises(LakeError, match=r"vacuumed|damaged"):
+                ask()
+        part.write_bytes(whole)
+    assert lake.snapshots() == [1]
+    assert lake.sql("select count(*) as n from Encounter").to_pylist() == [{"n": 3}]
+
+
+def test_a_query_that_can_not_be_answered_says_why_without_values(lake):
+    for query, reason in (("selec", "syntax"), ("select nope from Encounter", "nope"), ("from Claim", "Claim")):
+        with pytest.raises(LakeError, match=reason):
+            lake.sql(query)
+    for ask in (lake.sql, lake.table("Encounter").sql):
+        table = "Encounter" if ask == lake.sql else "self"
+        with pytest.raises(LakeError) as error:
+            ask(f"select cast(status as integer) from {table}")
+        assert "finished" not in str(error.value)
+        with pytest.raises(LakeError, match="one SELECT"):
+            ask("set threads = 1")
+
+
+def test_tables_that_differ_in_case_are_told_apart(lake, tmp_path):
+    (tmp_path / "Person.ndjson").write_bytes(b'{"resourceType":"Person","id":"1"}')
+    lake.ingest(tmp_path / "Person.ndjson")
+    assert lake.sql("select id from Person").to_pylist() == [{"id": "1"}]
+    assert lake.sql("select person_id from person").to_pylist() == []

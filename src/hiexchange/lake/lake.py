@@ -36,7 +36,7 @@ from hiexchange.lake.memory import system_allocator
 from hiexchange.lake.parts import write_part
 from hiexchange.lake.pinned import Pinned
 from hiexchange.lake.publish import published, works
-from hiexchange.lake.read import LakeTable
+from hiexchange.lake.read import LakeTable, readable
 from hiexchange.lake.repairs import check_repairs
 from hiexchange.lake.report import IngestReport, refuse_unmapped, report, touched
 from hiexchange.lake.store import Load, Snapshot, Store, TableState
@@ -134,7 +134,8 @@ class Lake:
                         _tell(done, on_event)
                 if strict:
                     refuse_unmapped(finished, self.path)
-                snapshot = published(self.path, snapshot, finished, job, load)
+                with readable(self.path / file.path for file in snapshot.files()):
+                    snapshot = published(self.path, snapshot, finished, job, load)
             except BaseException:
                 remove(self.path, finished)
                 raise
@@ -205,7 +206,8 @@ class Lake:
                 if maintain.is_compact(state.files):
                     continue
                 schema = stored_schema(state)
-                files = maintain.compacted(self.path, name, state.files, schema, load, rows=rows_a_file)
+                with readable(self.path / file.path for file in state.files):
+                    files = maintain.compacted(self.path, name, state.files, schema, load, rows=rows_a_file)
                 tables[name] = replace(state, files=files)
             if tables == snapshot.tables:
                 return snapshot.number
@@ -331,6 +333,9 @@ class Lake:
             query: One SELECT; FHIR types by name (``from Encounter``).
             params: Values for ``?`` or ``$name``.
             snapshot: Number of a snapshot.
+
+        Raises:
+            LakeError: The query can't be answered, or a file is gone or damaged.
         """
         return self._pinned(snapshot).sql(query, params)
 

@@ -47,7 +47,10 @@ def copy(store: Store, snapshot: Snapshot, url: str, options: Mapping[str, str])
         if target.size(file.path) == file.size_bytes:
             present += 1
             continue
-        target.put(file.path, store.root / file.path)
+        local = store.root / file.path
+        if not local.is_file() or local.stat().st_size != file.size_bytes:
+            raise LakeError("a file of this snapshot is gone or damaged", where=str(local))
+        target.put(file.path, local)
         sent, size = sent + 1, size + file.size_bytes
     local = store.snapshot_path(snapshot.number)
     target.put(local.relative_to(store.root).as_posix(), local)

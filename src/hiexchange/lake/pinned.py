@@ -16,7 +16,7 @@ from hiexchange.errors import ConfigError, LakeError
 from hiexchange.lake import restore
 from hiexchange.lake.job import TOMBSTONES
 from hiexchange.lake.lineage import RAW, stored_schema
-from hiexchange.lake.read import LakeTable, vacuumed
+from hiexchange.lake.read import LakeTable, answer, readable
 from hiexchange.lake.report import REJECTS
 from hiexchange.lake.store import DataFile, Snapshot, TableState
 from hiexchange.tables import TABLES
@@ -87,14 +87,22 @@ class Pinned:
 
     def sql(self, query: str, params: Any) -> pa.Table:
         """Run a DuckDB query; see ``Lake.sql``."""
-        words = {word.lower() for word in re.findall(r"[A-Za-z_][A-Za-z0-9_]*", query)}
-        names = [name for name in dict.fromkeys([*self.snapshot.tables, *HOUSE, *TABLES]) if name.lower() in words]
+        names = self._named_in(query)
         needed = [self.root / file.path for name in names for file in self.described(name)[1]]
-        with quiet_connection() as con, vacuumed(needed):
+        with quiet_connection() as con:
             con.execute("set timezone = 'UTC'")
-            for name in names:
-                self._create_view(con, name)
-            return con.sql(query, params=params).to_arrow_table()
+            with readable(needed):
+                for name in names:
+                    self._create_view(con, name)
+            return answer(con, query, params, needed)
+
+    def _named_in(self, query: str) -> list[str]:
+        """Return the tables a query may be about; of two that differ in case only the one that it spells."""
+        words = set(re.findall(r"[A-Za-z_][A-Za-z0-9_]*", query))
+        asked = {word.lower() for word in words}
+        known = [name for name in dict.fromkeys([*TABLES, *HOUSE, *self.snapshot.tables]) if name.lower() in asked]
+        # DuckDB makes no difference between FHIR's Person and the corridor's person.
+        return list({name.lower(): name for name in sorted(known, key=words.__contains__)}.values())
 
     def _create_view(self, con: duckdb.DuckDBPyConnection, name: str) -> None:
         schema, files = self.described(name)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from hiexchange._duck import quiet_connection
+from hiexchange._duck import quiet_connection, said
 from hiexchange.errors import LakeError
 
 if TYPE_CHECKING:
@@ -20,23 +21,56 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def vacuumed(paths: Sequence[Path]) -> Iterator[None]:
-    """Say so when files are gone that a snapshot needs: it was read too long after its vacuum.
+def readable(paths: Iterable[Path]) -> Iterator[None]:
+    """Say so when files are gone or damaged that a snapshot needs.
 
     Raises:
-        LakeError: A file is gone.
+        LakeError: A file was vacuumed since the snapshot was asked for, or is not what the lake wrote.
     """
     try:
         yield
-    except (OSError, duckdb.IOException):
-        gone = [path for path in paths if not path.exists()]
-        if not gone:
-            raise
-        raise LakeError(
-            f"{len(gone)} files of this snapshot were vacuumed",
-            where=str(gone[0].parent),
-            hint="ask the lake for the table again, or keep more snapshots",
-        ) from None
+    except (OSError, pa.ArrowInvalid, duckdb.Error) as error:
+        needed = list(paths)
+        gone = [path for path in needed if not path.exists()]
+        if gone:
+            raise LakeError(
+                f"{len(gone)} files of this snapshot were vacuumed, or removed by hand",
+                where=str(gone[0].parent),
+                hint="ask the lake for the table again, or keep more snapshots",
+            ) from None
+        broken = [path for path in needed if not _has_footer(path)]
+        # Arrow gives the errors of the system their number, and a page it can't read none.
+        if broken or (isinstance(error, OSError) and error.errno is None):
+            raise LakeError(
+                "a file of this table is damaged",
+                where=str(broken[0] if broken else needed[0].parent) if needed else None,
+                hint="restore it from a copy, or ask for a snapshot from before",
+            ) from None
+        raise
+
+
+def _has_footer(path: Path) -> bool:
+    try:
+        pq.read_metadata(path)
+    except (OSError, pa.ArrowInvalid):
+        return False
+    return True
+
+
+def answer(con: duckdb.DuckDBPyConnection, query: str, params: Any, paths: Sequence[Path]) -> pa.Table:
+    """Return the rows of one SELECT over tables that are in these files.
+
+    Raises:
+        LakeError: The query gives none, or a file can't be read.
+    """
+    try:
+        with readable(paths):
+            found = con.sql(query, params=params)
+            if found is not None:
+                return found.to_arrow_table()
+    except duckdb.Error as error:
+        raise LakeError("the query can't be answered", said=said(error)) from None
+    raise LakeError("the query gives no rows", hint="ask with one SELECT")
 
 
 class LakeTable:
@@ -110,7 +144,7 @@ class LakeTable:
         wanted = None
         if self._columns is not None:
             wanted = {name: pc.field(*name.split(".")) for name in self._columns}
-        with vacuumed(self._paths):
+        with readable(self._paths):
             scanner = self._dataset().scanner(columns=wanted, batch_readahead=4, fragment_readahead=1)
             for batch in scanner.to_batches():
                 if batch.num_rows:
@@ -129,8 +163,11 @@ class LakeTable:
         Args:
             query: One SELECT; a column of a dotted path is named by it: ``"period.start"``.
             params: Values for ``?`` or ``$name``.
+
+        Raises:
+            LakeError: The query can't be answered, or a file is gone or damaged.
         """
-        with quiet_connection() as con, vacuumed(self._paths):
+        with quiet_connection() as con, readable(self._paths):
             con.execute("set timezone = 'UTC'")
             con.register("stored", self._dataset() if self._paths else self._full.empty_table())
             # stored."period"."start" as "period.start"
@@ -138,7 +175,7 @@ class LakeTable:
                 f"""stored.{_quoted(*name.split("."))} as {_quoted(name)}""" for name in self.schema.names
             )
             con.execute(f'create view "self" as select {chosen} from stored')
-            return con.sql(query, params=params).to_arrow_table()
+            return answer(con, query, params, self._paths)
 
     def to_arrow(self, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
         """Return the rows as a ``pyarrow.Table``; see :meth:`select` for the arguments."""

@@ -20,7 +20,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from hiexchange._duck import quiet_connection
+from hiexchange._duck import quiet_connection, said
 from hiexchange.errors import ViewError
 
 PROFILE = "https://sql-on-fhir.org/ig/StructureDefinition/SQLQuery"
@@ -210,10 +210,7 @@ class SQLQuery:
             try:
                 found = connection.sql(self.sql, params=values or None).to_arrow_table()
             except duckdb.Error as error:
-                # What is wrong with the SQL is said; an error at run time may quote a patient's value.
-                static = isinstance(error, duckdb.ParserException | duckdb.BinderException | duckdb.CatalogException)
-                said = str(error).splitlines()[0][:200] if static else type(error).__name__
-                raise ViewError(f"the SQL of {self.name} fails", said=said) from None
+                raise ViewError(f"the SQL of {self.name} fails", said=said(error)) from None
         return found
 
 
