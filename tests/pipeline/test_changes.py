@@ -16,7 +16,7 @@ from hiexchange import config, pipeline
 from hiexchange._files import folder_lock
 from hiexchange.attribution import DISPUTE, raise_dispute
 from hiexchange.cli.run import exit_code
-from hiexchange.encounters import read_adt
+from hiexchange.encounters import joined_people, read_adt
 from hiexchange.errors import HIExchangeError, JobLocked, LakeError
 from hiexchange.events import Warned
 from hiexchange.matching import DECISION
@@ -335,8 +335,8 @@ def test_an_opt_out_of_a_record_that_was_merged_away_is_one_of_the_other() -> No
     consent = pa.Table.from_pylist([{"person_id": "p1", "scope": "exchange", "decision": "deny"}])
     consent = consent.append_column("valid_from", pa.array([date(2026, 1, 1)]))
     consent = consent.append_column("valid_to", pa.array([date(2027, 1, 1)]))
-    rules = Rules(load_subscriptions([]), consent, Policy()).after(events, persons)
+    rules = Rules(load_subscriptions([]), consent, Policy()).after(joined_people(events, persons))
     assert rules.consent is not None and rules.consent["person_id"].to_pylist() == ["p1", "p2"]
     assert (rules.of_nobody(persons), rules.of_nobody(persons.slice(1))) == (0, 1)
-    without = Rules(load_subscriptions([]), None, Policy()).after(events, persons)
+    without = Rules(load_subscriptions([]), None, Policy()).after(joined_people(events, persons))
     assert (without.consent, without.of_nobody(persons)) == (None, 0)

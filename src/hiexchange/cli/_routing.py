@@ -66,6 +66,8 @@ def routed(
     from hiexchange.attribution import DISPUTE, overlay
     from hiexchange.encounters import lookups, read_adt, read_view
     from hiexchange.lake import Lake
+    from hiexchange.matching import follow
+    from hiexchange.pipeline.merges import Merges
     from hiexchange.routing import route
     from hiexchange.tables import ATTRIBUTION, PERSON, check
     from hiexchange.views import view
@@ -86,11 +88,12 @@ def routed(
     attribution: Any = store.files("attribution") if "attribution" in store.tables() else ATTRIBUTION.empty()
     if {DISPUTE.name, "attribution"} <= set(store.tables()):
         attribution = overlay(store.table("attribution"), store.table(DISPUTE.name))
-    links = _links(store, persons, at)
     events = pa.concat_tables([intake.events for intake in intakes])
-    wanted = wanted.after(events, persons)
+    merges = Merges.of(store, persons, known_at=at, messages=events)
+    links = follow(_links(store, follow(persons, merges.merged), at), merges.merged)
+    wanted = wanted.after(merges.same)
     routing = route(
-        events,
+        follow(events, merges.merged),
         attribution,
         links,
         wanted.subscriptions,

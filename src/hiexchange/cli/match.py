@@ -41,15 +41,19 @@ def _run(
     """Match the lake's members to its patients, obeying its decisions, and append the links that changed."""
     from collections import Counter
 
-    from hiexchange.matching import load_weights, match, relink
+    from hiexchange.matching import PERSON_XREF, follow, load_weights, match, relink
+    from hiexchange.pipeline.merges import Merges
 
     store, members, persons = _tables(lake)
     now = datetime.now(UTC)
+    merges = Merges.of(store, persons, known_at=now)
     chosen = load_weights(weights) if weights else None
-    links = match(members, persons, known_at=now, decisions=_standing(store), weights=chosen)
+    decisions = follow(_standing(store), merges.merged)
+    links = match(members, follow(persons, merges.merged), known_at=now, decisions=decisions, weights=chosen)
     news = relink(_history(store), links, known_at=now)
-    if not dry_run and news.num_rows:
-        store.append("person_link", news)
+    if not dry_run:
+        fresh = {"person_link": news, PERSON_XREF.name: merges.news}
+        store.append_all({name: rows for name, rows in fresh.items() if rows.num_rows})
     counts = Counter(zip(links["band"].to_pylist(), links["reason"].to_pylist(), strict=True))
     rows = [(band, reason or "", count) for (band, reason), count in sorted(counts.items(), key=str)]
     if as_json:

@@ -182,7 +182,8 @@ def joined_people(events: Any, persons: Any) -> list[tuple[str, str]]:
         pc.is_in(persons["person_id"], value_set=pc.unique(merges["person_id"])),
     )
     people = Identities.of(persons.filter(concerned))
-    merges = merges.sort_by([("received_at", "ascending"), ("event_at", "ascending")])
+    order = ("received_at", "event_at", "source_file", "source_line")
+    merges = merges.sort_by([(name, "ascending") for name in order])
     names = ("patient_id_system", "visit_number", "person_id")
     found: dict[tuple[str, str], None] = {}
     for system, ended, survivor in zip(*(merges[name].to_pylist() for name in names), strict=True):

@@ -177,14 +177,18 @@ def follow(rows: pa.Table, merged: Mapping[str, str]) -> pa.Table:
 
 def all_records(links: pa.Table, merged: Mapping[str, str]) -> pa.Table:
     """Return links with one row more for each record that lives on in the linked one: its notices rest on the link, too."""
+    records: dict[str, list[str]] = {}
+    for record, survivor in merged.items():
+        records.setdefault(survivor, []).append(record)
     links = follow(links, merged)
-    ended = pa.table({"person_id": list(merged.values()), "record": list(merged)}, schema=_RECORD)
-    survivors_only = links.filter(pc.is_in(links["person_id"], value_set=ended["person_id"].combine_chunks()))
-    more = survivors_only.join(ended, "person_id", join_type="inner").drop_columns("person_id")
-    return pa.concat_tables([links, more.rename_columns({"record": "person_id"}).select(links.schema.names)])
+    rows = pc.indices_nonzero(pc.is_in(links["person_id"], value_set=pa.array(list(records), pa.string())))
+    linked = zip(rows.to_pylist(), links["person_id"].take(rows).to_pylist(), strict=True)
+    more = [(row, record) for row, person in linked for record in records[person]]
+    place = links.schema.get_field_index("person_id")
+    added = links.take(pa.array([row for row, _ in more], pa.int64()))
+    names = pa.array([record for _, record in more], pa.string())
+    return pa.concat_tables([links, added.set_column(place, links.schema.field(place), names)])
 
-
-_RECORD = pa.schema({"person_id": pa.string(), "record": pa.string()})
 
 # Newborns without a name and what a record does not know contradict nothing; twins of one home do.
 _ONE_PERSON = (
@@ -220,7 +224,9 @@ def contradicted(persons: Any, pairs: Iterable[tuple[str, str]]) -> set[tuple[st
         compare.id_pairs(con, left="p", right="p")
         compare.compare_pairs(con, left="p", right="p", pairs="joined", everything=True)
         return set(
-            con.execute(f"SELECT one, other FROM levels JOIN joined USING (ln, rn) WHERE NOT ({_ONE_PERSON})").fetchall()
+            con.execute(
+                f"SELECT one, other FROM levels JOIN joined USING (ln, rn) WHERE NOT ({_ONE_PERSON})"
+            ).fetchall()
         )
     finally:
         con.close()

@@ -5,6 +5,7 @@ Light to import: the command line reads the same rules and tables by the same fu
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +16,6 @@ import pyarrow.compute as pc
 
 from hiexchange import tables
 from hiexchange.config import Settings
-from hiexchange.encounters import joined_people
 from hiexchange.encounters.times import Zones
 from hiexchange.routing import Policy, Recheck, Subscriptions, load_consents, load_subscriptions, shared_denials
 from hiexchange.routing.policy import DENY
@@ -34,16 +34,13 @@ class Rules:
     policy: Policy
     """The exchange's own rules."""
 
-    def after(self, merges: pa.Table, persons: pa.Table) -> Rules:
+    def after(self, same: Iterable[tuple[str, str]]) -> Rules:
         """Return the rules in which what a person refused holds for all records that merges say are its.
 
         Args:
-            merges: ENCOUNTER_EVENT rows, those of trigger ``merge`` among them.
-            persons: PERSON rows.
+            same: Pairs of person ids that are one person.
         """
-        if self.consent is None:
-            return self
-        return replace(self, consent=shared_denials(self.consent, joined_people(merges, persons)))
+        return self if self.consent is None else replace(self, consent=shared_denials(self.consent, same))
 
     def of_nobody(self, persons: pa.Table) -> int:
         """Return how many refusals name nobody of the patient index: each may be an opt-out that finds no one."""

@@ -1,9 +1,9 @@
-"""From members and encounters to notices in inboxes: match, events, route, deliver."""
+"""From members and encounters to notices in inboxes: events, match, route, deliver."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,20 @@ from hiexchange.config import Settings
 from hiexchange.delivery import Outbox
 from hiexchange.encounters import INBOX_FILE, Inbox, Intake, lookups, read_adt, read_view
 from hiexchange.events import Reporter, Warned
-from hiexchange.matching import DECISION, DISCLOSURE, current, load_weights, match, misdirected, relink
+from hiexchange.matching import (
+    DECISION,
+    DISCLOSURE,
+    PERSON_XREF,
+    all_records,
+    current,
+    follow,
+    load_weights,
+    match,
+    misdirected,
+    relink,
+)
 from hiexchange.pipeline.inputs import Rules, stored, zones_of
+from hiexchange.pipeline.merges import Merges
 from hiexchange.pipeline.result import RunResult
 from hiexchange.routing import Recheck, Routing, route
 from hiexchange.routing.reasons import REASONS
@@ -31,28 +43,29 @@ TAKEN_BACK = "taken_back"
 
 
 def find_people(result: RunResult, settings: Settings, on_event: Reporter) -> None:
-    """Match every member, obeying people's decisions in the lake; keep the links that changed.
+    """Match every member, obeying people's decisions and merges in the lake; keep the links that changed.
 
-    What went out under a link that is now taken back can't be recalled: it is listed in
-    ``result.misdirected`` and in the lake, for the breach report.
+    A member of a record that was merged away is one of the survivor from this very run on. What went out under a link that
+    is now taken back can't be recalled: it is listed in ``result.misdirected`` and in the lake, for the breach report.
     """
     wanted = settings.matching
     with result.stage("match") as facts:
-        if "Patient" in result.lake.tables():
-            result.persons = tables.check(view("patient_demographics", result.lake), tables.PERSON)
+        merges = result.merges = Merges.of(result.lake, result.persons, known_at=result.known_at)
         result.links = match(
             result.members,
-            result.persons,
+            follow(result.persons, merges.merged),
             known_at=result.known_at,
             run_id=f"{result.known_at:%Y-%m-%dT%H:%M:%SZ}",
-            decisions=stored(result.lake, DECISION),
+            decisions=follow(stored(result.lake, DECISION), merges.merged),
             weights=load_weights(settings.path(wanted.weights)) if wanted.weights else None,
         )
         history = stored(result.lake, tables.PERSON_LINK)
         news = relink(history, result.links, known_at=result.known_at)
         if news.num_rows:
             result.misdirected = _disclosed(result, current(history, known_at=result.known_at))
-            result.lake.append_all({"person_link": news, DISCLOSURE.name: result.misdirected})
+        # In one snapshot: links and the merges they rest on are never apart.
+        fresh = {"person_link": news, DISCLOSURE.name: result.misdirected, PERSON_XREF.name: merges.news}
+        result.lake.append_all({name: rows for name, rows in fresh.items() if rows.num_rows})
         bands = Counter(result.links["band"].to_pylist())
         facts += [
             f"{result.links.num_rows:,} members",
@@ -60,6 +73,12 @@ def find_people(result: RunResult, settings: Settings, on_event: Reporter) -> No
             f"{bands['review']:,} to review",
             f"{bands['none']:,} unmatched",
         ]
+        if merges.doubtful:
+            on_event(
+                Warned(
+                    f"{len(merges.doubtful):,} merges join records of the index that contradict each other: no link follows them"
+                )
+            )
         if result.misdirected.num_rows:
             facts.append(f"{result.misdirected.num_rows:,} notices had gone out under a link now taken back")
             on_event(Warned("notices had gone out under links now taken back: see misdirected_disclosure in the lake"))
@@ -72,16 +91,21 @@ def _disclosed(result: RunResult, before: pa.Table) -> pa.Table:
     with Outbox(_outbox(result)) as outbox:
         deliveries = outbox.deliveries()
     gone = deliveries.filter(pc.invert(pc.is_in(deliveries["state"], value_set=pa.array(AT_HOME))))
-    return misdirected(before, result.links, stored(result.lake, tables.ROUTING_DECISION), gone)
+    merged = result.merges.merged
+    before, after = all_records(before, merged), all_records(result.links, merged)
+    return misdirected(before, after, stored(result.lake, tables.ROUTING_DECISION), gone)
 
 
 def take_events(result: RunResult, settings: Settings) -> pa.Table:
     """Add the events that the lake's encounters and the inbox bring; return all ENCOUNTER_EVENT rows that are news.
 
-    Those that are none but bear labels come too: they hold what was said of the same visit before. Sets
-    ``result.swallowed``: how many more are on record that nobody is told of.
+    Before the members are matched, since a merge among them says whose members some are. Those that are none but bear
+    labels come too: they hold what was said of the same visit before. Sets ``result.swallowed``: how many more are on
+    record that nobody is told of.
     """
     with result.stage("events") as facts:
+        if "Patient" in result.lake.tables():
+            result.persons = tables.check(view("patient_demographics", result.lake), tables.PERSON)
         # Files, not rows: of years of events, what came tonight concerns a few.
         known = result.lake.files("encounter_event")
         fresh: dict[str, list[pa.Table]] = {"encounter_event": [], INBOX_FILE.name: []}
@@ -127,7 +151,7 @@ def route_events(result: RunResult, events: pa.Table, rules: Rules) -> Routing:
     with result.stage("route") as facts:
         disputes = stored(result.lake, DISPUTE)
         routing = route(
-            events,
+            follow(events, result.merges.merged),
             overlay(result.attribution, disputes) if disputes.num_rows else result.attribution,
             result.links,
             rules.subscriptions,
@@ -136,7 +160,7 @@ def route_events(result: RunResult, events: pa.Table, rules: Rules) -> Routing:
             persons=result.persons,
             policy=rules.policy,
         )
-        result.lake.append("routing_decision", _new_decisions(result, routing))
+        result.lake.append("routing_decision", _new_decisions(result, _as_recorded(routing.deliverable, events)))
         counts = result.accounted(routing.identity())
         facts.append(f"{counts.pop('events'):,} events = " + " + ".join(f"{n:,} {name}" for name, n in counts.items()))
     result.routing = routing
@@ -149,25 +173,31 @@ ORDER BY ordinal
 """
 
 
-def _new_decisions(result: RunResult, routing: Routing) -> pa.Table:
+def _as_recorded(decisions: pa.Table, events: pa.Table) -> pa.Table:
+    """Return decisions about the record each event bears: a merge may be taken back, what went out by it is found by that."""
+    rows = pc.index_in(decisions["event_key"], value_set=events["event_key"].combine_chunks())
+    place = decisions.schema.get_field_index("person_id")
+    return decisions.set_column(place, decisions.schema.field(place), events["person_id"].take(rows.combine_chunks()))
+
+
+def _new_decisions(result: RunResult, decided: pa.Table) -> pa.Table:
     """Return the decisions to deliver that the lake does not hold yet: what a later correction is traced by."""
     known = result.lake.files("routing_decision")
     if not known:
-        return routing.deliverable
+        return decided
     with quiet_connection() as connection:
         connection.read_parquet([str(path) for path in known]).create_view("known")
-        ordinals = pa.array(range(routing.deliverable.num_rows), pa.int64())
-        connection.register("decided", routing.deliverable.append_column("ordinal", ordinals))
-        return routing.deliverable.take(connection.sql(_NEW).to_arrow_table()["ordinal"])
+        ordinals = pa.array(range(decided.num_rows), pa.int64())
+        connection.register("decided", decided.append_column("ordinal", ordinals))
+        return decided.take(connection.sql(_NEW).to_arrow_table()["ordinal"])
 
 
 def deliver(result: RunResult, routing: Routing, rules: Rules, on_event: Reporter) -> None:
     """Put what was decided into the ledger and send what is due, unless it may not go out any more."""
     with result.stage("deliver") as facts, Outbox(_outbox(result)) as outbox:
         outbox.enqueue(routing, now=result.known_at, persons=result.persons, lift=(*REASONS, TAKEN_BACK))
-        report = outbox.run(
-            result.known_at, on_event=on_event, recheck=Standing(routing, rules.recheck(result.known_at))
-        )
+        standing = Standing(routing, rules.recheck(result.known_at), result.merges.merged)
+        report = outbox.run(result.known_at, on_event=on_event, recheck=standing)
         result.deliveries, result.receipts = outbox.deliveries(), outbox.receipts()
         result.identity = result.accounted(routing.identity(result.deliveries))
         states = Counter(result.deliveries["state"].to_pylist())
@@ -187,16 +217,24 @@ class Standing:
     A link that a reviewer took back, or an attribution that the payer did, stops what was decided by it.
     """
 
-    def __init__(self, routing: Routing, gate: Recheck) -> None:
-        """Index what is decided now; ``gate`` is asked about consent and agreements."""
+    def __init__(self, routing: Routing, gate: Recheck, merged: Mapping[str, str]) -> None:
+        """Index what is decided now.
+
+        Args:
+            routing: The decisions.
+            gate: Asked about consent and agreements.
+            merged: Record that ended -> the one it lives on in; a notice of before bears the first.
+        """
         rows = routing.deliverable
         names = ("subscriber_id", "channel_id", "event_key", "person_id")
         self._decided = set(zip(*(rows[name].to_pylist() for name in names), strict=True))
         self._gate = gate
+        self._merged = merged
 
     def __call__(self, candidate: Any) -> str | None:
         """Return the reason why it may not go out, or None."""
-        mark = (candidate.subscriber_id, candidate.channel_id, candidate.event_key, candidate.person_id)
+        person = self._merged.get(candidate.person_id, candidate.person_id)
+        mark = (candidate.subscriber_id, candidate.channel_id, candidate.event_key, person)
         return self._gate(candidate) or (None if mark in self._decided else TAKEN_BACK)
 
 

@@ -17,6 +17,7 @@ from hiexchange import tables
 from hiexchange.lake import Lake
 from hiexchange.matching import DISCLOSURE
 from hiexchange.measures import MeasureRun
+from hiexchange.pipeline.merges import Merges
 from hiexchange.routing import Routing
 
 
@@ -42,6 +43,8 @@ class RunResult:
     attribution: pa.Table = field(default_factory=tables.ATTRIBUTION.empty)
     persons: pa.Table = field(default_factory=tables.PERSON.empty)
     links: pa.Table = field(default_factory=tables.PERSON_LINK.empty)
+    merges: Merges = field(default_factory=Merges)
+    """Records of the index that live on in others."""
     issues: pa.Table = field(default_factory=tables.ISSUE.empty)
     swallowed: int = 0
     """Events on record that were no news; routing sees only the others."""

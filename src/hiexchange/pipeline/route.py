@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from hiexchange import __version__, measures, servers, tables
 from hiexchange import events as progress
@@ -34,7 +33,7 @@ from hiexchange.servers import Server
 def run(settings: Settings, *, on_event: Reporter = progress.ignore) -> RunResult:
     """Run the whole route that a configuration describes; safe to repeat.
 
-    Export, lake, rosters and attribution, matching, events, routing, delivery, measures, feedback, report.
+    Export, lake, rosters and attribution, events, matching, routing, delivery, measures, feedback, report.
     ``settings.known_at`` stands for the clock of rosters, routing and delivery; without it the
     clock does.
 
@@ -74,11 +73,10 @@ def _stages(
     if server is not None:
         _export(result, server, settings, on_event)
     take_rosters(result, settings, on_event)
-    find_people(result, settings, on_event)
     events = take_events(result, settings)
+    find_people(result, settings, on_event)
     # Not before: the export may have taken hours, and a consent withdrawn meanwhile counts.
-    merges = stored(result.lake, tables.ENCOUNTER_EVENT, where=pc.field("trigger") == "merge")
-    rules = rules_of(settings, subscriptions=subscriptions).after(merges, result.persons)
+    rules = rules_of(settings, subscriptions=subscriptions).after(result.merges.same)
     if strangers := rules.of_nobody(result.persons):
         on_event(progress.Warned(f"{strangers:,} refusals of the consent file name nobody of the patient index"))
     routing = route_events(result, events, rules)

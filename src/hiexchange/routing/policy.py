@@ -206,10 +206,7 @@ def shared_denials(consent: Any, same: Iterable[tuple[str, str]]) -> pa.Table:
         same: Pairs of person ids that are one person; chains are followed.
     """
     table = consent_table(consent)
-    groups: dict[str, set[str]] = {}
-    for pair in same:
-        group = set(pair).union(*(groups.get(person, ()) for person in pair))
-        groups |= dict.fromkeys(group, group)
+    groups = records_of(same)
     if not groups:
         return table
     spoken = pc.is_in(table["person_id"], value_set=pa.array(sorted(groups), TEXT))
@@ -219,6 +216,15 @@ def shared_denials(consent: Any, same: Iterable[tuple[str, str]]) -> pa.Table:
         for other in sorted(groups[row["person_id"]] - {row["person_id"]})
     ]
     return pa.concat_tables([table, pa.Table.from_pylist(more, schema=CONSENT)])
+
+
+def records_of(same: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+    """Return, for each person of these pairs, all that the pairs say are one with it, itself among them."""
+    groups: dict[str, set[str]] = {}
+    for pair in same:
+        group = set(pair).union(*(groups.get(person, ()) for person in pair))
+        groups |= dict.fromkeys(group, group)
+    return groups
 
 
 def _consent_row(row: Mapping[str, Any]) -> dict[str, Any]:
