@@ -75,7 +75,7 @@ def test_interruption_exits_130_and_the_same_command_goes_on(tmp_path: Path, num
     process.send_signal(number)
     _, trouble = process.communicate(timeout=60)
     assert process.returncode == 130, trouble
-    assert trouble.endswith("interrupted: what was done is saved, run the same command again to go on\n")
+    assert trouble.endswith("interrupted: what was finished is kept, run the same command again for the rest\n")
     assert "Traceback" not in trouble and trouble.count("interrupted") == 1
     assert hiexchange("demo", "--patients", "60", cwd=tmp_path).returncode == 0
 

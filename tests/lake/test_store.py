@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
+import resource
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -12,7 +14,7 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from hiexchange.errors import ConfigError, JobLocked, LakeError, SchemaMismatch
+from hiexchange.errors import ConfigError, JobLocked, LakeError, SchemaMismatch, StorageError
 from hiexchange.lake import Lake
 from hiexchange.tables import ISSUE
 
@@ -318,6 +320,40 @@ def test_a_failed_load_leaves_the_lake_as_it_was(put, tmp_path):
     assert lake.snapshots() == [first.snapshot]
     assert lake.tables() == {"Patient": 1}
     assert lake.files("Patient") == list((lake.path / "Patient").iterdir())
+
+
+def test_a_load_that_fails_late_leaves_no_files_behind(put, tmp_path):
+    put(*(patient(f"a{number}") for number in range(50)))
+    lake, second = put(*(patient(f"b{number}") for number in range(50)))
+    before = sorted((lake.path / "Patient").iterdir())
+    part = lake.files("Patient")[1]
+    whole = part.read_bytes()
+    part.write_bytes(whole[:100] + b"\xff" * 100 + whole[200:])
+    with pytest.raises(LakeError, match="damaged"):  # after the first file was rewritten
+        put(patient("a1"), patient("b1"))
+    assert sorted((lake.path / "Patient").iterdir()) == before
+    assert lake.snapshots()[-1] == second.snapshot
+
+
+def test_a_full_disk_ends_writers_without_a_trace(tmp_path):
+    source = tmp_path / "Patient.ndjson"
+    names = (random.Random(number).randbytes(30).hex() for number in range(2000))
+    source.write_text("".join(f'{{"resourceType":"Patient","id":"{name}"}}\n' for name in names))
+    lake = Lake(tmp_path / "lake")
+    lake.ingest(source)
+    before = sorted(lake.path.rglob("*"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit in (10_000, 1_000):
+        for write in (lambda: lake.ingest(source), lambda: lake.compact(rows_a_file=200)):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+            try:
+                with pytest.raises(StorageError, match="disk is full"):
+                    write()
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            assert sorted(lake.path.rglob("*")) == before
+    lake.compact(rows_a_file=200)
+    assert lake.tables() == {"Patient": 2000}
 
 
 def test_a_damaged_manifest_is_said_not_guessed(tmp_path):

@@ -6,7 +6,9 @@ exhausted (resumable), 6 partial, 7 data rejected, 8 delivery failed, 130 interr
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import pkgutil
 import signal
 import sys
@@ -17,7 +19,7 @@ import typer
 import typer.core
 
 from hiexchange.cli import render
-from hiexchange.errors import HIExchangeError
+from hiexchange.errors import HIExchangeError, StorageError
 
 INTERRUPTED = 130
 NOT_VERBS = {"app", "render"}
@@ -31,8 +33,11 @@ class Verbs(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
-            render.err(str(stop) or "interrupted: what was done is saved, run the same command again to go on")
+            render.err(str(stop) or "interrupted: what was finished is kept, run the same command again for the rest")
             raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:  # `| head` has read enough; click would exit 1
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - what is flushed at the end has nowhere to go
+            raise typer.Exit from None
 
 
 app = typer.Typer(
@@ -47,9 +52,20 @@ app = typer.Typer(
 _debug = False
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from hiexchange import __version__
+
+        render.out(f"hiexchange {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     """FHIR bulk export, Parquet lake, roster routing and quality measures, in one process."""
     global _debug
@@ -77,15 +93,27 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:  # before a verb began
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+    except OSError as error:  # of a verb that did not expect it: the system's own words and the path say enough
+        if _debug:
+            raise
+        render.failure(_storage(error))
+        sys.exit(StorageError.exit_code)
     except Exception as error:  # the last line of defence: one message instead of a traceback, exit 1
         if _debug:
             raise
         render.err(f"error HX-100 unexpected {type(error).__name__}")
         render.err("  do     run again with --debug before the verb to see where, and report it")
         sys.exit(1)
+
+
+def _storage(error: OSError) -> StorageError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return StorageError(
+        "a file or folder cannot be used",
+        where=str(error.filename) if error.filename is not None else None,
+        said=error.strerror,
+        hint="free space, then run the same command again" if full else "check the path and its permissions",
+    )
 
 
 def _as_interrupt(signum: int, frame: FrameType | None) -> None:

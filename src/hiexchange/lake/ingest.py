@@ -316,7 +316,7 @@ def load_files(root: Path, works: Iterable[Work], workers: int) -> Generator[Don
     """Load files one after the other, or by several workers at once; results in the order of ``works``.
 
     Works that arrive one by one (an iterator) are encoded while the next is awaited. Close the iterator when it
-    is left early: the workers stop, and what they made is removed.
+    is left early, for the workers to stop; whoever holds the lake's lock removes what they made.
     """
     if isinstance(works, Sequence) and (workers <= 1 or not (works := _shared(works, workers))[1:]):
         shapes: dict[str, Shape] = {}
@@ -347,15 +347,6 @@ def _at_once(root: Path, works: Iterable[Work], workers: int) -> Iterator[Done]:
     finally:
         stopped.set()
         pool.shutdown(cancel_futures=True)
-        for future in waiting:
-            if not future.cancelled() and future.exception() is None:
-                remove(root, _all(future.result()))
-
-
-def remove(root: Path, finished: Iterable[Done]) -> None:
-    """Remove the parts of files that no snapshot will name."""
-    for part in (part for done in finished for part in done.parts):
-        (root / part.path).unlink(missing_ok=True)
 
 
 def _all(done: Done) -> tuple[Done, ...]:

@@ -29,7 +29,7 @@ from hiexchange.errors import ConfigError, LakeError
 from hiexchange.events import Reporter, RowsWritten, Warned, ignore
 from hiexchange.lake import maintain, mirror
 from hiexchange.lake.contained import contained
-from hiexchange.lake.ingest import Done, Work, load_files, remove
+from hiexchange.lake.ingest import Done, Work, load_files
 from hiexchange.lake.job import Job, Loadable
 from hiexchange.lake.lineage import RAW, SHA256, stored_schema
 from hiexchange.lake.memory import system_allocator
@@ -117,34 +117,44 @@ class Lake:
         job = Job.of(source, transaction_time, watermark_key)
         version = Definitions.load(fhir_version).version if fhir_version else self.fhir_version
         extras = (*((RAW,) if raw else ()), *((SHA256,) if sha256 else ()))
-        model = Work(Path(), "", "", "", version, "", extras=extras, transaction_time=job.transaction_time,
+        load = Load(uuid.uuid4().hex[:12], job.key, _now(), 0, 0)
+        model = Work(Path(), "", "", "", version, load.id, extras=extras, transaction_time=job.transaction_time,
                      repairs=tuple(repairs))  # fmt: skip
-        with self._store.writing(), system_allocator():
-            snapshot = self._store.current()
-            load = Load(uuid.uuid4().hex[:12], job.key, _now(), 0, 0)
+        with self._writing() as snapshot, system_allocator():
             if job.key and any(job.key == done.key for done in snapshot.loads):
                 return IngestReport("", snapshot.number, 0, 0, 0, 0.0, 0, watermark=job.watermark, skipped=True)
-            arriving = works(job, snapshot, replace(model, load=load.id), self.fhir_version)
-            finished: list[Done] = []
-            try:
-                awaited = arriving if isinstance(job.files, Iterator) else list(arriving)
-                with contextlib.closing(load_files(self.path, awaited, workers)) as loading:
-                    for done in loading:
-                        finished.append(done)
-                        _tell(done, on_event)
-                if strict:
-                    refuse_unmapped(finished, self.path)
-                with readable(self.path / file.path for file in snapshot.files()):
-                    snapshot = published(self.path, snapshot, finished, job, load)
-            except BaseException:
-                remove(self.path, finished)
-                raise
-            # Outside the clean-up: an interrupt just after the swap must not remove what the manifest now names.
+            finished = self._encoded(job, works(job, snapshot, model, self.fhir_version), workers, on_event)
+            if strict:
+                refuse_unmapped(finished, self.path)
+            with readable(self.path / file.path for file in snapshot.files()):
+                snapshot = published(self.path, snapshot, finished, job, load)
             self._store.commit(snapshot)
         validation = {name: self._validated(name, snapshot, validate) for name in touched(finished)} if validate else {}
         done_report = report(finished, snapshot, load, job, time.perf_counter() - started)
         done_report.check(max_bad_lines, self.path)
         return replace(done_report, validation=validation)
+
+    def _encoded(self, job: Job, arriving: Iterator[Work], workers: int, on_event: Reporter) -> list[Done]:
+        """Write the parts of every file."""
+        finished = []
+        awaited = arriving if isinstance(job.files, Iterator) else list(arriving)
+        with contextlib.closing(load_files(self.path, awaited, workers)) as loading:
+            for done in loading:
+                finished.append(done)
+                _tell(done, on_event)
+        return finished
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[Snapshot]:
+        """Be the lake's only writer, from the current snapshot on; what is written and not committed is removed."""
+        started = time.time()
+        with self._store.writing():
+            snapshot = self._store.current()
+            try:
+                yield snapshot
+            except BaseException:
+                maintain.sweep(self._store, started)
+                raise
 
     def _validated(self, name: str, snapshot: Snapshot, sample: int) -> Validation:
         """Check resources spread over the rows of a table."""
@@ -173,8 +183,7 @@ class Lake:
             LakeError: A table is there already with other columns.
         """
         given = {name: _corridor_rows(name, table) for name, table in tables.items()}
-        with self._store.writing():
-            snapshot = self._store.current()
+        with self._writing() as snapshot:
             load = Load(uuid.uuid4().hex[:12], "", _now(), sum(data.num_rows for data in given.values()), 0)
             states = dict(snapshot.tables)
             for name, data in given.items():
@@ -197,8 +206,7 @@ class Lake:
         Returns:
             The number of the new snapshot; the current one when every table is compact already.
         """
-        with self._store.writing():
-            snapshot = self._store.current()
+        with self._writing() as snapshot:
             tables = dict(snapshot.tables)
             load = uuid.uuid4().hex[:12]
             for name in names or [name for name, state in tables.items() if state.kind == "fhir"]:

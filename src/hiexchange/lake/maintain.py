@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from hiexchange._files import storage_errors
 from hiexchange.lake.columns import cast_wide
 from hiexchange.lake.parts import ORDER, read_batches, write_batches
 from hiexchange.lake.store import META, DataFile, Store
@@ -64,7 +65,7 @@ def compacted(
         part = _sorted_part(root, table, schema, _scan(root, files, schema), load)
         return (part,) if part else ()
     written = []
-    with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=root / META) as folder:
+    with storage_errors(root), tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=root / META) as folder:
         for path in _parted(root, files, schema, rows, Path(folder)):
             with pa.OSFile(str(path)) as source:
                 written.append(_sorted_part(root, table, schema, _stored(pa.ipc.open_file(source)), load))
@@ -152,6 +153,18 @@ def _scan(root: Path, files: Sequence[DataFile], schema: pa.Schema) -> Iterator[
                 for field in schema
             ]
             yield pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def sweep(store: Store, since: float) -> None:
+    """Remove the parts written since an instant that the current snapshot doesn't name; the caller holds the lock.
+
+    A writer that fails for want of space would leave ever less of it.
+    """
+    needed = {file.path for file in store.current().files()}
+    for path in store.root.glob("*/part-*.parquet"):
+        # The clock of files lags behind by some milliseconds.
+        if path.relative_to(store.root).as_posix() not in needed and path.stat().st_mtime >= since - 1:
+            path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
