@@ -19,7 +19,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
 
 
 @contextlib.contextmanager
@@ -44,7 +43,7 @@ from httpx import Auth, Client, Headers, Request, Response
 
 from hiexchange._policy import Policy
 from hiexchange._tls import Tls
-from hiexchange._urls import PUBLIC_STORAGE, check_url, host_of, is_address, is_private, origin, redact
+from hiexchange._urls import PUBLIC_STORAGE, check_url, host_of, is_address, is_private, join, origin, redact
 from hiexchange.errors import PolicyViolation, ServerError, ServerUnavailable
 
 if TYPE_CHECKING:
@@ -166,17 +165,17 @@ class Session:
         self.permit(url, token=token)
         auth = self.auth if token else None
         for _ in range(self.policy.redirects_max + 1):
-            request = self.client.build_request(method, url, headers=headers, content=content)
-            if idle_s is not None:
-                request.extensions["timeout"]["read"] = idle_s
             with transport_errors(url):
+                request = self.client.build_request(method, url, headers=headers, content=content)
+                if idle_s is not None:
+                    request.extensions["timeout"]["read"] = idle_s
                 response = self.client.send(request, auth=auth, stream=True, follow_redirects=False)
             if response.status_code == 407:
                 response.close()
                 raise NoAnswer(PROXY[0], sent=False, where=redact(url), said="HTTP 407", hint=PROXY[1])
             if response.status_code not in (301, 302, 303, 307, 308) or "location" not in response.headers:
                 return response if stream else _read(response, url)
-            target = urljoin(url, response.headers["location"])
+            target = join(url, response.headers["location"])
             response.close()
             self.permit(target, token=False)
             if origin(target) != origin(url):
@@ -277,14 +276,15 @@ class transport_errors:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL):
+        if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL | UnicodeError):
             raise PolicyViolation("not a URL that can be visited", where=redact(self.url)) from None
         if isinstance(error, httpx.TransportError):
             raise _no_answer(error, self.url) from error
 
 
 def _no_answer(error: httpx.TransportError, url: str) -> NoAnswer:
-    text = _root_cause(error)
+    # What we cannot send is shown by h11 as it is: a header among it may be a credential.
+    text = "LocalProtocolError" if isinstance(error, httpx.LocalProtocolError) else _root_cause(error)
     sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError | httpx.PoolTimeout)
     fatal = CERTIFICATE_TROUBLE.search(text) is not None
     if fatal:
@@ -423,7 +423,7 @@ def parse_http_date(text: str) -> datetime | None:
     """Return an HTTP date as an aware datetime, or None."""
     try:
         date = email.utils.parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError):
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
     return date if date.tzinfo else date.replace(tzinfo=UTC)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from hiexchange.errors import PolicyViolation
 
@@ -36,16 +36,30 @@ def check_url(url: str, *, allow_http: bool = False) -> None:
         )
 
 
+def join(base: str, url: str) -> str:
+    """Return ``url`` as seen from ``base``; one that cannot be read is left for :func:`check_url` to refuse."""
+    try:
+        return urljoin(base, url)
+    except ValueError:
+        return url
+
+
 def origin(url: str) -> str:
-    """Return scheme, host and port, which is what a token is bound to."""
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+    """Return scheme, host and port, which is what a token is bound to; nothing for a URL that cannot be read."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        return ""
     return f"{parts.scheme}://{(parts.hostname or '').lower()}:{port}"
 
 
 def host_of(url: str) -> str:
-    """Return the lower-case host name."""
-    return (urlsplit(url).hostname or "").lower()
+    """Return the lower-case host name; nothing for a URL that cannot be read."""
+    try:
+        return (urlsplit(url).hostname or "").lower()
+    except ValueError:
+        return ""
 
 
 def redact(url: str) -> str:

@@ -9,7 +9,7 @@ secret or a token.
 from __future__ import annotations
 
 import base64
-import json
+import re
 import threading
 import time
 import uuid
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from hiexchange import ndjson
 from hiexchange._http import (
     Auth,
     NoAnswer,
@@ -44,6 +45,8 @@ DEFAULT_LIFETIME_S = 300.0
 MAX_LIFETIME_S = 86_400.0
 ASSERTION_LIFETIME_S = 300
 SKEW_WORTH_CORRECTING_S = 20
+VISIBLE = re.compile(r"[!-~]+")
+"""What a header may carry: a token with a line end in it would be another header, or be shown in an error."""
 LATER = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -167,16 +170,19 @@ class TokenAuth(Auth):
             raise unavailable(response, "the token endpoint is not available")
         if status >= 400:
             raise self._refused(response)
-        try:
-            body = json.loads(response.content)
-            value = body["access_token"]
-        except (ValueError, KeyError, TypeError):
+        body = _json_object(response)
+        value = body.get("access_token")
+        if value is None:
             raise ProtocolViolation(
                 "the token endpoint did not answer with a token",
                 where=redact(str(response.request.url)),
                 said=answered(response),
-            ) from None
-        if not isinstance(value, str) or str(body.get("token_type", "bearer")).lower() != "bearer":
+            )
+        if (
+            not isinstance(value, str)
+            or not VISIBLE.fullmatch(value)
+            or str(body.get("token_type", "bearer")).lower() != "bearer"
+        ):
             raise ProtocolViolation("the token is not a bearer token", where=redact(str(response.request.url)))
         life = _lifetime(body.get("expires_in"), value)
         self._on_event(TokenRefreshed(life))
@@ -204,7 +210,10 @@ class StaticToken(TokenAuth):
         self._secret = token
 
     def _fetch(self, session: Session) -> Token:
-        return Token(_reveal(self._secret), float("inf"))
+        value = _reveal(self._secret).strip()
+        if not VISIBLE.fullmatch(value):
+            raise ConfigError("the token holds blanks or other characters that no header may have", code="HX-203")
+        return Token(value, float("inf"))
 
 
 class ClientCredentials(TokenAuth):
@@ -398,7 +407,7 @@ class SmartBackendServices(TokenAuth):
                 said=answered(response),
                 hint="check the base URL, or give token_url=…",
             )
-        if "permission-v2" in (body.get("capabilities") or ()):
+        if "permission-v2" in str(body.get("capabilities")):
             self._read_suffix = "rs"
         # The assertion's audience is this URL; keep it for the life of the credential.
         self.token_url = str(url)
@@ -431,7 +440,7 @@ def _jwt_lifetime(token: str) -> float | None:
     if len(parts) != 3:
         return None
     try:
-        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        claims = ndjson.value(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
         seconds = float(claims["exp"]) - time.time()
     except (ValueError, KeyError, TypeError):
         return None
@@ -447,23 +456,21 @@ def _is_passing(error: BaseException) -> bool:
 
 def _oauth_error(response: Response) -> str | None:
     body = _json_object(response)
-    code = body.get("error")
+    code = body.get("error") or body.get("errorCode")  # Okta has both forms
     return code if isinstance(code, str) and len(code) < 60 else None
 
 
 def _json_object(response: Response) -> dict[str, Any]:
-    try:
-        body = json.loads(response.content)
-    except ValueError:
-        return {}
+    body = ndjson.value(response.content)
     return body if isinstance(body, dict) else {}
 
 
 def _token_extension(metadata: dict[str, Any]) -> str | None:
     """Find the token URL in a CapabilityStatement's oauth-uris extension."""
-    for rest in metadata.get("rest") or ():
-        for outer in (rest.get("security") or {}).get("extension") or ():
-            for inner in outer.get("extension") or ():
+    for rest in ndjson.objects(metadata.get("rest")):
+        security = rest.get("security")
+        for outer in ndjson.objects(security.get("extension") if isinstance(security, dict) else None):
+            for inner in ndjson.objects(outer.get("extension")):
                 if inner.get("url") == "token" and isinstance(inner.get("valueUri"), str):
                     return str(inner["valueUri"])
     return None

@@ -37,6 +37,22 @@ def loads(data: bytes | str, *, name: str = "<data>", decimals: Callable[[str], 
     return list(_parse(raw.split(b"\n"), name, decimals))
 
 
+def value(data: bytes) -> Any:
+    """Return the value of one JSON text that somebody else sent; None when it is none.
+
+    Also None for what Python could not store again: lone surrogates, nesting without end.
+    """
+    try:
+        return msgspec.json.decode(data.removeprefix(BOM))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def objects(array: Any) -> Iterator[dict[str, Any]]:
+    """Yield the objects of an array that somebody else sent; nothing where it is none."""
+    yield from (item for item in array if isinstance(item, dict)) if isinstance(array, list) else ()
+
+
 def load(file: str | Path | IO[bytes], *, decimals: Callable[[str], Any] = float) -> list[Any]:
     """Return every value in a file (plain or ``.gz``); see :func:`loads`."""
     return list(reader(file, decimals=decimals))

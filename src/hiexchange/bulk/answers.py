@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from hiexchange import ndjson
 from hiexchange._http import Response, now_utc, retry_after
 from hiexchange.bulk.protocol import Answer
 
@@ -18,8 +18,5 @@ def to_answer(response: Response) -> Answer:
 
 def read_object(data: bytes) -> Mapping[str, Any] | None:
     """Return a JSON object, or None."""
-    try:
-        value = json.loads(data)
-    except ValueError:
-        return None
+    value = ndjson.value(data)
     return value if isinstance(value, Mapping) else None

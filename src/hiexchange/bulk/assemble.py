@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -13,22 +14,27 @@ from hiexchange import ndjson
 from hiexchange._files import atomic_file
 from hiexchange.bulk.answers import read_object
 from hiexchange.bulk.journal import JobState
-from hiexchange.bulk.manifest import Manifest, parse_manifest
+from hiexchange.bulk.manifest import Manifest, parse_instant, parse_manifest
 from hiexchange.bulk.plan import Plan
 from hiexchange.bulk.request import ExportRequest
 from hiexchange.bulk.result import ExportResult, FileReceipt
 from hiexchange.bulk.watermark import reason_to_hold, watermark_key, watermark_value
-from hiexchange.errors import DataError
+from hiexchange.errors import DataError, JournalCorrupt
 from hiexchange.servers import Server
 
+CODE = re.compile(r"[a-z-]{1,32}")
 SERIOUS = ("fatal/", "error/")
 
 
 def read_pages(folder: Path, state: JobState, integrity: Mapping[str, str]) -> list[Manifest]:
-    """Return the manifest pages kept in a job folder, in order."""
+    """Return the manifest pages kept in a job folder, in order.
+
+    Raises:
+        JournalCorrupt: One is gone.
+    """
     return [
         parse_manifest(
-            read_object((folder / f"manifest-{number:03}.json").read_bytes()),
+            read_object(_kept(folder / f"manifest-{number:03}.json")),
             url=state.pages[number],
             integrity=integrity,
             expires=state.expires.get(number),
@@ -37,10 +43,28 @@ def read_pages(folder: Path, state: JobState, integrity: Mapping[str, str]) -> l
     ]
 
 
+def _kept(page: Path) -> bytes:
+    try:
+        return page.read_bytes()
+    except FileNotFoundError:
+        raise JournalCorrupt(
+            "a page of the manifest is gone, which the journal knows",
+            where=str(page),
+            hint="put it back, or start the export anew in another folder; committed files in this one are whole",
+        ) from None
+
+
 def result(
-    folder: Path, state: JobState, plan: Plan, server: Server, request: ExportRequest, *, now: datetime
+    folder: Path,
+    state: JobState,
+    plan: Plan,
+    server: Server,
+    request: ExportRequest,
+    *,
+    now: datetime,
+    hold: str | None = None,
 ) -> ExportResult:
-    """Return what the export gave, from what is committed."""
+    """Return what the export gave, from what is committed; ``hold`` says why its watermark may never move."""
     manifest = plan.manifest
     receipts = tuple(state.files[file.file] for file in plan.files if file.file in state.files)
     failed = {name: reason for name, reason in state.failed.items() if name not in state.files}
@@ -53,12 +77,13 @@ def result(
     notes = [f"{receipt.file}: {note}" for receipt in receipts for note in receipt.notes]
     ignored = (*state.ignored, *ignored_parameters(request, receipts))
     partial = bool(failed or serious)
-    held = _held(manifest, receipts, request, server, failed=failed, serious=serious, ignored=ignored, now=now)
+    held = hold or _held(manifest, receipts, request, server, failed=failed, serious=serious, ignored=ignored, now=now)
     value = None
     if held is None:
         newest = max((item.newest for item in receipts if item.kind == "output"), default="")
         value = watermark_value(
             manifest.transaction_time,
+            until=request.until,
             newest=newest if server.policy.stale_guard else "",
             overlap_s=server.policy.overlap_s,
         )
@@ -100,6 +125,9 @@ def _held(
         return "the export is empty"
     if expected and total < expected * server.policy.collapse_floor:
         return f"the export collapsed: {total:,} resources where {expected:,} were expected"
+    patients = sum(item.types.get("Patient", 0) for item in receipts if item.kind == "output")
+    if request.since is None and "Patient" in request.types and total and not patients:
+        return "no Patient came, though all were asked for"
     return reason_to_hold(manifest.transaction_time, now=now)
 
 
@@ -109,9 +137,24 @@ def ignored_parameters(request: ExportRequest, receipts: Iterable[FileReceipt]) 
     output = [item for item in receipts if item.kind == "output"]
     if request.types and any(name not in (*request.types, "Parameters") for item in output for name in item.types):
         ignored.append("_type")
-    if request.since and any(item.oldest and item.oldest < request.since[:10] for item in output):
+    if _since_ignored(request, output):
         ignored.append("_since")
     return ignored
+
+
+def _since_ignored(request: ExportRequest, output: Iterable[FileReceipt]) -> bool:
+    """Say whether resources are so old that the server cannot have followed ``_since``.
+
+    At Patient and Group level the standard lets it add older ones: what the news refer to, and the history of new
+    members (BCDA does for ``/Group/all``). There it has not followed if nothing at all is new.
+    """
+    since = parse_instant(request.since)
+    dated = [item for item in output if item.oldest]
+    if since is None or not dated:
+        return False
+    if request.level == "system":
+        return any(moment < since for item in dated if (moment := parse_instant(item.oldest)))
+    return all(moment < since for item in dated if (moment := parse_instant(item.newest)))
 
 
 def count_outcomes(folder: Path, receipts: Iterable[FileReceipt]) -> dict[str, int]:
@@ -122,8 +165,10 @@ def count_outcomes(folder: Path, receipts: Iterable[FileReceipt]) -> dict[str, i
             continue
         try:
             for value in ndjson.reader(folder / receipt.file):
-                for issue in value.get("issue") or () if isinstance(value, Mapping) else ():
-                    counts[f"{issue.get('severity', 'error')}/{issue.get('code', 'unknown')}"] += 1
+                for issue in ndjson.objects(value.get("issue")):
+                    names = (issue.get("severity", "error"), issue.get("code", "unknown"))
+                    # Codes are shown, free text in their place is not.
+                    counts["/".join(name if CODE.fullmatch(str(name)) else "unknown" for name in names)] += 1
         except DataError:
             counts["warning/unreadable"] += 1
     return dict(counts)

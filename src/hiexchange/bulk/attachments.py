@@ -10,20 +10,21 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
 
 from hiexchange import ndjson
 from hiexchange._files import atomic_file
 from hiexchange._http import NoAnswer, Policy, Session, raw_body
-from hiexchange._urls import redact
+from hiexchange._urls import join, redact
 from hiexchange.bulk.decode import BodyDecoder, Broken
 from hiexchange.errors import BadLine, PolicyViolation, ServerUnavailable
 
 TRIES = 3
+MIME = re.compile(r"[ -~]{1,200}")
 LATER = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -53,13 +54,14 @@ class Pointer:
 def pointers(resource: Mapping[str, Any]) -> Iterator[Pointer]:
     """Yield the attachments with a URL in a resource; those with inline data need no fetching."""
     name = str(resource.get("resourceType"))
-    found: list[Any] = [item.get("attachment") for item in resource.get("content") or () if isinstance(item, Mapping)]
-    found += resource.get("presentedForm") or []
+    found: list[Any] = [item.get("attachment") for item in ndjson.objects(resource.get("content"))]
+    found += ndjson.objects(resource.get("presentedForm"))
     if name == "Media":
         found.append(resource.get("content"))
     for item in found:
         if isinstance(item, Mapping) and isinstance(item.get("url"), str) and "data" not in item:
-            yield Pointer(name, item["url"], item.get("contentType"))
+            kind = item.get("contentType")
+            yield Pointer(name, item["url"], kind if isinstance(kind, str) and MIME.fullmatch(kind) else None)
 
 
 def fetch_attachments(
@@ -77,7 +79,7 @@ def fetch_attachments(
     for path in files:
         for resource in ndjson.reader(path):
             for pointer in pointers(resource):
-                url = urljoin(session.base_url + "/", pointer.url)
+                url = join(session.base_url + "/", pointer.url)
                 if url not in seen:
                     seen.add(url)
                     yield _fetch(folder, pointer, url, session, requires_token)

@@ -17,6 +17,9 @@ class Deletion(msgspec.Struct, frozen=True):
     type: str
     id: str
 
+    def __repr__(self) -> str:
+        return f"Deletion({self.type!r}, …)"  # an id may be a patient's
+
 
 class Odd(msgspec.Struct, frozen=True):
     """An entry that is no plain deletion, and why."""
@@ -29,7 +32,7 @@ def read_deletions(folder: str | Path) -> Iterator[Deletion | Odd]:
     """Yield what the ``deleted`` folder of a job holds, each a :class:`Deletion` or :class:`Odd`."""
     for path in sorted(Path(folder).glob("deleted/*.ndjson*")):
         for bundle in ndjson.reader(path):
-            for entry in bundle.get("entry") or () if isinstance(bundle, Mapping) else ():
+            for entry in ndjson.objects(bundle.get("entry")):
                 yield parse_entry(entry, path.name)
 
 
@@ -39,7 +42,10 @@ def parse_entry(entry: Mapping[str, object], file: str = "") -> Deletion | Odd:
     if not isinstance(request, Mapping) or request.get("method") != "DELETE":
         return Odd(file, "not a DELETE")
     url = str(request.get("url", ""))
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return Odd(file, "the URL names no resource")
     if parts.query:
         return Odd(file, "a conditional delete names no resource")
     pieces = [piece for piece in parts.path.split("/") if piece]

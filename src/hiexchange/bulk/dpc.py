@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -28,7 +28,7 @@ AGENT = {"system": "http://hl7.org/fhir/v3/RoleClass", "code": "AGNT"}
 class Attribution:
     """One member of a DPC Group."""
 
-    patient_id: str
+    patient_id: str = field(repr=False)
     ends_at: datetime | None
     active: bool
 

@@ -61,10 +61,10 @@ def read_status(folder: str | Path) -> JobStatus:
         ConfigError: There is no job in the folder.
     """
     place = Path(folder)
-    stored = read_request(place)
+    read_request(place)
     state = Journal(place / "journal.ndjson").state
-    server = server_from(stored, None, None)
-    pages = assemble.read_pages(place, state, server.preset.integrity)
+    # Checksums do not matter here, and the preset may be the caller's own.
+    pages = assemble.read_pages(place, state, {})
     plan = make_plan(pages) if pages else None
     return JobStatus(
         phase=state.phase,
@@ -130,6 +130,20 @@ def read_request(place: Path) -> Any:
             hint="export anew into another folder; committed files in this one are whole",
         ) from None
     return stored
+
+
+def patients_left_out(stored: Mapping[str, Any]) -> bool:
+    """Say whether a job was for patients whose ids are not stored."""
+    return isinstance(stored["request"].get("patients"), Mapping)
+
+
+def reason_to_hold_always(stored: Mapping[str, Any]) -> str | None:
+    """Say why a job's request forbids that its watermark ever moves, or None."""
+    if stored["request"].get("patients"):
+        return "only some patients were asked for"
+    if stored.get("request_known") is False:
+        return "what the adopted job was asked for is not known"
+    return None
 
 
 def server_from(stored: Mapping[str, Any], auth: Auth | None, policy: Policy | None) -> Server:

@@ -18,6 +18,7 @@ from hiexchange._http import Auth, Policy
 from hiexchange.bulk.fit import fit_request
 from hiexchange.bulk.folder import (
     partial_error,
+    patients_left_out,
     read_request,
     read_status,
     refuse_strangers,
@@ -100,7 +101,7 @@ class ExportJob:
             on_event: Hears of progress.
 
         Raises:
-            ConfigError: There is no job in the folder.
+            ConfigError: There is no job in the folder, or its patients are needed again.
             JobMismatch, JobLocked, JournalCorrupt: See their texts.
             JobFailed, JobVanished, JobExpired: The job had ended so.
         """
@@ -123,6 +124,12 @@ class ExportJob:
             if phases.state.phase == "planned" and stored.get("adopts"):
                 phases.take_over(stored["adopts"])
             if phases.state.phase in ("planned", "intent"):
+                if request is None and patients_left_out(stored):
+                    raise ConfigError(
+                        "the export is of some patients, whose ids are not stored, and has not been accepted yet",
+                        where=str(place),
+                        hint="give the request again: ExportJob.resume(folder, request=…)",
+                    )
                 phases.kick_off()
         return job
 
@@ -138,6 +145,8 @@ class ExportJob:
     ) -> ExportJob:
         """Take over a job that runs at the server: a lost folder, or one started elsewhere.
 
+        Without ``request``, which says what it was asked for, its watermark is held.
+
         Raises:
             JobMismatch: The folder holds something else.
             PolicyViolation: The URL may not be visited, or may not have the token.
@@ -150,7 +159,7 @@ class ExportJob:
         job = cls._in_new_folder(server, request or ExportRequest(level="system"), place, on_event)
         with closing_on_error(job), job._working() as phases:
             phases.connect().permit(status_url, token=server.auth is not None)
-            phases.write_request(adopts=status_url)
+            phases.write_request(adopts=status_url, known=request is not None)
             phases.take_over(status_url)
         return job
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
 from hiexchange._files import write_json
 from hiexchange._http import NoAnswer, Response, Session, now_utc
-from hiexchange._urls import origin, redact
+from hiexchange._urls import host_of, join, origin, redact
 from hiexchange.auth import TokenAuth
 from hiexchange.bulk.answers import read_object, to_answer
 from hiexchange.bulk.journal import Journal
@@ -147,8 +147,8 @@ class KickOffPhase:
         answer = to_answer(response)
         action = classify_kickoff(answer)
         self.log.kickoff(sent.url, dict(self.request.parameters()), response, codes=answer.codes(), about=self._about)
-        if action.kind == "accepted":
-            return self._accepted(response)
+        if action.kind == "accepted" and (accepted := self._accepted(response)):
+            return accepted
         if action.kind == "manifest":
             self.report(Warned("the server answered with a manifest at once"))
             return Accepted(None, response.content)
@@ -161,7 +161,7 @@ class KickOffPhase:
         if action.kind in ("busy", "retry"):
             self._later(answer, action, response)
             return None
-        if action.kind == "violation" and (listed := self._listed_now(sent)):
+        if action.kind in ("violation", "accepted") and (listed := self._listed_now(sent)):
             return self._adopted(listed)
         self.journal.write("rejected", reason=action.reason)
         refusal = self._refusal(answer, action, sent)
@@ -209,25 +209,29 @@ class KickOffPhase:
         self.report(Throttled(wait, clamped=(answer.retry_after_s or 0) > policy.wait_cap_s))
         self.session.wait(wait)
 
-    def _accepted(self, response: Response) -> Accepted:
+    def _accepted(self, response: Response) -> Accepted | None:
+        """Journal where the job's status is; None if that cannot be read."""
         raw = response.headers["content-location"].strip()
         asked = str(response.request.url)
-        url = urljoin(asked, raw)
+        url = join(asked, raw)
+        if not origin(url):
+            return None
         if url != raw:
             self.report(Warned("Content-Location is relative"))
-        here, there = urlsplit(asked), urlsplit(url)
-        if here.scheme == "https" and there.scheme == "http" and here.hostname == there.hostname:
+        if asked.startswith("https:") and url.startswith("http:") and host_of(asked) == host_of(url):
             # Behind a TLS proxy servers write their inner scheme (ab2d PR 236); a port 80 goes with it.
-            url = urlunsplit(there._replace(scheme="https", netloc=there.netloc.removesuffix(":80")))
+            inner = urlsplit(url)
+            url = urlunsplit(inner._replace(scheme="https", netloc=inner.netloc.removesuffix(":80")))
             self.report(Warned("Content-Location says http, https is used"))
+        applied = "separate-export-status" in response.headers.get("preference-applied", "").lower()
+        # Before anything is refused: with another policy the job can be gone on with, instead of a second one.
+        self.journal.write("accepted", status_url=url, separate_status=applied)
         if origin(url) not in self.session.token_scope and self.session.auth is not None:
             raise PolicyViolation(
                 "the job's status lies on another origin",
                 where=redact(url),
-                hint="if that is right, list it in Policy(token_origins=…)",
+                hint="if that is right, list it in Policy(token_origins=…) and run the same command again",
             )
-        applied = "separate-export-status" in response.headers.get("preference-applied", "").lower()
-        self.journal.write("accepted", status_url=url, separate_status=applied)
         self.report(KickedOff(redact(url)))
         return Accepted(url)
 
@@ -245,7 +249,7 @@ class KickOffPhase:
                 if self.session.auth is not None
                 else "the server wants a credential: give client_id with key or client_secret",
             )
-        if action.kind == "violation":
+        if action.kind in ("violation", "accepted"):
             return ProtocolViolation("the server accepted the export without saying where its status is", where=where)
         if action.kind == "post":
             return KickOffRejected("the server offers no export by this method", where=where, said=said)

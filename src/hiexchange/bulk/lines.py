@@ -8,6 +8,8 @@ are set right and counted; a line that is no JSON object is a :class:`Reject`.
 from __future__ import annotations
 
 import codecs
+import functools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +23,7 @@ OPEN, CLOSE = b"{}"
 BOM = codecs.BOM_UTF8
 UTF8 = codecs.getincrementaldecoder("utf-8")
 MAX_REJECTS_KEPT = 1000
+TYPE = re.compile(r"[A-Za-z]{1,64}")
 NO_LINE_END = "the last line has no line end"
 
 
@@ -90,6 +93,12 @@ class LineCheck:
         """Whether every byte so far was kept as it came, or is held back for its line end."""
         return not (self.notes or self.rejected or self.too_long)
 
+    @property
+    def first_reject(self) -> str:
+        """Where the first line lies that is no FHIR resource, and why."""
+        first = self.rejects[0]
+        return f"line {first.line:,} (byte {first.offset:,}): {first.reason}"
+
     def held(self) -> bytes:
         """Return what waits for its line end."""
         return b"".join(self._tail)
@@ -119,24 +128,24 @@ class LineCheck:
             if not block.isascii():
                 check_utf8(view)
             found = self._decoder.decode_lines(view)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return self._one_by_one(bytes(view))
-        if not one_a_line(block, end, len(found)):
+        names = {line.resourceType for line in found}
+        if not (one_a_line(block, end, len(found)) and all(map(could_be_a_type, names))):
             return self._one_by_one(bytes(view))
         self._number += len(found)
         self._offset += end
         self.lines += len(found)
-        self._count(found)
+        self._count(found, names)
         return None
 
     def _check(self, block: bytes) -> bytes:
         cleaned = self.sift(block, len(block))
         return block if cleaned is None else cleaned
 
-    def _count(self, found: list[Any]) -> None:
-        names = {line.resourceType for line in found}
+    def _count(self, found: list[Any], names: set[str]) -> None:
         if len(names) == 1:
-            name = names.pop()
+            (name,) = names
             self.types[name] = self.types.get(name, 0) + len(found)
         else:
             for line in found:
@@ -148,7 +157,7 @@ class LineCheck:
     def _date(self, line: _DatedLine) -> None:
         try:
             updated = self._meta.decode(line.meta).lastUpdated
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return
         if updated:
             self.newest = max(self.newest, updated)
@@ -201,8 +210,18 @@ class LineCheck:
         except msgspec.DecodeError as error:
             # Positions only, never content.
             return f"not JSON: {error}"
-        self._count([found])
+        except RecursionError:
+            return "nested too deeply"
+        if not could_be_a_type(found.resourceType):
+            return "not a FHIR resource"
+        self._count([found], {found.resourceType})
         return None
+
+
+@functools.lru_cache(maxsize=4096)
+def could_be_a_type(name: str) -> bool:
+    """Say whether a name could be a resource type: it becomes part of file names, and is shown."""
+    return TYPE.fullmatch(name) is not None
 
 
 def check_utf8(view: memoryview) -> None:

@@ -13,16 +13,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 
+from hiexchange._urls import join
 from hiexchange.errors import ProtocolViolation
 
 KINDS = ("output", "deleted", "outcome")
 LISTS = (*KINDS, "error")
 GO_TIME = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d)(\.\d+)? ([+-]\d{4})")
-TYPE = re.compile(r"[A-Za-z]{1,64}$")
+TYPE = re.compile(r"[A-Za-z]{1,64}\Z")
+DIGITS = re.compile(r"[0-9]{1,18}")
+MOST = 10**18
 
 
 class OutputFile(msgspec.Struct, frozen=True):
@@ -47,7 +50,10 @@ class OutputFile(msgspec.Struct, frozen=True):
     @property
     def key(self) -> str:
         """What identifies the file when its link is renewed: the URL without its query."""
-        parts = urlsplit(self.url)
+        try:
+            parts = urlsplit(self.url)
+        except ValueError:
+            return self.url
         return f"{parts.netloc}{parts.path}"
 
 
@@ -151,12 +157,12 @@ def join_pages(pages: Iterable[Manifest]) -> Manifest:
 
 def parse_expires(text: str) -> datetime | None:
     """Return an ``Expires`` header as an aware time: HTTP date, Go's ``time.String()``, ISO; else None."""
-    if found := GO_TIME.match(text):
-        # BCDA: "2026-08-14 00:07:48.123456 +0000 UTC"
-        return datetime.strptime(f"{found[1]} {found[2]} {found[4]}", "%Y-%m-%d %H:%M:%S %z").astimezone(UTC)
     try:
+        if found := GO_TIME.match(text):
+            # BCDA: "2026-08-14 00:07:48.123456 +0000 UTC"
+            return datetime.strptime(f"{found[1]} {found[2]} {found[4]}", "%Y-%m-%d %H:%M:%S %z").astimezone(UTC)
         date = email.utils.parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError):
+    except (ValueError, TypeError, IndexError, OverflowError):
         return parse_instant(text)
     return date if date.tzinfo else date.replace(tzinfo=UTC)
 
@@ -167,9 +173,9 @@ def parse_instant(text: str | None) -> datetime | None:
         return None
     try:
         value = datetime.fromisoformat(text)
-    except ValueError:
+        return value.astimezone(UTC) if value.tzinfo is not None else None
+    except (ValueError, OverflowError):
         return None
-    return value.astimezone(UTC) if value.tzinfo is not None else None
 
 
 def _looks_like_one(body: Mapping[str, Any]) -> bool:
@@ -205,7 +211,7 @@ def _item(entry: Mapping[str, Any], kind: str, base: str, integrity: Mapping[str
     return OutputFile(
         kind=kind,
         type=name if isinstance(name, str) and TYPE.match(name) else None,
-        url=entry["url"] if entry["url"].startswith(("https://", "http://")) else urljoin(base, entry["url"]),
+        url=entry["url"] if entry["url"].startswith(("https://", "http://")) else join(base, entry["url"]),
         count=_whole(entry.get("count")),
         size=_whole(entry.get("fileSize")),
         checksum=checksum,
@@ -243,7 +249,7 @@ def _links(value: object, base: str) -> Iterator[str]:
         return
     for link in value:
         if isinstance(link, Mapping) and link.get("relation") == "next" and isinstance(link.get("url"), str):
-            yield urljoin(base, link["url"])
+            yield join(base, link["url"])
 
 
 def _version(body: Mapping[str, Any]) -> str:
@@ -255,9 +261,9 @@ def _version(body: Mapping[str, Any]) -> str:
 def _whole(value: object) -> int | None:
     if isinstance(value, bool):
         return None
-    if isinstance(value, str) and value.isdigit():
+    if isinstance(value, str) and DIGITS.fullmatch(value):
         return int(value)
-    return int(value) if isinstance(value, int | float) and value >= 0 else None
+    return int(value) if isinstance(value, int | float) and 0 <= value < MOST else None
 
 
 def _text(value: object) -> str | None:

@@ -11,7 +11,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from hiexchange.bulk.request import ExportRequest
 
@@ -20,13 +20,13 @@ from hiexchange.bulk.request import ExportRequest
 class GroupChange:
     """How a group's membership changed between two runs."""
 
-    joined: tuple[str, ...]
-    left: tuple[str, ...]
+    joined: tuple[str, ...] = field(repr=False)
+    left: tuple[str, ...] = field(repr=False)
 
 
 def members_request(request: ExportRequest) -> ExportRequest:
     """Return the request that lists a group's patients by id only."""
-    return replace(request, types=("Patient",), elements=("id",), since=None, type_filters=(), patients=())
+    return replace(request, types=("Patient",), elements=("id",), since=None, until=None, type_filters=(), patients=())
 
 
 def compare_members(before: Iterable[str], now: Iterable[str]) -> GroupChange:

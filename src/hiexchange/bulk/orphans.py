@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import parse_qsl, urljoin, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
+from hiexchange import ndjson
 from hiexchange._http import Session
+from hiexchange._urls import join
 from hiexchange.bulk.answers import read_object
 from hiexchange.bulk.manifest import parse_instant
 from hiexchange.errors import HIExchangeError
@@ -25,7 +27,10 @@ CLOCKS_DIFFER = timedelta(minutes=2)
 
 def same_export(one: str, two: str) -> bool:
     """Say whether two kick-off URLs ask for the same, whatever the order and spelling of parameters."""
-    first, second = urlsplit(one), urlsplit(two)
+    try:
+        first, second = urlsplit(one), urlsplit(two)
+    except ValueError:
+        return False
     return first.path.rstrip("/").endswith(second.path.rstrip("/").rsplit("/fhir", 1)[-1]) and (
         _parameters(first.query) == _parameters(second.query)
     )
@@ -57,16 +62,14 @@ def find_listed(session: Session, preset: Preset, url: str, *, since: datetime |
         return None
     bundle = read_object(response.content) or {}
     found = [(_begun(task), task) for task in _tasks(bundle) if _asks_for(task, url) and _alive(task, since)]
-    for _, task in sorted(
-        found, key=lambda pair: pair[0] or datetime.min.replace(tzinfo=None).astimezone(), reverse=True
-    ):
+    for _, task in sorted(found, key=lambda pair: pair[0] or datetime.min.replace(tzinfo=UTC), reverse=True):
         return _status_url(session, task)
     return None
 
 
 def _tasks(bundle: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    for entry in bundle.get("entry") or ():
-        task = entry.get("resource") if isinstance(entry, Mapping) else None
+    for entry in ndjson.objects(bundle.get("entry")):
+        task = entry.get("resource")
         if isinstance(task, Mapping) and task.get("resourceType") == "Task":
             yield task
 
@@ -103,8 +106,8 @@ def _alive(task: Mapping[str, Any], since: datetime | None) -> bool:
 
 
 def _status_url(session: Session, task: Mapping[str, Any]) -> str | None:
-    for identifier in task.get("identifier") or ():
-        value = identifier.get("value") if isinstance(identifier, Mapping) else None
+    for identifier in ndjson.objects(task.get("identifier")):
+        value = identifier.get("value")
         if isinstance(value, str | int) and re.fullmatch(r"[A-Za-z0-9-]{1,64}", str(value)):
             return f"{session.base_url}/jobs/{value}"
     return None
@@ -112,7 +115,7 @@ def _status_url(session: Session, task: Mapping[str, Any]) -> str | None:
 
 def split_locations(text: str, base: str) -> list[str]:
     """Return the URLs of a Content-Location that joins several with commas (AB2D)."""
-    return [urljoin(base, part.strip()) for part in re.split(r",\s*(?=https?:)", text) if part.strip()]
+    return [join(base, part.strip()) for part in re.split(r",\s*(?=https?:)", text) if part.strip()]
 
 
 def find_named(session: Session, locations: list[str], url: str, *, lost: bool) -> str | None:

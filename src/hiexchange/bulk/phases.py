@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from hiexchange._files import sync_folder, write_bytes, write_json
 from hiexchange._http import Session, now_utc
@@ -17,7 +18,7 @@ from hiexchange.bulk import assemble
 from hiexchange.bulk.answers import read_object
 from hiexchange.bulk.download import Downloads
 from hiexchange.bulk.ending import delete_job, renewed_links
-from hiexchange.bulk.folder import unborn
+from hiexchange.bulk.folder import read_request, reason_to_hold_always, unborn
 from hiexchange.bulk.journal import JobState, Journal
 from hiexchange.bulk.kickoff import KickOffPhase
 from hiexchange.bulk.log import ExportLog
@@ -86,7 +87,7 @@ class Phases:
 
     # Beginning --------------------------------------------------------------------------------
 
-    def write_request(self, *, adopts: str | None = None) -> None:
+    def write_request(self, *, adopts: str | None = None, known: bool = True) -> None:
         """Make the folder a job's: what was asked of whom, or which running job is taken over."""
         if (self.folder / "request.json").exists():
             raise JobMismatch("another process has just begun a job here", where=str(self.folder), hint="run it again")
@@ -94,7 +95,7 @@ class Phases:
             stray.unlink()
         stored = self.request.canonical(patients=self.server.policy.store_patients)
         server = {"url": self.server.url, "preset": self.server.preset.name, "version": self.server.version}
-        given = {"adopts": adopts} if adopts else {}
+        given: dict[str, Any] = {"adopts": adopts, "request_known": known} if adopts else {}
         write_json(self.folder / "request.json", {"format": VERSION, "server": server, "request": stored, **given})
 
     def take_over(self, status_url: str) -> None:
@@ -285,7 +286,10 @@ class Phases:
 
     def result(self) -> ExportResult:
         """Return what is committed, as a result."""
-        return assemble.result(self.folder, self.state, self.plan(), self.server, self.request, now=now_utc())
+        hold = reason_to_hold_always(read_request(self.folder))
+        return assemble.result(
+            self.folder, self.state, self.plan(), self.server, self.request, now=now_utc(), hold=hold
+        )
 
     def downloaded(self, result: ExportResult) -> None:
         """Call the download done: the receipt first, then the journal."""

@@ -116,11 +116,11 @@ def signed_until(url: str) -> datetime | None:
         AWS Signature Version 4 and Google V4 (``X-Amz-Date`` and ``X-Amz-Expires``, ``X-Goog-…``), their version 2
         and CloudFront (``Expires``, epoch seconds), Azure shared access signatures (``se``).
     """
-    query = urlsplit(url).query
-    if not query:
-        return None
-    given = {name.lower(): value for name, value in parse_qsl(query)}
     try:
+        query = urlsplit(url).query
+        if not query:
+            return None
+        given = {name.lower(): value for name, value in parse_qsl(query)}
         for vendor in ("x-amz-", "x-goog-"):
             if vendor + "date" in given and vendor + "expires" in given:
                 begun = datetime.strptime(given[vendor + "date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)

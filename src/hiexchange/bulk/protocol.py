@@ -6,12 +6,13 @@ around them sends, waits and journals. The state between polls is :class:`PollSt
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
+
+from hiexchange import ndjson
 
 TRANSIENT = frozenset({"transient", "lock-error", "timeout", "throttled", "no-store", "incomplete"})
 # R4 makes "exception" a child of "transient" too; BCDA reports a dead job with it, so it is final here.
@@ -30,22 +31,15 @@ class Answer(msgspec.Struct, frozen=True):
 
     def json(self) -> Any:
         """Return the body as JSON; None when it is not."""
-        try:
-            return json.loads(self.body)
-        except ValueError:
-            return None
+        return ndjson.value(self.body)
 
     def outcome(self) -> tuple[tuple[str, str], ...]:
         """Return severity and code of each issue if the body is an OperationOutcome, else nothing."""
         body = self.json()
         if not isinstance(body, Mapping) or body.get("resourceType") != "OperationOutcome":
             return ()
-        issues = body.get("issue")
-        return tuple(
-            (str(issue.get("severity", "error")), str(issue.get("code", "")))
-            for issue in (issues if isinstance(issues, list) else ())
-            if isinstance(issue, Mapping)
-        )
+        issues = ndjson.objects(body.get("issue"))
+        return tuple((str(issue.get("severity", "error")), str(issue.get("code", ""))) for issue in issues)
 
     def codes(self) -> tuple[str, ...]:
         """Return the issue codes of the body's OperationOutcome."""
@@ -56,12 +50,11 @@ class Answer(msgspec.Struct, frozen=True):
         body = self.json()
         if isinstance(body, Mapping):
             texts = []
-            for issue in body.get("issue") or ():
-                if isinstance(issue, Mapping):
-                    details = issue.get("details")
-                    detail = details.get("text") if isinstance(details, Mapping) else None
-                    texts.append(str(issue.get("diagnostics") or detail or ""))
-                    texts += [str(item) for item in issue.get("expression") or issue.get("location") or ()]
+            for issue in ndjson.objects(body.get("issue")):
+                details = issue.get("details")
+                detail = details.get("text") if isinstance(details, Mapping) else None
+                texts.append(str(issue.get("diagnostics") or detail or ""))
+                texts.append(str(issue.get("expression") or issue.get("location") or ""))
             return " ".join(texts)[:2000]
         return self.body[:500].decode(errors="replace")
 
@@ -131,8 +124,8 @@ def classify_poll(answer: Answer, state: PollState, rules: PollRules, *, age_s: 
             status = int(declared)
     if status == 202:
         return _running(answer, state, rules)
-    if status == 200:
-        return _done(answer, state, rules)
+    if 200 <= status < 300:
+        return _done(status, answer, state, rules)
     if status == 429:
         stretched = replace(state, stretch=min(state.stretch * 2, 64.0))
         action, after = _next(answer, stretched, rules, reason="asked to slow down")
@@ -157,14 +150,14 @@ def _running(answer: Answer, state: PollState, rules: PollRules) -> tuple[Action
     return replace(action, page=is_page), after
 
 
-def _done(answer: Answer, state: PollState, rules: PollRules) -> tuple[Action, PollState]:
-    body = answer.json()
+def _done(status: int, answer: Answer, state: PollState, rules: PollRules) -> tuple[Action, PollState]:
+    body = answer.json() if status == 200 else None
     if isinstance(body, Mapping) and not body.get("resourceType") and ("output" in body or "transactionTime" in body):
         return Action("complete"), state
     tried = replace(state, unreadable=state.unreadable + 1)
     if tried.unreadable >= UNREADABLE_TRIES:
-        return Action("violation", reason="200 without a manifest"), tried
-    return _next(answer, tried, rules, reason="200 without a manifest")
+        return Action("violation", reason=f"HTTP {status} without a manifest"), tried
+    return _next(answer, tried, rules, reason=f"HTTP {status} without a manifest")
 
 
 def _trouble(status: int, answer: Answer, state: PollState, rules: PollRules, age_s: float) -> tuple[Action, PollState]:

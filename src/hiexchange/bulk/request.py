@@ -15,10 +15,10 @@ import msgspec
 
 from hiexchange.errors import ConfigError
 
-ID = re.compile(r"[A-Za-z0-9\-.]{1,64}$")
-TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}$")
-TYPE_FILTER = re.compile(r"[A-Z][A-Za-z]+\?\S+$")
-INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$")
+ID = re.compile(r"[A-Za-z0-9\-.]{1,64}\Z")
+TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}\Z")
+TYPE_FILTER = re.compile(r"[A-Z][A-Za-z]+\?\S+\Z")
+INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)\Z", re.ASCII)
 NOT_IN_TYPE_FILTER = ("_sort", "_include", "_revinclude", "_elements", "_count", "_summary")
 MULTIPLE = ("_type", "_typeFilter", "_elements", "includeAssociatedData")
 METHODS = ("auto", "GET", "POST")
@@ -37,7 +37,7 @@ class ExportRequest:
     until: str | None = None
     type_filters: tuple[str, ...] = ()
     elements: tuple[str, ...] = ()
-    patients: tuple[str, ...] = ()
+    patients: tuple[str, ...] = field(default=(), repr=False)
     """Patient ids; sent by POST, never written to disk unless the policy says so."""
     include_associated_data: tuple[str, ...] = ()
     organize_output_by: str | None = None
@@ -62,6 +62,7 @@ class ExportRequest:
             put(self, name, _strings(name, getattr(self, name)))
         put(self, "since", _instant("since", self.since))
         put(self, "until", _instant("until", self.until))
+        put(self, "extra", {str(name): str(value) for name, value in self.extra.items()})
         put(self, "level", self._level())
         self._check()
 
@@ -91,6 +92,8 @@ class ExportRequest:
             raise ConfigError("the standard forbids patients at system level", hint="use level='Patient' or a group")
         if self.patients and self.method == "GET":
             raise ConfigError("patients can only be sent by POST")
+        if self.since and self.until and self.until <= self.since:
+            raise ConfigError("until is not after since", said=f"{self.since} to {self.until}")
         if self.method not in METHODS:
             raise ConfigError(f"method is one of {', '.join(METHODS)}")
 
@@ -178,7 +181,7 @@ def kick_off(request: ExportRequest, base_url: str, *, method: str = "auto", url
     if request.separate_status:
         headers["Prefer"] += ", separate-export-status"
     url = base_url.rstrip("/") + request.path
-    full = url + _query(request.parameters())
+    full = url + _query(joined_parameters(request))
     if chosen == "GET" or (chosen == "auto" and not request.patients and len(full.encode()) <= url_bytes_max):
         return KickOff("GET", full, headers)
     headers["Content-Type"] = "application/fhir+json"
@@ -209,12 +212,21 @@ def without_parameter(request: ExportRequest, parameter: str) -> ExportRequest |
     return replace(request, **values)
 
 
-def _query(pairs: Iterable[tuple[str, str]]) -> str:
+def joined_parameters(request: ExportRequest) -> dict[str, str]:
+    """Return the parameters as a GET has them: each once, the values of a list joined by commas."""
     joined: dict[str, str] = {}
-    for name, value in pairs:
+    for name, value in request.parameters():
         text = value.replace(",", "%2C") if name == "_typeFilter" else value
         joined[name] = f"{joined[name]},{text}" if name in joined and name in MULTIPLE else text
-    return "?" + "&".join(f"{name}={quote(value, safe=',/:')}" for name, value in joined.items()) if joined else ""
+    return joined
+
+
+def _query(joined: Mapping[str, str]) -> str:
+    return (
+        "?" + "&".join(f"{quote(name, safe='')}={quote(value, safe=',/:')}" for name, value in joined.items())
+        if joined
+        else ""
+    )
 
 
 def _parameters_resource(request: ExportRequest) -> dict[str, Any]:
@@ -254,7 +266,10 @@ def _instant(name: str, value: str | datetime | None) -> str | None:
                 said=value[:40],
                 hint="such as 2026-08-01T00:00:00Z; for service dates use type_filters",
             )
-        value = datetime.fromisoformat(value)
+        try:
+            value = datetime.fromisoformat(value).astimezone(UTC)
+        except (ValueError, OverflowError) as error:
+            raise ConfigError(f"{name} is no time there is: {error}") from None
     if value.tzinfo is None:
         raise ConfigError(f"{name} has no time zone")
     return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -262,7 +277,7 @@ def _instant(name: str, value: str | datetime | None) -> str | None:
 
 def _check_filter(text: str) -> None:
     if not TYPE_FILTER.match(text):
-        raise ConfigError("a type filter is Type?search", said=text[:80])
+        raise ConfigError("a type filter is Type?search", hint="such as Encounter?status=finished, without blanks")
     names = {part.split("=", 1)[0] for part in text.split("?", 1)[1].split("&")}
     if bad := sorted(names & set(NOT_IN_TYPE_FILTER)):
-        raise ConfigError(f"{bad[0]} may not be in a type filter", said=text[:80])
+        raise ConfigError(f"{bad[0]} may not be in a type filter", said=text.split("?", 1)[0])

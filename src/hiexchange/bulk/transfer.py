@@ -177,7 +177,7 @@ def problem_with(body: Body, item: OutputFile, *, length_of: str, strict: bool) 
     if not check.rejected:
         body.verified.append("parse")
     elif not check.lines:
-        return "the body is not NDJSON"
+        return f"the body is not NDJSON: {check.first_reject}"
     if wrong := _wrong_types(body, item, strict):
         return wrong
     if item.kind == "output" and item.count is not None:

@@ -37,18 +37,23 @@ def watermark_key(base_url: str, version: int | None, request: ExportRequest) ->
     """
     parts = [base_url, f"v{version}" if version else "", request.level or "", request.group or ""]
     parts += [",".join(sorted(part)) for part in (request.types, request.type_filters, request.elements)]
+    parts += [f"{name}={value}" for name, value in sorted(request.extra.items())]
     return "|".join(parts)
 
 
-def watermark_value(transaction_time: str | None, *, newest: str = "", overlap_s: float = 0) -> str | None:
-    """Return the next ``_since``: ``transactionTime``, or the newest resource seen if that is older."""
+def watermark_value(
+    transaction_time: str | None, *, until: str | None = None, newest: str = "", overlap_s: float = 0
+) -> str | None:
+    """Return the next ``_since``: ``transactionTime``, or if that is older the request's ``_until``, up to which the
+    export goes, or the newest resource seen."""
     moment = parse_instant(transaction_time)
     if moment is None:
         return None
-    seen = parse_instant(newest)
-    if seen is not None:
-        moment = min(moment, seen)
-    moment -= timedelta(seconds=overlap_s)
+    moment = min(known for known in (moment, parse_instant(until), parse_instant(newest)) if known is not None)
+    try:
+        moment -= timedelta(seconds=overlap_s)
+    except OverflowError:
+        return None
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
