@@ -4,7 +4,7 @@
         [--fqm DIR]
 
 ``--patients`` makes populations with planted truth (see ``measures_population.py``), puts each into a lake and runs
-five measures over it, ``--processes`` at a time; ``--keep DIR`` keeps them for the next run.
+five measures over it, ``--workers`` at a time; ``--keep DIR`` keeps them for the next run.
 
 ``--native`` runs our own measures over populations of ``hiexchange.testing``, against their planted truth.
 
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--synthea", type=Path)
     parser.add_argument("--patients", default="", help="sizes of generated populations, comma-separated")
     parser.add_argument("--native", default="", help="sizes of populations for our own measures, comma-separated")
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--fqm", type=Path)
     parser.add_argument("--only", default="", help="measures whose name contains one of these, comma-separated")
     parser.add_argument("--repeat", type=int, default=5)
@@ -222,7 +222,7 @@ def generated(options: argparse.Namespace, size: int) -> None:
         for part in ("write", "ingest", "evaluate"):
             if part == "evaluate" or not (folder / f"{part}.done").exists():
                 command = [sys.executable, __file__, "--measures", str(options.measures), "--cases", str(options.cases)]
-                command += ["--processes", str(options.processes), "--part", part, "--folder", str(folder)]
+                command += ["--workers", str(options.workers), "--part", part, "--folder", str(folder)]
                 subprocess.run([*command, "--patients", str(size)], check=True)
     finally:
         if not options.keep:
@@ -247,7 +247,7 @@ def evaluated(options: argparse.Namespace, size: int, lake: Lake, truth: dict[st
     loaded = five(options)
     before, cpu, wall = peak(), time.process_time(), time.perf_counter()
     watch = Watch()
-    runs = evaluate_all(loaded, lake, period=PERIOD, processes=options.processes)
+    runs = evaluate_all(loaded, lake, period=PERIOD, workers=options.workers)
     workers = watch.stop()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -259,12 +259,12 @@ def evaluated(options: argparse.Namespace, size: int, lake: Lake, truth: dict[st
     errors = sum(run.summary().first.errors for run in runs)
     initial = sum(planted["initial_population"] for planted in truth.values())
     print(
-        "| patients | resources | processes | wall s | CPU s | ms CPU a patient and measure | parent MB before, peak | "
+        "| patients | resources | workers | wall s | CPU s | ms CPU a patient and measure | parent MB before, peak | "
         "worker peak MB | in initial populations | planted counts that differ | errors |"
     )
     print("|" + "---|" * 11)
     print(
-        f"| {size:,} | {sum(lake.tables().values()):,} | {options.processes} | {wall:.1f} | {cpu:.1f} | "
+        f"| {size:,} | {sum(lake.tables().values()):,} | {options.workers} | {wall:.1f} | {cpu:.1f} | "
         f"{1000 * cpu / size / len(loaded):.2f} | {before:.0f}, {peak():.0f} | {workers:.0f} | {initial:,} | "
         f"{wrong} of {len(COLUMNS) * len(loaded)} | {errors} |\n",
         flush=True,

@@ -20,7 +20,7 @@ def run(tmp_path):
     """Run a verb on the test's ledger; return exit code and output."""
 
     def call(*args: str):
-        result = CliRunner().invoke(app, [args[0], "--ledger", str(tmp_path / "outbox.sqlite"), *args[1:]])
+        result = CliRunner().invoke(app, [args[0], "--outbox", str(tmp_path / "outbox.sqlite"), *args[1:]])
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         return result.exit_code, result.output

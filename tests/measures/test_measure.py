@@ -40,7 +40,7 @@ def test_a_measure_gives_one_row_a_patient(small_bundle, people):
     assert rows["b-high"]["strata"] == ["s1 = false"]
 
 
-def test_processes_and_sources_do_not_change_the_result(small_bundle, people, tmp_path):
+def test_workers_and_sources_do_not_change_the_result(small_bundle, people, tmp_path):
     file = tmp_path / "measure.json"
     file.write_text(json.dumps(small_bundle))
     folder = tmp_path / "patients"
@@ -50,7 +50,7 @@ def test_processes_and_sources_do_not_change_the_result(small_bundle, people, tm
     measure = Measure.load(file)
     alone = measure.evaluate(people, period=YEAR)
     assert measure.evaluate(folder, period=YEAR).table.equals(alone.table)
-    assert measure.evaluate(folder, period=YEAR, processes=2).table.equals(alone.table)
+    assert measure.evaluate(folder, period=YEAR, workers=2).table.equals(alone.table)
 
 
 def test_a_lake_gives_the_same_rows_as_bundles(small_bundle, people, tmp_path):

@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from hiexchange.cli import render
+from hiexchange.cli._lake import opened
 
-LakeArgument = Annotated[Path, typer.Argument(help="Folder of the lake.", show_default=False)]
+LakeFolder = Annotated[Path, typer.Option("--lake", help="Folder of the lake.")]
 KnownOption = Annotated[
     datetime | None, typer.Option("--known-at", help="UTC instant of knowledge; default now.", show_default=False)
 ]
@@ -26,8 +27,10 @@ def register(parent: typer.Typer) -> None:
 
 @app.command()
 def show(
-    lake: LakeArgument,
-    on: Annotated[datetime, typer.Option("--on", formats=["%Y-%m-%d"], help="The day.", show_default=False)],
+    lake: LakeFolder = Path("lake"),
+    on: Annotated[
+        datetime | None, typer.Option("--on", formats=["%Y-%m-%d"], help="The day; default today.", show_default=False)
+    ] = None,
     known_at: KnownOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -35,9 +38,9 @@ def show(
     import pyarrow as pa
 
     from hiexchange.attribution import active
-    from hiexchange.lake import Lake
 
-    rows = active(pa.table(Lake(lake).table("attribution")), on.date(), _known(known_at))
+    known = _known(known_at)
+    rows = active(pa.table(opened(lake).table("attribution")), (on or datetime.now(UTC)).date(), known)
     names = ["payer_id", "provider_npi", "provider_tin", "org_id", "status"]
     counted = rows.group_by(names).aggregate([("member_key", "count_distinct")])
     counted = counted.sort_by([("payer_id", "ascending"), ("member_key_count_distinct", "descending")])
@@ -50,8 +53,8 @@ def show(
 
 @app.command()
 def report(
-    lake: LakeArgument,
     quarter: Annotated[str, typer.Option("--quarter", help="As in 2026-Q1.", show_default=False)],
+    lake: LakeFolder = Path("lake"),
     known_at: KnownOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -62,17 +65,21 @@ def report(
 
     from hiexchange.attribution import reattribution
     from hiexchange.errors import ConfigError
-    from hiexchange.lake import Lake
 
     match = re.fullmatch(r"(\d{4})-?Q([1-4])", quarter)
     if not match:
-        raise ConfigError("a quarter is written as 2026-Q1")
-    history = pa.table(Lake(lake).table("attribution"))
+        raise ConfigError(f"'{quarter}' is no quarter", hint="write 2026-Q1")
+    history = pa.table(opened(lake).table("attribution"))
     rows, summary = reattribution(history, int(match[1]), int(match[2]), known_at=_known(known_at))
     if as_json:
         render.json_out({"summary": summary.to_pylist(), "rows": rows.to_pylist()})
     else:
-        render.table([tuple(row.values()) for row in summary.to_pylist()], summary.column_names)
+        shown = [row | {"share_changed": _percent(row["share_changed"])} for row in summary.to_pylist()]
+        render.table([tuple(row.values()) for row in shown], summary.column_names)
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"
 
 
 def _known(given: datetime | None) -> datetime:

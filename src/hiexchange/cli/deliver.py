@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 
 FAILED = 8
 
-app = typer.Typer(help="Bring events to providers from the outbox, once.", no_args_is_help=True)
+app = typer.Typer(help="Bring what waits in the outbox to providers, once.", no_args_is_help=True)
 
-Ledger = Annotated[
-    str, typer.Option("--ledger", help="SQLite file, or env:NAME / file:PATH holding a PostgreSQL connection text.")
+Place = Annotated[
+    str,
+    typer.Option(
+        "--outbox",
+        help="Delivery ledger: an SQLite file, or env:NAME / file:PATH holding a PostgreSQL connection text.",
+    ),
 ]
 Base = Annotated[Path | None, typer.Option("--base", help="Folder that relative folder channels start from.")]
 Now = Annotated[
@@ -36,7 +40,7 @@ Subscribers = Annotated[
 Consent = Annotated[Path | None, typer.Option("--consent", help="Consent decisions as they stand now, CSV or NDJSON.")]
 Subscriber = Annotated[str | None, typer.Option("--subscriber", help="Only this subscriber.")]
 
-DEFAULT_LEDGER = "outbox.sqlite"
+DEFAULT = "outbox.sqlite"
 
 
 def register(parent: typer.Typer) -> None:
@@ -46,7 +50,7 @@ def register(parent: typer.Typer) -> None:
 
 @app.command()
 def run(
-    ledger: Ledger = DEFAULT_LEDGER,
+    outbox: Place = DEFAULT,
     base: Base = None,
     flush: Annotated[bool, typer.Option("--flush", help="Seal everything that waits, whatever the cadence.")] = False,
     subscriptions: Subscribers = None,
@@ -57,8 +61,8 @@ def run(
     """Seal what is due and send what is sealed. Safe to repeat; exit code 8 when something failed for good."""
     at = instant(now)
     gate = _gate(subscriptions, consent, at)
-    with _open(ledger, base) as outbox:
-        report = outbox.run(at, flush=flush, on_event=_progress, recheck=gate)
+    with _open(outbox, base) as ledger:
+        report = ledger.run(at, flush=flush, on_event=_progress, recheck=gate)
     _show(report, json)
     if report.states.get("dead") or report.problems:
         raise typer.Exit(FAILED)
@@ -66,31 +70,31 @@ def run(
 
 @app.command()
 def watch(
-    ledger: Ledger = DEFAULT_LEDGER,
+    outbox: Place = DEFAULT,
     base: Base = None,
     most: Annotated[float, typer.Option("--every", help="Look at least every so many seconds.")] = 5.0,
     runs: Annotated[int | None, typer.Option("--runs", help="Stop after so many looks.")] = None,
     subscriptions: Subscribers = None,
     consent: Consent = None,
 ) -> None:
-    """Run whenever something is due, until interrupted; alarms are told when they begin and when they end."""
+    """Run whenever something is due, until interrupted. Alarms are told when they begin and when they end."""
     from hiexchange.delivery import AlarmBell, alarms
 
     bell = AlarmBell(_ring)
-    with _open(ledger, base) as outbox:
+    with _open(outbox, base) as ledger:
         looked = 0
         while runs is None or looked < runs:
             looked += 1
             now = datetime.now(UTC)
             pause = most
-            if outbox.due(now):
+            if ledger.due(now):
                 # Read anew each time: a consent withdrawn a minute ago counts.
-                report = outbox.run(now, on_event=_progress, recheck=_gate(subscriptions, consent, now))
+                report = ledger.run(now, on_event=_progress, recheck=_gate(subscriptions, consent, now))
                 render.err(f"{now:%Y-%m-%d %H:%M:%S} {_line(report)}")
                 # What is due but cannot be done (an expired key) must not be tried without a pause.
                 pause = 0.0 if report.sealed or report.batches_acked else most
-            bell.look(alarms(outbox.health(datetime.now(UTC))))
-            ahead = outbox.next_due(datetime.now(UTC))
+            bell.look(alarms(ledger.health(datetime.now(UTC))))
+            ahead = ledger.next_due(datetime.now(UTC))
             left = (ahead - datetime.now(UTC)).total_seconds() if ahead is not None else most
             if runs is None or looked < runs:
                 time.sleep(max(min(left, most), pause, 0.2))
@@ -98,7 +102,7 @@ def watch(
 
 @app.command("alarms")
 def show_alarms(
-    ledger: Ledger = DEFAULT_LEDGER,
+    outbox: Place = DEFAULT,
     lake: Annotated[
         Path | None, typer.Option("--lake", help="Lake whose sources and rosters are looked at too.")
     ] = None,
@@ -106,12 +110,12 @@ def show_alarms(
     now: Now = None,
     json: Json = False,
 ) -> None:
-    """Say what somebody should be woken for; exit code 8 when there is something."""
+    """Say what somebody should be woken for. Exit code 8 when there is something."""
     from hiexchange.delivery import Limits, alarms
 
     at = instant(now)
-    with _open(ledger, None) as outbox:
-        health = outbox.health(at)
+    with _open(outbox, None) as ledger:
+        health = ledger.health(at)
     silences, held = _upstream(lake, at) if lake is not None else ((), [])
     found = alarms(health, limits=Limits(backlog_s=backlog * 3600), silences=silences, held_rosters=held)
     if json:
@@ -150,20 +154,20 @@ def _ring(alarm: Alarm) -> None:
 
 @app.command()
 def retry(
-    ledger: Ledger = DEFAULT_LEDGER,
+    outbox: Place = DEFAULT,
     subscriber: Subscriber = None,
     batch: Annotated[str | None, typer.Option("--batch", help="Only this batch id.")] = None,
     now: Now = None,
 ) -> None:
-    """Put dead and held deliveries back into the queue, with the same ids; `deliver run` sends them."""
-    with _open(ledger, None) as outbox:
-        count = outbox.retry(now=instant(now), subscriber_id=subscriber, batch_id=batch)
+    """Put dead and held deliveries back into the queue. They keep their ids; `deliver run` sends them."""
+    with _open(outbox, None) as ledger:
+        count = ledger.retry(now=instant(now), subscriber_id=subscriber, batch_id=batch)
     render.out(f"{count:,} put back")
 
 
 @app.command()
 def replay(
-    ledger: Ledger = DEFAULT_LEDGER,
+    outbox: Place = DEFAULT,
     delivery: Annotated[str | None, typer.Option("--delivery", help="A delivery id.")] = None,
     event: Annotated[str | None, typer.Option("--event", help="An event key: every recipient of it.")] = None,
     subscriber: Subscriber = None,
@@ -171,10 +175,10 @@ def replay(
     until: Annotated[str | None, typer.Option("--until", help="Acknowledged before this instant.")] = None,
     now: Now = None,
 ) -> None:
-    """Seal acknowledged deliveries again, with their ids and replay=true; `deliver run` sends them."""
+    """Seal acknowledged deliveries again. They keep their ids and bear replay=true; `deliver run` sends them."""
     period = (instant(since), instant(until)) if since else None
-    with _open(ledger, None) as outbox:
-        count = outbox.replay(
+    with _open(outbox, None) as ledger:
+        count = ledger.replay(
             now=instant(now), delivery_id=delivery, event_key=event, subscriber_id=subscriber, period=period
         )
     render.out(f"{count:,} deliveries sealed again")
@@ -182,7 +186,7 @@ def replay(
 
 @app.command()
 def log(
-    ledger: Ledger = DEFAULT_LEDGER,
+    outbox: Place = DEFAULT,
     last: Annotated[int, typer.Option("--last", help="Rows to show.")] = 20,
     accounting: Annotated[
         Path | None, typer.Option("--accounting", help="Write the accounting of disclosures (CSV) here.")
@@ -197,22 +201,22 @@ def log(
     """Show the last attempts, or export disclosures."""
     from hiexchange._files import atomic_file, write_bytes
 
-    with _open(ledger, None) as outbox:
+    with _open(outbox, None) as ledger:
         if accounting is not None:
             from hiexchange.delivery.disclosures import accounting_csv
 
-            table = outbox.accounting(person_id=person)
+            table = ledger.accounting(person_id=person)
             write_bytes(accounting, accounting_csv(table))
             render.out(f"{table.num_rows:,} disclosures in {accounting}")
         if audit_events is not None:
             with atomic_file(audit_events) as file:
                 count = 0
-                for line in outbox.audit_events(exchange=exchange, address=address):
+                for line in ledger.audit_events(exchange=exchange, address=address):
                     file.write(line)
                     count += 1
             render.out(f"{count:,} AuditEvents in {audit_events}")
         if accounting is None and audit_events is None:
-            rows = outbox.receipts().to_pylist()[-last:]
+            rows = ledger.receipts().to_pylist()[-last:]
             render.table(
                 (
                     (
@@ -230,17 +234,17 @@ def log(
 
 @app.command()
 def verify(
-    ledger: Ledger = DEFAULT_LEDGER,
+    outbox: Place = DEFAULT,
     head: Annotated[str | None, typer.Option("--head", help="NUMBER:HASH noted by an earlier run.")] = None,
 ) -> None:
-    """Prove audit chain, stored bytes, ids and numbers; exit code 8 when something is wrong."""
+    """Prove audit chain, stored bytes, ids and numbers. Exit code 8 when something is wrong."""
     from hiexchange.errors import ConfigError
 
     number, _, digest = (head or "").partition(":")
     if head is not None and not (number.isdigit() and digest):
         raise ConfigError("--head must be NUMBER:HASH", hint="copy it from an earlier `deliver verify`")
-    with _open(ledger, None) as outbox:
-        found = outbox.verify(head=(int(number), digest) if head else None)
+    with _open(outbox, None) as ledger:
+        found = ledger.verify(head=(int(number), digest) if head else None)
     for problem in found.problems:
         render.err(problem)
     render.out(f"{found.deliveries:,} deliveries, {found.batches:,} batches, {found.audit_rows:,} audit rows")
@@ -259,18 +263,18 @@ def _gate(subscriptions: Path | None, consent: Path | None, now: datetime) -> Re
     return rules(subscriptions, consent).recheck(now)
 
 
-def _open(ledger: str, base: Path | None) -> Outbox:
+def _open(outbox: str, base: Path | None) -> Outbox:
     from hiexchange.delivery import Outbox
     from hiexchange.errors import ConfigError
 
-    if ledger.startswith(("env:", "file:")):
+    if outbox.startswith(("env:", "file:")):
         from hiexchange.config import Secret
         from hiexchange.delivery.postgres import PostgresStore
 
-        return Outbox(store=PostgresStore(Secret(ledger).reveal()), base=base)
-    if not Path(ledger).is_file():
-        raise ConfigError("there is no delivery ledger", where=ledger, hint="give its path with --ledger")
-    return Outbox(ledger, base=base)
+        return Outbox(store=PostgresStore(Secret(outbox).reveal()), base=base)
+    if not Path(outbox).is_file():
+        raise ConfigError("there is no delivery ledger", where=outbox, hint="give its path with --outbox")
+    return Outbox(outbox, base=base)
 
 
 def _progress(event: object) -> None:

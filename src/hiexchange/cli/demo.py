@@ -36,12 +36,18 @@ def register(app: typer.Typer) -> None:
         patients: Annotated[int, typer.Option(min=20, help="How many patients.")] = 500,
         seed: Annotated[int, typer.Option(help="Same seed, same people.")] = 7,
     ) -> None:
-        """Run the whole route on synthetic people, offline, and compare every stage with the planted truth."""
+        """Run the whole route on synthetic people, offline. Compare every stage with the planted truth; exit code 7 if one differs."""
         from hiexchange import config, pipeline
+        from hiexchange.errors import ConfigError
         from hiexchange.testing.bulk_server import BulkServer
         from hiexchange.testing.population import generate
 
         begin = time.perf_counter()
+        if folder.exists() and any(folder.iterdir()) and not (folder / "truth").is_dir():
+            raise ConfigError(
+                "the folder holds something else", where=str(folder), hint="give a new one: the demo makes its own anew"
+            )
+        (folder / "truth").mkdir(parents=True, exist_ok=True)  # by this the folder is known again, even after Ctrl-C
         shutil.rmtree(folder / "out", ignore_errors=True)
         population = generate(folder, patients=patients, seed=seed)
         with BulkServer(population.fhir, auth="smart", faults=FAULTS) as server:

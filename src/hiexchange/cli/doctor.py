@@ -22,7 +22,7 @@ def doctor(
     given: _server.Given,
     folder: Annotated[Path, typer.Option(help="Where jobs will be written.")] = Path(),
 ) -> None:
-    """Check key, clock, JWKS, metadata, token, proxy and disk; nothing is exported."""
+    """Check credential, server, network and disk; export nothing. It looks at key, clock, JWKS, metadata, token, proxy and disk."""
     from hiexchange.bulk.doctor import examine
 
     findings = examine(given.chosen(), folder)

@@ -43,7 +43,7 @@ def start(
     workers: Workers = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Kick off an export and fetch it; in a folder with a job of the same request, go on with that."""
+    """Kick off an export and fetch it. In a folder with a job of the same request, go on with that."""
     from hiexchange.bulk import ExportJob
 
     wanted = _request.request(
@@ -64,7 +64,7 @@ def resume(
     workers: Workers = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Go on with the job in a folder; finished files are not fetched again."""
+    """Go on with the job in a folder. Finished files are not fetched again."""
     with resume_hint(folder):
         _run(_resumed(folder, given), accept_partial, workers, as_json)
 
@@ -100,7 +100,7 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
 @export.command()
 @_server.options(address=False)
 def finish(folder: Folder, given: _server.Given) -> None:
-    """Say that the data were taken over, and delete the job at the server."""
+    """Say that the data were taken over. The job is deleted at the server."""
     with _resumed(folder, given) as job:
         job.mark_ingested()
         job.finish()

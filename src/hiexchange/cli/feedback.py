@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
         out: Annotated[Path, typer.Option("--out", help="Folder for the files.")] = Path("feedback"),
         format: Annotated[str, typer.Option("--format", help="csv, tsv, ndjson or parquet.")] = "csv",
     ) -> None:
-        """Write PAYER's receipt, matches, performance, scorecard and page; a shareable form beside them."""
+        """Write what a payer gets back for a period. Receipt, matches, performance, scorecard and page; a shareable form beside them."""
         from hiexchange.delivery import Outbox
         from hiexchange.feedback import payer_feedback, write
         from hiexchange.tables import ATTRIBUTION, DELIVERY, RECEIPT

@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hiexchange.cli import render
+from hiexchange.cli._lake import opened
 
 if TYPE_CHECKING:
     from hiexchange.lake import IngestReport
 
 app = typer.Typer(help="Keep FHIR resources as lossless Parquet.", no_args_is_help=True)
 
+NESTED = 60
+"""Characters shown of a struct or list."""
+
 LakeFolder = Annotated[Path, typer.Option("--lake", help="Folder of the lake.")]
 FhirVersion = Annotated[str | None, typer.Option("--fhir-version", help="STU3, R4, R4B or R5; default R4.")]
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def register(parent: typer.Typer) -> None:
@@ -39,11 +45,12 @@ def ingest(
     strict: Annotated[bool, typer.Option("--strict", help="Store nothing when a member has no column.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Keep each line as it came, for byte-identical return.")] = False,
     sha256: Annotated[bool, typer.Option("--sha256", help="Add a hash of each resource's content.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    json: Json = False,
 ) -> None:
-    """Load NDJSON (gzipped or not) into typed tables; bad lines go to quarantine."""
+    """Load NDJSON, gzipped or not, into typed tables. Bad lines go to quarantine, the table `_rejects`."""
     import msgspec
 
+    from hiexchange.errors import ConfigError
     from hiexchange.lake import Lake
 
     for source in _sources(sources):
@@ -58,6 +65,10 @@ def ingest(
             raw=raw,
             sha256=sha256,
         )
+        if not (report.files or report.skipped) and not (
+            isinstance(source, Path) and (source / "receipt.json").exists()
+        ):
+            raise ConfigError("the folder holds no NDJSON file", where=str(source))
         if json:
             render.json_out(msgspec.to_builtins(report))
         elif report.skipped:
@@ -102,11 +113,9 @@ def _sources(given: list[Path]) -> list[Path | list[Path]]:
 
 
 @app.command()
-def tables(lake: LakeFolder = Path("lake"), json: Annotated[bool, typer.Option("--json")] = False) -> None:
+def tables(lake: LakeFolder = Path("lake"), json: Json = False) -> None:
     """List the tables of the current snapshot with their rows."""
-    from hiexchange.lake import Lake
-
-    found = Lake(lake).tables()
+    found = opened(lake).tables()
     if json:
         render.json_out(found)
     else:
@@ -123,39 +132,44 @@ def show(
     ] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print columns and types instead of rows.")] = False,
 ) -> None:
-    """Print some rows of a table, or of a query over the tables."""
-    from hiexchange.lake import Lake
-
-    opened = Lake(lake)
+    """Print some rows of a table, or of a query over the tables. Nested values are cut short."""
+    store = opened(lake)
     if " " in table.strip():
-        found = opened.sql(table).slice(0, limit)
+        found = store.sql(table).slice(0, limit)
     else:
-        lazy = opened.table(table, columns=columns.split(",") if columns else None)
+        lazy = store.table(table, columns=columns.split(",") if columns else None)
         if schema:
             render.table([(field.name, str(field.type)) for field in lazy.schema], ["column", "type"])
             return
         found = lazy.head(limit)
-    render.table([list(row.values()) for row in found.to_pylist()], found.column_names)
+    render.table([[_short(value) for value in row.values()] for row in found.to_pylist()], found.column_names)
+
+
+def _short(value: object) -> object:
+    """Return a nested value's beginning: of a resource as a table, most cells would fill the screen."""
+    if not isinstance(value, dict | list):
+        return value
+    text = str(value)
+    return text if len(text) <= NESTED else f"{text[: NESTED - 1]}…"
 
 
 @app.command("to-ndjson")
 def to_ndjson(
     table: Annotated[str, typer.Argument(help="Resource type.")],
     lake: LakeFolder = Path("lake"),
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File; default standard output.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File; default standard output.")] = None,
     order: Annotated[str, typer.Option(help="stored, or source for the order of the files that came in.")] = "stored",
     raw: Annotated[bool, typer.Option("--raw", help="The very bytes, where ingested with --raw.")] = False,
 ) -> None:
     """Write the resources of a type as NDJSON, equal to what came in."""
     from hiexchange._files import atomic_file
-    from hiexchange.lake import Lake
 
-    lines = Lake(lake).to_ndjson(table, order=order, raw=raw)
-    if output is None:
+    lines = opened(lake).to_ndjson(table, order=order, raw=raw)
+    if out is None:
         for line in lines:
             render.out(line.decode().rstrip("\n"))
         return
-    with atomic_file(output) as file:
+    with atomic_file(out) as file:
         file.writelines(lines)
 
 
@@ -165,9 +179,7 @@ def compact(
     lake: LakeFolder = Path("lake"),
 ) -> None:
     """Rewrite tables to one schema, sorted by patient."""
-    from hiexchange.lake import Lake
-
-    render.out(f"snapshot {Lake(lake).compact(*(tables or []))}")
+    render.out(f"snapshot {opened(lake).compact(*(tables or []))}")
 
 
 @app.command()
@@ -176,11 +188,9 @@ def copy(
     lake: LakeFolder = Path("lake"),
     option: Annotated[list[str] | None, typer.Option(help="Of the store, name=value: region=us-east-1.")] = None,
 ) -> None:
-    """Copy the current snapshot to an object store; only files that are not there are sent."""
-    from hiexchange.lake import Lake
-
+    """Copy the current snapshot to an object store. Only files that are not there are sent."""
     pairs = [text.partition("=") for text in option or ()]
-    done = Lake(lake).copy_to(url, options={name: value for name, _, value in pairs})
+    done = opened(lake).copy_to(url, options={name: value for name, _, value in pairs})
     render.out(
         f"snapshot {done.snapshot}: {done.files:,} files sent ({done.size_bytes:,} bytes), {done.present:,} were there"
     )
@@ -193,9 +203,7 @@ def vacuum(
     days: Annotated[float, typer.Option(help="Keep snapshots younger than this.")] = 7.0,
     remove: Annotated[bool, typer.Option("--remove", help="Really remove; without it only say what would go.")] = False,
 ) -> None:
-    """Remove files that no kept snapshot needs; a dry run unless told otherwise."""
-    from hiexchange.lake import Lake
-
-    done = Lake(lake).vacuum(keep_snapshots=keep, keep_days=days, dry_run=not remove)
+    """Remove files that no kept snapshot needs. A dry run without --remove."""
+    done = opened(lake).vacuum(keep_snapshots=keep, keep_days=days, dry_run=not remove)
     verb = "removed" if remove else "would remove"
     render.out(f"{verb} {len(done.files):,} files ({done.size_bytes:,} bytes) and {len(done.snapshots):,} snapshots")

@@ -17,13 +17,13 @@ def register(app: typer.Typer) -> None:
     def listen(
         inbox: Annotated[Path, typer.Argument(help="Folder for the messages.")] = Path("inbox"),
         host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-        port: Annotated[int, typer.Option(help="TCP port; 0 = any free one.")] = 2575,
+        port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 takes a free one.")] = 2575,
         certificate: Annotated[Path | None, typer.Option(help="PEM certificate chain: MLLP over TLS.")] = None,
         key: Annotated[Path | None, typer.Option(help="PEM key, when it is not in the certificate file.")] = None,
         client_ca: Annotated[Path | None, typer.Option(help="PEM authorities whose clients may connect.")] = None,
         allow_plain: Annotated[bool, typer.Option(help="Listen beyond loopback without TLS.")] = False,
     ) -> None:
-        """Take HL7 v2 messages over MLLP into INBOX: a message is on disk before its AA is sent."""
+        """Take HL7 v2 messages over MLLP into a folder. A message is on disk before its AA is sent. Ends with Ctrl-C."""
         from hiexchange.encounters.listen import MLLPListener, server_tls
         from hiexchange.errors import ConfigError
 

@@ -22,7 +22,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 
 def register(app: typer.Typer) -> None:
     """Add the group."""
-    group = typer.Typer(help="Find each member in the patient index; review what is doubtful.", no_args_is_help=True)
+    group = typer.Typer(help="Find members in the patient index, review what is doubtful.", no_args_is_help=True)
     app.add_typer(group, name="match")
     group.command("run")(_run)
     group.command("review")(_review)
@@ -38,7 +38,7 @@ def _run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only; append nothing to the lake.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Match the lake's members to its patients, obeying its decisions, and append the links that changed."""
+    """Match the lake's members to its patients. Obeys the lake's decisions and appends the links that changed."""
     from collections import Counter
 
     from hiexchange.matching import PERSON_XREF, follow, load_weights, match, relink
@@ -86,7 +86,7 @@ def _decide(
     file: Annotated[Path, typer.Argument(help="The queue, filled in: .csv or .xlsx.")],
     lake: LakePath = Path("lake"),
 ) -> None:
-    """Take decisions back from a reviewed queue into the lake; every later run obeys them."""
+    """Take decisions from a reviewed queue into the lake. Every later run obeys them."""
     from hiexchange.lake import Lake
     from hiexchange.matching import DECISION, new_decisions, read_decisions
 
@@ -133,7 +133,7 @@ def _train(
     note: Annotated[str, typer.Option("--note", help="What the tables are, kept in the file.")] = "",
     trainer: Annotated[str, typer.Option("--trainer", help="em, or splink (needs the linkage extra).")] = "em",
 ) -> None:
-    """Learn weights from the lake's members and patients, without labels."""
+    """Learn weights from the lake's members and patients. No labels are needed."""
     from hiexchange._files import write_bytes
     from hiexchange.errors import ConfigError
     from hiexchange.matching import train, train_splink

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,16 +12,21 @@ import typer
 
 from hiexchange.cli import render
 
-group = typer.Typer(name="measure", help="Official CQL/ELM measures and our own, over a lake or a folder of Bundles.")
+group = typer.Typer(name="measure", help="Compute official CQL/ELM measures, and our own.")
 
 Source = Annotated[Path, typer.Argument(help="A lake, or a folder or file of Bundles, one a patient.")]
 Start = Annotated[datetime, typer.Option("--start", formats=["%Y-%m-%d"], help="First day of the period.")]
 End = Annotated[datetime, typer.Option("--end", formats=["%Y-%m-%d"], help="Last day of the period, inclusive.")]
 Accept = Annotated[list[str] | None, typer.Option("--accept", help="Accept a finding of `measure check`, by code.")]
-Offset = Annotated[int, typer.Option("--offset", help="Minutes from UTC in which days are told apart.")]
+Offset = Annotated[str, typer.Option("--offset", help="Offset from UTC in which days are told apart, such as -06:00.")]
+UTC_OFFSET = "+00:00"
 Measures = Annotated[
     list[str], typer.Option("--measure", "-m", help="Bundle file or folder, or a native measure's id.")
 ]
+
+
+Official = Annotated[str, typer.Option("--measure", "-m", help="Bundle file or folder.")]
+Officials = Annotated[list[str], typer.Option("--measure", "-m", help="Bundle file or folder.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +39,7 @@ def check(
     bundle: Annotated[Path, typer.Argument(help="Bundle file or folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what is wrong with a measure bundle: versions, value sets, unsupported ELM. Exit 7 on errors."""
+    """Say what is wrong with a measure bundle. Versions, value sets, unsupported ELM; exit code 7 on errors."""
     from hiexchange.measures import Measure
 
     rows = Measure.check(bundle).to_pylist()
@@ -62,9 +69,9 @@ def run(
     start: Start,
     end: End,
     accept: Accept = None,
-    offset: Offset = 0,
+    offset: Offset = UTC_OFFSET,
     profiles: Annotated[str, typer.Option("--profiles", help="infer, trust or ignore.")] = "infer",
-    processes: Annotated[int, typer.Option("--processes", "-p", help="Worker processes.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that evaluate.")] = 1,
     engine: Annotated[str, typer.Option("--engine", help="rows, columns (the same results), or auto.")] = "rows",
     by: Annotated[
         str, typer.Option("--by", help="Cut by race, ethnicity, language, sex, payer (comma-separated).")
@@ -72,10 +79,16 @@ def run(
     supplemental: Annotated[
         bool, typer.Option("--supplemental", help="Add the measure's supplemental data and risk variables.")
     ] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for result tables and MeasureReports.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for result tables and MeasureReports.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print MeasureReports as JSON.")] = False,
 ) -> None:
-    """Evaluate measures over a population and print counts, rates and 95 % intervals."""
+    """Evaluate measures and print counts, rates, 95 % intervals."""
+    from hiexchange.measures.by import check_keys
+
+    if by:
+        check_keys(key.strip() for key in by.split(","))
     runs = _evaluate(
         source,
         measure,
@@ -83,7 +96,7 @@ def run(
         accept=accept or [],
         offset=offset,
         profiles=profiles,
-        processes=processes,
+        workers=workers,
         engine=engine,
     )
     for item, loaded in runs:
@@ -102,23 +115,26 @@ def run(
             _print_supplemental(item, extra)
 
 
-@group.command("why")
+# Ids may begin with a hyphen: those of synthetic people do.
+@group.command("why", context_settings={"ignore_unknown_options": True})
 def why(
     source: Source,
     subject: Annotated[str, typer.Argument(help="Patient.id.")],
-    bundle: Annotated[Path, typer.Option("--measure", "-m", help="Bundle file or folder.")],
+    bundle: Official,
     start: Start,
     end: End,
     accept: Accept = None,
+    offset: Offset = UTC_OFFSET,
     values: Annotated[bool, typer.Option("--values", help="Show values, not only truth and resource ids.")] = False,
     page: Annotated[Path | None, typer.Option("--html", help="Write a static page instead (mode 600).")] = None,
 ) -> None:
-    """Explain one subject's result: each define with its value and the resources that decided."""
+    """Explain a subject's result. Each define with its value and the resources that decided."""
     from hiexchange._files import write_bytes
     from hiexchange.measures import Measure
 
-    loaded = Measure.load(bundle, accept=accept or ())
-    found = loaded.why(_source(source), subject, period=(start.date(), end.date()), values=values)
+    loaded = Measure.load(_official(bundle), accept=accept or ())
+    days = (start.date(), end.date())
+    found = loaded.why(_source(source), subject, period=days, offset=_offset(offset), values=values)
     if page is not None:
         write_bytes(page, found.to_html().encode())
         render.err(f"written to {page}")
@@ -133,23 +149,25 @@ def gaps(
     start: Start,
     end: End,
     accept: Accept = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Write CSV here (mode 600) instead of counts.")] = None,
+    offset: Offset = UTC_OFFSET,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write CSV here (mode 600) instead of counts.")
+    ] = None,
     as_of: Annotated[datetime | None, typer.Option("--as-of", formats=["%Y-%m-%d"], help="Day of asking.")] = None,
     documents: Annotated[
         Path | None, typer.Option("--documents", help="Folder for a gaps-in-care document (DEQM) a patient with a gap.")
     ] = None,
     reporter: Annotated[str, typer.Option("--reporter", help="Reference to who reports.")] = "Organization/reporter",
 ) -> None:
-    """Count gaps in care by reason, or write who has which to a file."""
+    """Count gaps in care by reason. Or write to a file who has which."""
     tables = []
-    for item, _ in _evaluate(source, measure, (start.date(), end.date()), accept=accept or []):
+    for item, _ in _evaluate(source, measure, (start.date(), end.date()), accept=accept or [], offset=offset):
         found = item.gaps(as_of=as_of.date() if as_of else None)
         tables.append(found)
-        counts: dict[str, int] = {}
-        for reason in found["reason"].to_pylist():
-            counts[reason or "-"] = counts.get(reason or "-", 0) + 1
+        counts = Counter(reason for reason in found["reason"].to_pylist() if reason)  # of official measures
         render.out(f"{item.measure.title}: {found.num_rows:,} gaps")
-        render.table(sorted(counts.items()), ("reason", "gaps"))
+        if counts:
+            render.table(sorted(counts.items()), ("reason", "gaps"))
         if documents is not None:
             _write_documents(item, found, documents, reporter, as_of.date() if as_of else None)
     if out is not None:
@@ -159,21 +177,20 @@ def gaps(
 @group.command("completeness")
 def completeness(
     source: Source,
-    measure: Annotated[list[str], typer.Option("--measure", "-m", help="Bundle file or folder.")],
+    measure: Officials,
     start: Start,
     end: End,
     accept: Accept = None,
-    offset: Offset = 0,
+    offset: Offset = UTC_OFFSET,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare what claims alone, clinical data alone, and both together can tell of a measure."""
+    """Compare what claims and clinical data can tell of a measure. Each alone, and both together."""
     from hiexchange.measures import Measure
     from hiexchange.measures import completeness as compare
 
-    loaded = [Measure.load(name, accept=accept or ()) for name in measure]
-    found = compare(
-        loaded, _source(source), period=(start.date(), end.date()), offset=timedelta(minutes=offset)
-    ).to_pylist()
+    loaded = [Measure.load(_official(name), accept=accept or ()) for name in measure]
+    days = (start.date(), end.date())
+    found = compare(loaded, _source(source), period=days, offset=_offset(offset)).to_pylist()
     if as_json:
         render.json_out(found)
         return
@@ -183,7 +200,28 @@ def completeness(
     render.table(rows, (*(name.replace("_", " ") for name in names), "of both: denominator", "numerator"))
 
 
+def _offset(text: str) -> timedelta:
+    """Return an offset written as in a configuration."""
+    from hiexchange.config import MeasureSettings
+
+    return MeasureSettings(id="", period=(date.min, date.min), offset=text).offset_delta
+
+
+def _official(name: str) -> str:
+    """Refuse one of our own measures where only a bundle's defines can answer."""
+    from hiexchange.errors import ConfigError
+    from hiexchange.measures import measures
+
+    if name in measures() and not Path(name).exists():
+        raise ConfigError(
+            f"'{name}' is one of our own measures, which has no defines to look into",
+            hint="give the bundle of an official measure; `measure run --out` writes the evidence of ours",
+        )
+    return name
+
+
 def _source(path: Path) -> Any:
+    """Return the lake in a folder, else the path, which the measures check."""
     if (path / "_hx").is_dir():
         from hiexchange.lake import Lake
 
@@ -193,10 +231,20 @@ def _source(path: Path) -> Any:
 
 def _evaluate(path: Path, names: list[str], period: tuple[date, date], **options: Any) -> list[tuple[Any, Any]]:
     """Return the run of each measure, and the measure where it is an official one."""
+    from hiexchange.errors import UnknownLayout
     from hiexchange.measures import Measure, evaluate, evaluate_all, measures
 
     source, known = _source(path), measures()
-    accept, offset = options.pop("accept"), timedelta(minutes=options.pop("offset", 0))
+    accept, offset = options.pop("accept"), _offset(options.pop("offset"))
+    for name in names:
+        if name not in known and not Path(name).exists():
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = (
+                f"did you mean {near[0]}?"
+                if near
+                else f"give the path of a bundle, or one of {', '.join(sorted(known))}"
+            )
+            raise UnknownLayout(f"there is no measure '{name}'", hint=hint)
     loaded = [Measure.load(name, accept=accept) for name in names if name not in known]
     found = evaluate_all(loaded, source, period=period, offset=offset, **options) if loaded else []
     run_id = f"{period[0]}..{period[1]}"

@@ -28,7 +28,7 @@ def pull(
     level: _request.Level = "",
     max_bad_lines: Annotated[int, typer.Option(help="Lines that may be quarantined.")] = 0,
 ) -> None:
-    """Export into a job folder, load it into a lake, move the watermark, delete the job; safe to repeat."""
+    """Export into a job folder and load it into a lake. Moves the watermark, then deletes the job; safe to repeat."""
     from hiexchange import pipeline
     from hiexchange.bulk import watermark_key
     from hiexchange.lake import Lake

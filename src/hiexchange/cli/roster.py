@@ -40,7 +40,7 @@ def check(
     release: Annotated[str | None, typer.Option("--release", help="Name of the person who releases it.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Read a roster as intake would: counts, issues, and whether it would be accepted. Changes nothing."""
+    """Read a roster as intake would, and change nothing. Counts, issues, and whether it would be accepted."""
     before = _read(previous, layout, payer, None) if previous else None
     roster = _read(file, layout, payer, as_of, previous=before, release=release)
     if as_json:
@@ -59,11 +59,15 @@ def diff(
     new: Annotated[Path, typer.Argument(help="Later file.", show_default=False)],
     layout: LayoutOption = "csv",
     payer: PayerOption = None,
-    old_as_of: Annotated[datetime | None, typer.Option("--old-as-of", formats=["%Y-%m-%d"])] = None,
-    new_as_of: Annotated[datetime | None, typer.Option("--new-as-of", formats=["%Y-%m-%d"])] = None,
+    old_as_of: Annotated[
+        datetime | None, typer.Option("--old-as-of", formats=["%Y-%m-%d"], help="The day OLD speaks of.")
+    ] = None,
+    new_as_of: Annotated[
+        datetime | None, typer.Option("--new-as-of", formats=["%Y-%m-%d"], help="The day NEW speaks of.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a later file of a list changes: new, changed, unchanged, dropped, cancelled."""
+    """Say what a later file of a list changes. New, changed, unchanged, dropped, cancelled."""
     from hiexchange.attribution import attribute
 
     first, second = _read(old, layout, payer, old_as_of), _read(new, layout, payer, new_as_of)
@@ -84,7 +88,7 @@ def diff(
 
 @app.command()
 def infer(file: File) -> None:
-    """Propose a layout for a file, as TOML for a person to compare with the payer's guide."""
+    """Propose a layout for a file. TOML for a person to compare with the payer's guide."""
     from hiexchange.roster import infer_layout
 
     render.out(infer_layout(file).to_toml())

@@ -43,7 +43,7 @@ def register(app: typer.Typer) -> None:
         outbox: Ledger = None,
         as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
     ) -> None:
-        """Route, print the accounting identity and the reasons; nothing is sent."""
+        """Route and print the sum of all events and the reasons. Nothing is sent."""
         found = routed(lake, subscriptions, adt=adt, consent=consent, zone=zone, known_at=known_at)
         counts = found.routing.identity()
         reasons = found.routing.reasons()
@@ -74,7 +74,7 @@ def register(app: typer.Typer) -> None:
         known_at: KnownAt = None,
         outbox: Ledger = None,
     ) -> None:
-        """Say why each possible recipient did or did not get EVENT."""
+        """Say why each possible recipient did or did not get an event."""
         from hiexchange.routing import explain as explained
 
         found = routed(lake, subscriptions, adt=adt, consent=consent, zone=zone, known_at=known_at)

@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
         configuration: Annotated[Path, typer.Argument(help="The TOML file.")] = Path("hiexchange.toml"),
         as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
     ) -> None:
-        """Run the whole route: export, lake, rosters, matching, routing, delivery, measures, report."""
+        """Run the whole route of a configuration. Export, lake, rosters, matching, routing, delivery, measures, feedback, report."""
         from hiexchange import config, pipeline
 
         result = pipeline.run(config.load(configuration), on_event=reporter())

@@ -27,7 +27,7 @@ def serve(
     page_size: Annotated[int, typer.Option(min=1, help="Resources a file.")] = 1000,
     key_file: Annotated[Path | None, typer.Option(help="Where to write the client's private JWK (smart).")] = None,
 ) -> None:
-    """Serve a folder as a Bulk Data server, with faults on demand."""
+    """Serve a folder as a Bulk Data server, with faults on demand. Ends with Ctrl-C."""
     from hiexchange.testing import bulk_faults
 
     if faults:

@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
         year: Annotated[int, typer.Option(help="Calendar year of visits and rosters.")] = 2025,
         as_json: Annotated[bool, typer.Option("--json", help="Print counts as JSON.")] = False,
     ) -> None:
-        """Write a synthetic population: FHIR NDJSON, two payers' rosters, and the planted truth."""
+        """Write a synthetic population. FHIR NDJSON, two payers' rosters, and the planted truth."""
         from hiexchange.testing.population import generate
 
         population = generate(folder, patients=patients, seed=seed, year=year)

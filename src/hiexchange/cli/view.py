@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hiexchange.cli import render
+from hiexchange.cli._lake import opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-app = typer.Typer(help="Flat tables out of resources: SQL on FHIR v2 views and queries.", no_args_is_help=True)
+app = typer.Typer(help="Make flat tables of resources: SQL on FHIR v2.", no_args_is_help=True)
 
 FhirVersion = Annotated[str, typer.Option("--fhir-version", help="STU3, R4, R4B or R5.")]
 Name = Annotated[str, typer.Argument(metavar="VIEW", help="Name of a shipped view, or a .json or .sql file.")]
@@ -30,8 +31,8 @@ def run_view(
     name: Name,
     lake: Annotated[Path | None, typer.Option("--lake", help="Folder of a lake.")] = None,
     source: Annotated[Path | None, typer.Option("--from", help="NDJSON instead of a lake: a file or a folder.")] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="out.parquet, .csv, .ndjson or .arrow; default: print CSV.")
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="out.parquet, .csv, .ndjson or .arrow; default: print CSV.")
     ] = None,
     parameters: Annotated[list[str] | None, typer.Option("--set", help="Parameter of a query: name=value.")] = None,
     limit: Annotated[int | None, typer.Option(help="Stop after so many rows.")] = None,
@@ -52,11 +53,11 @@ def run_view(
     schema = found.schema()
     # What cannot be read is said before the first byte of output.
     batches = _started(batches)
-    if output is None:
+    if out is None:
         write_text(batches, schema, sys.stdout.buffer, "csv")
         return
-    rows = write_rows(batches, schema, output)
-    render.out(f"{rows:,} rows, {len(schema.names)} columns: {output}")
+    rows = write_rows(batches, schema, out)
+    render.out(f"{rows:,} rows, {len(schema.names)} columns: {out}")
 
 
 @app.command()
@@ -65,7 +66,7 @@ def check(
     profile: Annotated[str | None, typer.Option(help="shareable or tabular.")] = None,
     fhir_version: FhirVersion = "4.0.1",
 ) -> None:
-    """Check a view without data: paths, types, profile; print its columns. Exit code 7 if it fails."""
+    """Check a view without data and print its columns. Paths, types, profile; exit code 7 if it fails."""
     from hiexchange.views import check_view, load_view
 
     target = _file_or_name(name)
@@ -110,9 +111,7 @@ def _source(lake: Path | None, source: Path | None) -> Any:
         raise typer.BadParameter("give either --lake or --from")
     if lake is None:
         return source
-    from hiexchange.lake import Lake
-
-    return Lake(lake)
+    return opened(lake)
 
 
 def _parameters(given: list[str]) -> dict[str, str]:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hiexchange._duck import quiet_connection
+from hiexchange.errors import ConfigError
 from hiexchange.feedback import sql
 from hiexchange.tables import (
     ATTRIBUTION,
@@ -143,7 +144,12 @@ def payer_feedback(  # each argument is a corridor table of its own; bundling th
         rosters: ROSTER rows, for the intake receipt.
         issues: ISSUE rows of roster files, for the reasons of refused rows.
         disputes: Rows with ``payer_id``, ``state``, ``opened_at``, ``decided_at`` and whatever else.
+
+    Raises:
+        ConfigError: ``period`` is not two days.
     """
+    if not (isinstance(period, tuple | list) and len(period) == 2 and all(isinstance(day, date) for day in period)):
+        raise ConfigError("a period is two days", hint="period=(date(2026, 3, 1), date(2026, 3, 31)), both included")
     first, last = period
     known_at = routing.known_at.astimezone(UTC)
     parameters: dict[str, Any] = {

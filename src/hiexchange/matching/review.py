@@ -233,7 +233,12 @@ def _read_rows(path: Path) -> Iterable[list[str]]:
             [str(cell) for cell in row]
             for row in CalamineWorkbook.from_path(str(path)).get_sheet_by_index(0).to_python()
         ]
-    return list(csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig"))))
+    try:
+        return list(csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig"))))
+    except UnicodeDecodeError:
+        raise DataError(
+            "the review file is not UTF-8", where=path.name, hint="save it as CSV UTF-8, or as .xlsx"
+        ) from None
 
 
 def new_decisions(standing: Any, taken: Any) -> pa.Table:

@@ -128,7 +128,9 @@ def resources(source: str | Path | Resource | Iterable[Resource]) -> Iterator[Re
         path = Path(source)
         if not path.exists():
             raise MeasureError(
-                "there is no measure bundle here", where=str(path), hint="give a Bundle file or a folder"
+                "there is no such measure bundle",
+                where=str(path),
+                hint="give a Bundle file or a folder; our own measures are run by name: hiexchange.evaluate",
             )
         files = sorted(path.rglob("*.json*")) if path.is_dir() else [path]
         for file in files:
@@ -183,9 +185,11 @@ def read(source: str | Path | Resource | Iterable[Resource], *, measure: str | N
     ]
     if len(chosen) != 1:
         names = ", ".join(sorted(str(item.get("id")) for item in found.get("Measure", [])))
+        several = "the bundle has several Measures" if chosen else "the bundle has no Measure of that name"
         raise MeasureError(
-            "the bundle has no Measure of that name" if not chosen else "the bundle has several Measures",
-            hint=f"it has {names}; say which" if names else "a Measure resource is needed",
+            several if names else "there is no Measure resource in the bundle",
+            where=str(source) if isinstance(source, str | Path) else None,
+            hint=f"it has {names}; say which" if names else "give a measure's Bundle, or a folder of its resources",
         )
     libraries, broken = [], []
     for item in found.get("Library", []):

@@ -36,6 +36,19 @@ _OMB = {
 KEYS = ("race", "ethnicity", "language", "sex", "payer", "provider")
 
 
+def check_keys(keys: Iterable[str]) -> tuple[str, ...]:
+    """Return the keys, each of which is known.
+
+    Raises:
+        ConfigError: One is not.
+    """
+    wanted = tuple(keys)
+    unknown = [key for key in wanted if key not in KEYS]
+    if unknown:
+        raise ConfigError(f"results cannot be cut by {unknown[0]!r}", hint=f"use {', '.join(KEYS)}")
+    return wanted
+
+
 def people(
     source: Any,
     keys: Iterable[str],
@@ -49,10 +62,7 @@ def people(
     Raises:
         ConfigError: A key is not known, or provider is asked for without attribution.
     """
-    wanted = tuple(keys)
-    unknown = [key for key in wanted if key not in KEYS]
-    if unknown:
-        raise ConfigError(f"results cannot be cut by {unknown[0]!r}", hint=f"use {', '.join(KEYS)}")
+    wanted = check_keys(keys)
     found: dict[str, dict[str, str]] = {key: {} for key in wanted}
     if "provider" in wanted:
         if attribution is None or links is None:

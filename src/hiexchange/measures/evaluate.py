@@ -17,6 +17,7 @@ from typing import Any
 from hiexchange.errors import ConfigError, MeasureError
 from hiexchange.events import Reporter, SubjectsEvaluated, ignore
 from hiexchange.measures import gaps, populations, rows, sources
+from hiexchange.measures.asked import check_period
 from hiexchange.measures.cql.subject import POLICIES, Context, Subject
 from hiexchange.measures.measure import Compiled, Measure, minutes, new_program, parameters
 from hiexchange.measures.native.model import engine_version
@@ -116,7 +117,7 @@ def evaluate_all(
     run_id: str = "run",
     offset: timedelta = timedelta(0),
     profiles: str = "infer",
-    processes: int = 1,
+    workers: int = 1,
     prefilter: bool = True,
     engine: str = "rows",
     on_event: Reporter = ignore,
@@ -130,8 +131,7 @@ def evaluate_all(
     Returns:
         One run a measure, in their order.
     """
-    if period[0] > period[1]:
-        raise ConfigError("the measurement period ends before it starts", hint="give (first day, last day)")
+    check_period(period, offset)
     if profiles not in POLICIES:
         raise ConfigError(f"the profile policy {profiles!r} is not known", hint=f"use one of {', '.join(POLICIES)}")
     if engine not in ENGINES:
@@ -144,10 +144,10 @@ def evaluate_all(
     elements = sources.elements_of(library for measure in measures for library in measure.libraries)
     options = _options(job)
     if engine == "columns" or (engine == "auto" and hasattr(source, "files")):
-        results = _on_columns(job, (source, types, elements), processes, options)
+        results = _on_columns(job, (source, types, elements), workers, options)
     else:
         keep = _candidates(job, source) if prefilter and hasattr(source, "files") else None
-        results = _evaluated(job, sources.subjects(source, types, elements, keep=keep), processes)
+        results = _evaluated(job, sources.subjects(source, types, elements, keep=keep), workers)
     progress = _Progress(on_event, ", ".join(measure.id for measure in measures))
     for found in results:
         for gatherer, some in zip(gatherers, found, strict=True):
@@ -163,7 +163,7 @@ def evaluate_all(
 
 
 def _on_columns(
-    job: Job, wanted: tuple[Any, frozenset[str], frozenset[str]], processes: int, options: dict[str, str]
+    job: Job, wanted: tuple[Any, frozenset[str], frozenset[str]], workers: int, options: dict[str, str]
 ) -> Iterator[list[list[rows.Row]]]:
     """Yield each patient's rows; write into ``options`` how many were left to stage 1."""
     from hiexchange.measures.columnar.data import batches
@@ -172,7 +172,7 @@ def _on_columns(
     engine = Engine(job)
     columns = Columns(engine.compiled, engine.context, engine.reached)
     found = batches(engine.program.model, *wanted)
-    yield from interleaved(columns, found, lambda people: _evaluated(job, people, processes, engine))
+    yield from interleaved(columns, found, lambda people: _evaluated(job, people, workers, engine))
     options |= {"engine": "columns", "patients_left_to_rows": str(columns.left)}
 
 
@@ -186,17 +186,17 @@ def _options(job: Job) -> dict[str, str]:
 
 
 def _evaluated(
-    job: Job, people: Iterable[SubjectRows], processes: int, engine: Engine | None = None
+    job: Job, people: Iterable[SubjectRows], workers: int, engine: Engine | None = None
 ) -> Iterator[list[list[rows.Row]]]:
-    if processes <= 1:
+    if workers <= 1:
         engine = engine or Engine(job)
         for subject in people:
             yield engine.evaluate(subject)
         return
     ahead = iter(people)
     chunks = iter(lambda: list(itertools.islice(ahead, CHUNK)), [])
-    with multiprocessing.get_context("spawn").Pool(processes, _start, (job,)) as pool:
-        yield from itertools.chain.from_iterable(_bounded(pool, chunks, processes * 3))
+    with multiprocessing.get_context("spawn").Pool(workers, _start, (job,)) as pool:
+        yield from itertools.chain.from_iterable(_bounded(pool, chunks, workers * 3))
 
 
 def _bounded(pool: Any, chunks: Iterator[list[SubjectRows]], ahead: int) -> Iterator[list[list[list[rows.Row]]]]:

@@ -200,7 +200,7 @@ class Measure:
         run_id: str = "run",
         offset: timedelta = timedelta(0),
         profiles: str = "infer",
-        processes: int = 1,
+        workers: int = 1,
         engine: str = "rows",
         on_event: Reporter = ignore,
     ) -> MeasureRun:
@@ -212,7 +212,7 @@ class Measure:
             run_id: Name of the evaluation, written into every row.
             offset: Offset from UTC in which days are told apart; recorded in the result.
             profiles: ``infer``, ``trust`` or ``ignore``: what decides whether a resource fits a profile.
-            processes: Worker processes; the result does not depend on it.
+            workers: Processes that evaluate; the result does not depend on it.
             engine: ``rows`` (a patient at a time), ``columns`` (many at once) or ``auto`` (columns for a lake); the
                 result does not depend on it.
             on_event: Gets :class:`~hiexchange.events.SubjectsEvaluated` as the run proceeds.
@@ -229,7 +229,7 @@ class Measure:
             run_id=run_id,
             offset=offset,
             profiles=profiles,
-            processes=processes,
+            workers=workers,
             engine=engine,
             on_event=on_event,
         )

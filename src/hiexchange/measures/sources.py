@@ -86,8 +86,10 @@ def bundled(bundle: Any) -> SubjectRows:
     Raises:
         MeasureError: It is no Bundle.
     """
-    if not isinstance(bundle, Mapping):
-        raise MeasureError("a patient must come as a FHIR Bundle")
+    if not isinstance(bundle, Mapping) or bundle.get("resourceType") != "Bundle":
+        raise MeasureError(
+            "a patient must come as a FHIR Bundle", hint="NDJSON of single resources is loaded into a lake first"
+        )
     rows = [entry["resource"] for entry in bundle.get("entry") or () if isinstance(entry.get("resource"), Mapping)]
     found = next((row.get("id") for row in rows if row.get("resourceType") == "Patient"), None)
     return str(found or bundle.get("id") or ""), rows
@@ -96,9 +98,16 @@ def bundled(bundle: Any) -> SubjectRows:
 def _folder(path: Path) -> Iterator[Any]:
     if not path.exists():
         raise MeasureError("there is no data here", where=str(path), hint="give a lake, a folder of Bundles or a file")
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file() and file.name.removesuffix(".gz").endswith((".json", ".ndjson")):
-            yield from _bundles(file)
+    if (path / "_hx").is_dir():
+        raise MeasureError("this folder is a lake", where=str(path), hint="give hiexchange.Lake(path)")
+    found = sorted(path.rglob("*")) if path.is_dir() else [path]
+    files = [file for file in found if file.is_file() and file.name.removesuffix(".gz").endswith((".json", ".ndjson"))]
+    if not files:
+        raise MeasureError(
+            "there is no Bundle here", where=str(path), hint="give a lake, a folder of Bundles or a file"
+        )
+    for file in files:
+        yield from _bundles(file)
 
 
 def _bundles(file: Path) -> Iterator[Any]:

@@ -92,7 +92,7 @@ def open_file(
             magic = stream.read(8)
     except OSError as error:
         raise ConfigError(
-            f"the roster cannot be read: {type(error).__name__}", where=file.name, hint="check the path and permissions"
+            "the roster cannot be read", where=str(file), said=error.strerror, hint="check the path and permissions"
         ) from None
     if not magic:
         raise refusal("empty_file", "the file is empty", file=file.name, hint="ask the payer to send it again")

@@ -124,8 +124,10 @@ def read_roster(
         MissingExtra: An XLSX file without the ``excel`` extra.
     """
     rules = load_layout(layout)
-    if received_at.tzinfo is None:
-        raise ConfigError("received_at must be timezone-aware", hint="datetime.now(UTC)")
+    if not isinstance(received_at, datetime) or received_at.tzinfo is None:
+        raise ConfigError("received_at must be a timezone-aware datetime", hint="datetime.now(UTC)")
+    if as_of is not None and (not isinstance(as_of, date) or isinstance(as_of, datetime)):
+        raise ConfigError("as_of must be a date", hint="date(2026, 1, 1)")
     together = rules.file.kind in ("atr", "dpc")
     opened = open_file(path, member=rules.file.member, max_bytes=rules.file.max_bytes, together=together)
     if not rules.verified:

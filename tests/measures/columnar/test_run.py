@@ -80,10 +80,10 @@ def test_several_measures_in_one_pass_give_the_same_tables(official, tmp_path):
     same_tables([measure for measure, _ in loaded], lake_of(tmp_path, subjects), period)
 
 
-def test_processes_do_not_change_the_table(official, tmp_path):
+def test_workers_do_not_change_the_table(official, tmp_path):
     ((measure, periods),) = official("CMS996")
     ((period, subjects),) = periods.items()
-    same_tables([measure], lake_of(tmp_path, subjects), period, processes=2)
+    same_tables([measure], lake_of(tmp_path, subjects), period, workers=2)
 
 
 def test_a_generated_population_gives_the_same_table(official, tmp_path):

@@ -34,7 +34,7 @@ def evaluate(
     source: Source,
     *,
     period: tuple[date, date],
-    run_id: str,
+    run_id: str = "run",
     offset: timedelta = timedelta(0),
     parameters: Mapping[str, Any] | None = None,
 ) -> MeasureRun:
@@ -53,6 +53,7 @@ def evaluate(
 
     Raises:
         UnknownLayout: No measure of that id exists.
+        ConfigError: Period, offset, source or a parameter cannot be used.
     """
     chosen = _named(measure) if isinstance(measure, str) else measure
     if parameters:

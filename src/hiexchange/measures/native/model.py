@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from hiexchange._duck import quiet_connection
-from hiexchange.errors import ConfigError
+from hiexchange.measures.asked import check_period, check_tables
 from hiexchange.measures.native import flat
 from hiexchange.measures.result import POPULATIONS, MeasureInfo, MeasureRun
 from hiexchange.tables import MEASURE_RESULT
@@ -73,8 +73,8 @@ def run(
     measure: NativeMeasure, source: Source, *, period: tuple[date, date], run_id: str, offset: timedelta = timedelta(0)
 ) -> MeasureRun:
     """Evaluate ``measure``; see :func:`hiexchange.measures.evaluate`."""
-    if period[0] > period[1]:
-        raise ConfigError("the measurement period ends before it starts", hint="give (first day, last day)")
+    check_period(period, offset)
+    check_tables(source)
     with quiet_connection() as con:
         con.execute("set TimeZone = 'UTC'")
         for name in measure.types:
