@@ -143,6 +143,36 @@ def test_undated_resource_of_a_later_export_survives_an_older_deletion(put):
     assert families(lake) == {"a": "again"}
 
 
+@pytest.mark.parametrize(
+    ("line", "gone"),
+    [
+        ('{"entry":[{"request":{"method":"DELETE","url":"https://x.example/fhir/Patient/a/_history/3"}}]}', True),
+        ('{"entry":[{"request":{"method":"delete","url":"/Patient/a"}}]}', True),
+        ('{"resourceType":"Bundle","entry":[{"request":{"method":"PUT","url":"Patient/a"}}]}', False),
+        ('{"resourceType":"Bundle"}', False),
+        ('{"entry":[{"request":{"method":"DELETE","url":"https://x.example/fhir/Patient?identifier=a"}}]}', None),
+        ('{"entry":[{"request":{"method":"DELETE","url":"patient/a"}}]}', None),
+        ('{"entry":[{"request":null}]}', None),
+        ('{"entry":[null]}', None),
+        ('{"entry":[{}]}', None),
+        ('{"entry":"Patient/a"}', None),
+        ('{"resourceType":"Patient","id":"a"}', None),
+        ('["Patient/a"]', None),
+    ],
+)
+def test_a_deletion_is_followed_or_said_never_passed_over(line, gone, put, tmp_path):
+    lake, _ = put(patient("a"))
+    folder = tmp_path / "next" / "deleted"
+    folder.mkdir(parents=True)
+    (folder / "1.ndjson").write_text(line + "\n")
+    if gone is None:
+        with pytest.raises(LakeError, match="deletion"):
+            lake.ingest(folder.parent)
+    else:
+        lake.ingest(folder.parent)
+    assert lake.tables() == {"Patient": 0 if gone else 1}
+
+
 def test_the_watermark_moves_with_the_rows(put):
     lake, report = put(patient("a"), transaction_time=at("2026-02-01"), watermark_key="server|group")
     assert report.watermark == ("server|group", "2026-02-01T00:00:00Z")

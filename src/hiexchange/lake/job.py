@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 import pyarrow as pa
@@ -120,17 +121,37 @@ def _deleted_of(folder: Path | None) -> list[Path]:
     return sorted(path for path in base.iterdir() if path.name.endswith(NDJSON))
 
 
-def _deletions(bundle: Any, file: str) -> list[tuple[str, str]]:
+class _Request(msgspec.Struct):
+    method: str = "DELETE"
+    url: str = ""
+
+
+class _Entry(msgspec.Struct):
+    request: _Request = msgspec.field(default_factory=_Request)
+
+
+class _Bundle(msgspec.Struct):
+    resourceType: Literal["Bundle"] = "Bundle"
+    entry: list[_Entry] = []
+
+
+_DELETED = re.compile(r"/?(?:.*/)?([A-Z][A-Za-z]+)/([^/?#]+)(?:/_history/[^/]*)?/?")
+"""A full URL, or Type/id, or with a history part; a search names no resource."""
+
+
+def _deletions(line: Any, file: str) -> list[tuple[str, str]]:
+    try:
+        bundle = msgspec.convert(line, _Bundle)
+    except msgspec.ValidationError:
+        raise LakeError("a line of the deletions is no Bundle of requests", where=file) from None
     found = []
-    for entry in bundle.get("entry", []) if isinstance(bundle, dict) else []:
-        request = entry.get("request", {})
-        if request.get("method", "DELETE") != "DELETE":
+    for entry in bundle.entry:
+        if entry.request.method.upper() != "DELETE":
             continue
-        # A full URL, or Type/id, or with a history part.
-        parts = [part for part in str(request.get("url", "")).split("?")[0].split("/_history")[0].split("/") if part]
-        if len(parts) < 2:
+        match = _DELETED.fullmatch(entry.request.url)
+        if match is None:
             raise LakeError("an entry of a deletion Bundle names no resource", where=file)
-        found.append((parts[-2], parts[-1]))
+        found.append((match[1], match[2]))
     return found
 
 
