@@ -141,6 +141,8 @@ class RoutingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """What holds for a person without a decision: permit (opt-out exchange) or deny (opt-in exchange)."""
     stale_after_days: int | None = None
     """Hold what a roster older than this says; absent = rosters do not age."""
+    zone: str | None = None
+    """IANA zone at whose midnight consents, subscriptions and rosters begin and end; absent = that of ``[events]``, else UTC."""
 
 
 class MeasureSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

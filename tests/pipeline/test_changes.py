@@ -21,7 +21,7 @@ from hiexchange.errors import HIExchangeError, JobLocked, LakeError
 from hiexchange.events import Warned
 from hiexchange.matching import DECISION
 from hiexchange.pipeline import RunResult
-from hiexchange.pipeline.inputs import Rules
+from hiexchange.pipeline.inputs import Rules, rules_of
 from hiexchange.routing import Policy, load_subscriptions
 from hiexchange.tables import MEMBER, PERSON
 
@@ -340,3 +340,15 @@ def test_an_opt_out_of_a_record_that_was_merged_away_is_one_of_the_other() -> No
     assert (rules.of_nobody(persons), rules.of_nobody(persons.slice(1))) == (0, 1)
     without = Rules(load_subscriptions([]), None, Policy()).after(joined_people(events, persons))
     assert (without.consent, without.of_nobody(persons)) == (None, 0)
+
+
+@pytest.mark.parametrize(
+    ("routing", "events", "zone"),
+    [
+        ({}, {}, "UTC"),
+        ({}, {"zone": "America/Chicago"}, "America/Chicago"),
+        ({"zone": "UTC"}, {"zone": "America/Chicago"}, "UTC"),
+    ],
+)
+def test_days_turn_in_the_zone_of_the_program(routing: dict[str, str], events: dict[str, str], zone: str) -> None:
+    assert rules_of(config.parse({"routing": routing, "events": events})).policy.zone == zone

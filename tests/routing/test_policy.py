@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,6 +45,41 @@ def deny(scope: str, party: str | None = None, **changes: Any) -> dict[str, Any]
 )
 def test_opt_outs(world: SimpleNamespace, consent: list[dict[str, Any]], expected: str) -> None:
     assert reasons(world, consent=consent) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("zone", "days", "expected"),
+    [
+        # It is 2026-03-06 00:00 in UTC, the evening of the 5th in Chicago, the afternoon of the 6th in Auckland.
+        ("America/Chicago", {"valid_to": date(2026, 3, 6)}, "opted_out"),
+        ("America/Chicago", {"valid_from": date(2026, 3, 6)}, "attributed"),
+        ("UTC", {"valid_from": date(2026, 3, 6)}, "opted_out"),
+        ("Pacific/Auckland", {"valid_to": date(2026, 3, 6)}, "attributed"),
+    ],
+)
+def test_days_turn_at_midnight_in_the_exchanges_zone(
+    world: SimpleNamespace, zone: str, days: dict[str, date], expected: str
+) -> None:
+    consent, policy = [deny("exchange", **days)], Policy(zone=zone)
+    assert reasons(world, consent=consent, policy=policy) == [expected]
+    gate = Recheck(load_subscriptions([world.subscription()]), consent, now=world.KNOWN, policy=policy)
+    asked = SimpleNamespace(subscriber_id="clinic", person_id="p1", payer_ids=["payer-a"])
+    assert gate(asked) == (None if expected == "attributed" else expected)
+
+
+def test_a_revocation_at_local_midnight_holds_at_local_midnight(world: SimpleNamespace) -> None:
+    """Permitted to the end of the 5th: until 06:00 UTC in Chicago, whose clocks are six hours behind."""
+    policy = Policy(consent_default="deny", zone="America/Chicago")
+    permit = {"person_id": "p1", "scope": "exchange", "decision": "permit", "valid_to": date(2026, 3, 6)}
+    midnight = datetime(2026, 3, 6, 6, tzinfo=UTC)
+    asked = {"policy": policy, "consent": [permit]}
+    assert reasons(world, **asked, known_at=midnight - timedelta(seconds=1)) == ["attributed"]
+    assert reasons(world, **asked, known_at=midnight) == ["no_opt_in"]
+
+
+def test_a_zone_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"zone of the exchange 'Middle/Earth' is no IANA time zone"):
+        Policy(zone="Middle/Earth")
 
 
 @pytest.mark.parametrize("party", ["clinic", "1999999984", "111111111", "org-1"])

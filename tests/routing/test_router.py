@@ -247,7 +247,7 @@ def both(world: World, path: Path, **rules: Any) -> tuple[pa.Table, pa.Table]:
 RULES: list[dict[str, Any]] = [
     {},
     {"consent_default": "deny"},
-    {"stale_after_days": 30},
+    {"stale_after_days": 30, "zone": "America/Chicago"},
 ]
 
 

@@ -70,7 +70,11 @@ def rules_of(settings: Settings, *, subscriptions: Subscriptions | None = None, 
     return Rules(
         load_subscriptions(settings.subscriptions) if subscriptions is None else subscriptions,
         load_consents(file) if file else None,
-        Policy(consent_default=own.consent_default, stale_after_days=own.stale_after_days),
+        Policy(
+            consent_default=own.consent_default,
+            stale_after_days=own.stale_after_days,
+            zone=own.zone or settings.events.zone or "UTC",
+        ),
     )
 
 

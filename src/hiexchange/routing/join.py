@@ -2,7 +2,7 @@
 
 Tables on the connection before: ``event``, ``link_first``, ``link_again``, ``attribution_in``,
 ``consent``, ``provider_org_in``, ``person_in`` and the small tables of subscriptions made by ``route``. All time is
-in the parameters ``known_at`` (instant) and ``known_on`` (its UTC date).
+in the parameters ``known_at`` (instant) and ``known_on`` (its day in the exchange's zone).
 """
 
 from __future__ import annotations

@@ -10,12 +10,14 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from hiexchange.errors import ConfigError, SchemaMismatch
 from hiexchange.routing.subscriptions import CEILINGS, Subscription
+from hiexchange.routing.values import zone
 from hiexchange.tables import DAY, INSTANT, OPEN_DATE, TEXT
 
 CONSENT = pa.schema(
@@ -76,8 +78,18 @@ class Policy:
     """What holds for a person of whom no consent is recorded: ``permit`` (opt-out state) or ``deny``."""
     stale_after_days: int | None = None
     """Hold what a roster older than this says; None = rosters do not age."""
+    zone: str = "UTC"
+    """IANA zone whose calendar says what day it is: consents, attribution, rosters and subscriptions turn at its midnight."""
+
+    def day(self, at: datetime) -> date:
+        """Return the day that an instant (aware) falls on."""
+        return at.astimezone(ZoneInfo(self.zone)).date()
 
     def __post_init__(self) -> None:
+        try:
+            zone(self.zone)
+        except ConfigError as error:
+            raise ConfigError(f"the zone of the exchange {error.what}", hint=error.hint) from None
         if self.consent_default not in (PERMIT, DENY):
             raise ConfigError("consent_default must be permit or deny")
         if self.stale_after_days is not None and self.stale_after_days < 0:
@@ -260,9 +272,8 @@ class Consents:
         for row in consent_table(consent).to_pylist():
             self._rows.setdefault(row["person_id"], []).append(row)
 
-    def of(self, person_id: str | None, now: datetime) -> list[dict[str, Any]]:
-        """Return the decisions of a person that are in force and known at ``now`` (aware, UTC)."""
-        on = now.date()
+    def of(self, person_id: str | None, now: datetime, on: date) -> list[dict[str, Any]]:
+        """Return the decisions of a person that are in force on a day and known at ``now`` (aware)."""
         return [
             row
             for row in self._rows.get(person_id or "", ())
@@ -321,7 +332,8 @@ class Recheck:
         """
         self._now = now.astimezone(UTC)
         self._policy = policy or Policy()
-        self._active = {item.id: item for item in subscriptions if item.active(self._now.date())}
+        self._on = self._policy.day(now)
+        self._active = {item.id: item for item in subscriptions if item.active(self._on)}
         self._consents = Consents(consent)
 
     def __call__(self, candidate: Any) -> str | None:
@@ -334,7 +346,7 @@ class Recheck:
         subscription = self._active.get(candidate.subscriber_id)
         if subscription is None:
             return "subscription_inactive"
-        rows = self._consents.of(candidate.person_id, self._now)
+        rows = self._consents.of(candidate.person_id, self._now, self._on)
         names = subscription.names
         reason = consent_reason(rows, names, self._policy)
         if reason is not None:

@@ -174,7 +174,7 @@ def route(  # every argument is a table or a clock of its own: bundling them wou
     event_table = check(events, ENCOUNTER_EVENT)
     parameters = {
         "known_at": known_at,
-        "known_on": known_at.date(),
+        "known_on": policy.day(known_at),
         "stale_days": policy.stale_after_days,
         "opt_in": policy.consent_default == "deny",
         "bases": list(ATTRIBUTION_BASES),
@@ -182,7 +182,7 @@ def route(  # every argument is a table or a clock of its own: bundling them wou
     }
     with inputs.connect() as connection:
         labels = _register_events(connection, event_table)
-        _register_subscriptions(connection, wishes(wanted, known_at.date()), labels)
+        _register_subscriptions(connection, wishes(wanted, policy.day(known_at)), labels)
         for name in ("link_first", "link_again"):
             inputs.register(connection, name, links, "link")
         inputs.register(connection, "attribution_in", attribution, "attribution")

@@ -141,7 +141,7 @@ class Router:
         if known_at.tzinfo is None:
             raise ValueError("known_at must be aware: give it a time zone")
         known_at = known_at.astimezone(UTC)
-        clock = _Clock(known_at, known_at.date())
+        clock = _Clock(known_at, self._policy.day(known_at))
         self._turn_to(clock.on)
         table = check(events, ENCOUNTER_EVENT)
         rows = table.select(_EVENT).to_pylist()
@@ -171,7 +171,7 @@ class Router:
         candidates: list[_Candidate] = []
         decided: list[dict[str, Any]] = []
         if event["material"] and event["person_id"] is not None:
-            told = _told(event, by_key, self._consents.of(event["person_id"], clock.known_at))
+            told = _told(event, by_key, self._consents.of(event["person_id"], clock.known_at, clock.on))
             rows = person.attributed_at(clock.known_at, linked) if person is not None else []
             candidates = list(_candidates(told, rows, clock))
             for wish, offered in self._offers(told, candidates, clock):
