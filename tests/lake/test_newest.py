@@ -22,8 +22,10 @@ def winner(candidates):
             return rivals[undated]
         rivals = rivals[undated + 1 :]
     never = datetime.min.replace(tzinfo=UTC)
+    newest = [one for one in rivals if one["updated"] == max(rival["updated"] for rival in rivals)]
+    numbered = all(one["version"] is not None for one in newest)
     return max(
-        enumerate(rivals), key=lambda item: (item[1]["updated"], item[1]["version"], item[1]["at"] or never, item[0])
+        enumerate(newest), key=lambda item: (item[1]["version"] if numbered else 0, item[1]["at"] or never, item[0])
     )[1]
 
 
@@ -51,7 +53,7 @@ def made(chance, number, at):
     }
     key = f"k{chance.randrange(12)}"
     value = {"resourceType": "Patient", "id": key, "name": [{"text": f"{number}"}], **({"meta": meta} if meta else {})}
-    numbered = int(version) if version in ("2", "10") else -1
+    numbered = int(version) if version in ("2", "10") else None
     return value, {
         "key": key, "text": f"{number}", "updated": updated, "version": numbered, "subsetted": subsetted, "at": at
     }  # fmt: skip

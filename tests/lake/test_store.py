@@ -78,6 +78,12 @@ def test_version_id_decides_as_a_number_when_instants_are_equal(put):
     assert families(lake) == {"a": "ten"}
 
 
+def test_a_version_id_does_not_keep_a_row_without_one_from_repairing(put):
+    put(dated("a", "2026-01-01T00:00:00Z", "old", versionId="3"))
+    lake, _ = put(dated("a", "2026-01-01T00:00:00Z", "repaired"))
+    assert families(lake) == {"a": "repaired"}
+
+
 def test_without_last_updated_the_incoming_row_wins(put):
     put(patient("a", name=[{"family": "one"}]))
     put(dated("a", "2020-01-01T00:00:00Z", "two"))

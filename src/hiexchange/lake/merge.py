@@ -3,7 +3,7 @@
 Order of the versions of one id:
 1. a SUBSETTED row never beats a whole one;
 2. newer ``meta.lastUpdated``, compared as instants; what comes after a row without it wins;
-3. higher ``meta.versionId``, when both are numbers;
+3. higher ``meta.versionId``, when all of that instant are numbers;
 4. later transaction time;
 5. the incoming one, so that processing the same export again can repair rows.
 
@@ -144,12 +144,16 @@ with shared as (
 dated as (
     select *, max(case when updated is null then seq end) over (partition by key, subsetted) as undated from shared
 ),
+versioned as (
+    select *, bool_and(try_cast(version as bigint) is not null)
+        over (partition by key, subsetted, updated, undated is not null and seq < undated) as numbered from dated
+),
 ranked as (
     select file, position, row_number() over (
         partition by key order by subsetted, undated is not null and seq < undated,
-            seq is not distinct from undated, updated desc, try_cast(version as bigint) desc nulls last,
+            seq is not distinct from undated, updated desc, case when numbered then try_cast(version as bigint) end desc,
             transaction_time desc nulls last, seq desc) as rank
-    from dated
+    from versioned
 )
 select file, position from ranked where rank > 1
 """
