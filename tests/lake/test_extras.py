@@ -85,6 +85,22 @@ def test_a_sample_is_validated_without_blocking_or_telling_values(tmp_path):
     assert any("birthDate" in place for place in found.faults)
 
 
+@pytest.mark.parametrize("odd", ['"contained":[{"resourceType":"Nope"}]', '"multipleBirthInteger":' + "9" * 5000])
+def test_what_the_models_stumble_over_is_a_fault_and_no_error(odd, tmp_path):
+    _, report = lake_of(tmp_path, ONE, b'{"resourceType":"Patient","id":"z",' + odd.encode() + b"}", validate=10)
+    found = report.validation["Patient"]
+    assert (report.rows, found.checked, found.failed) == (2, 2, 1)
+    assert "can't read it" in str(found.faults)
+
+
+def test_a_sample_is_spread_over_the_table(tmp_path):
+    lines = [b'{"resourceType":"Patient","id":"%d"}' % number for number in range(1000)]
+    lake, _ = lake_of(tmp_path, *lines[:990])
+    lake_of(tmp_path, *lines[990:])
+    for count, step in ((1, 1000), (7, 142), (1000, 1), (5000, 1)):
+        assert list(lake._pinned(None).spread("Patient", count)) == lines[::step][:count]
+
+
 def test_tables_are_read_by_polars_pandas_duckdb_and_arrow(tmp_path):
     lake, _ = lake_of(tmp_path, ONE, TWO)
     table = lake.table("Patient", columns=["id", "birthDate", "meta.versionId"])

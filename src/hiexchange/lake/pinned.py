@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -84,6 +85,17 @@ class Pinned:
             came = batch[RAW].to_pylist() if raw and RAW in batch.schema.names else [None] * batch.num_rows
             for line, text in zip(restore.lines(batch, state.resource, state.version), came, strict=True):
                 yield (line if text is None else text.encode()) + b"\n"
+
+    def spread(self, name: str, count: int) -> Iterator[bytes]:
+        """Yield so many resources as JSON lines, from all over the table; the others are not taken apart."""
+        state = self.fhir(name)
+        step = max(1, state.rows // count)
+        start = 0
+        for batch in self.table(name).to_batches():
+            chosen = np.arange(-start % step, batch.num_rows, step)[:count]
+            start += batch.num_rows
+            count -= len(chosen)
+            yield from restore.lines(batch.take(pa.array(chosen)), state.resource, state.version)
 
     def sql(self, query: str, params: Any) -> pa.Table:
         """Run a DuckDB query; see ``Lake.sql``."""

@@ -59,4 +59,8 @@ def validate(lines: Iterable[bytes], resource: str, version: str) -> Validation:
                     for fault in error.errors(include_input=False, include_url=False, include_context=False)
                 }
             )
+        except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+            # The models stumble over members of the wrong JSON type, and contained resources of unknown types.
+            failed += 1
+            faults[f"the models can't read it: {type(error).__name__}"] += 1
     return Validation(checked, failed, dict(faults.most_common(20)))
