@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hiexchange.definitions import Definitions
 from hiexchange.errors import MissingExtra
 from hiexchange.lake.cut import Block
 from hiexchange.lake.decode import Encoded, Source
@@ -42,18 +44,21 @@ def encode(
 
     Raises:
         MissingExtra: PySpark is not installed.
+        ConfigError: The type is unknown in that FHIR version.
     """
     try:
         from pyspark.sql.pandas.types import from_arrow_schema
     except ImportError:
         raise MissingExtra("spark", "encoding under Spark") from None
+    definitions = Definitions.load(fhir_version)
+    definitions.type(resource)
     lines = _lines(spark, paths)
-    found = lines.mapInArrow(_shapes(resource, fhir_version), "shape string").distinct().collect()
+    found = lines.mapInArrow(_shapes(resource, definitions.version), "shape string").distinct().collect()
     shape: Shape = {}
     for row in found:
         shape = merge(shape, loads(row["shape"]))
-    schema = _spark_schema(plan(resource, shape, fhir_version).stored_schema)
-    return lines.mapInArrow(_rows(resource, fhir_version, shape, load, schema), from_arrow_schema(schema))
+    schema = _spark_schema(plan(resource, shape, definitions.version).stored_schema)
+    return lines.mapInArrow(_rows(resource, definitions.version, shape, load, schema), from_arrow_schema(schema))
 
 
 def rejects(spark: Any, paths: str | list[str], resource: str, *, fhir_version: str = "4.0.1") -> Any:
@@ -84,7 +89,8 @@ def _encoded(
         for file in dict.fromkeys(files.to_pylist()):
             mine = texts if files.null_count == 0 and len(files.unique()) == 1 else texts.filter(pc.equal(files, file))
             block = Block(b"\n".join(mine.to_pylist()) + b"\n", 1, 0)
-            yield file, encode_block(block, shape, Source(resource, file.rpartition("/")[2], load, version))
+            name = unquote(file.rpartition("/")[2])  # Spark gives URLs
+            yield file, encode_block(block, shape, Source(resource, name, load, version))
 
 
 def _shapes(resource: str, version: str) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:

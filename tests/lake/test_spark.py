@@ -9,7 +9,7 @@ import pytest
 
 from hiexchange.lake import Lake
 
-LEFT_OUT = {"__hx_line", "__hx_ingest", "__hx_file"}
+LEFT_OUT = {"__hx_line", "__hx_ingest"}
 
 
 @pytest.mark.spark
@@ -24,7 +24,7 @@ def test_spark_gives_the_rows_of_the_lake(tmp_path, shared, monkeypatch):
     lines.insert(200, b'{"resourceType":"Encounter","id":"odd","foo":1.50,"status":5}')
     folder = tmp_path / "in"
     folder.mkdir()
-    (folder / "Encounter.1.ndjson").write_bytes(b"\n".join(lines[:500]) + b"\n")
+    (folder / "Encounter 1.ndjson").write_bytes(b"\n".join(lines[:500]) + b"\n")
     (folder / "Encounter.2.ndjson").write_bytes(b"\n".join(lines[500:]) + b"\n")
     lake = Lake(tmp_path / "lake")
     lake.ingest(folder)
