@@ -7,8 +7,11 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import inspect
 import itertools
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +20,11 @@ from types import ModuleType
 import msgspec
 import typer
 
-from hiexchange import config, errors, events, tables
+from hiexchange import config, errors, events, servers, tables
+from hiexchange._policy import Policy
 from hiexchange.cli.app import app, register_verbs
+from hiexchange.routing import subscriptions
+from hiexchange.routing.subscriptions import Channel, Subscription
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "reference"
 NOTE = "<!-- written by tools/build_reference.py from the code; do not edit -->\n\n"
@@ -48,6 +54,31 @@ def errors_page() -> Iterator[str]:
     ]
     for kind in sorted(kinds, key=lambda kind: (kind.code, kind.__name__)):
         yield f"| {kind.code} | `{kind.__name__}` | {kind.exit_code} | {first_line(kind)} |\n"
+    yield "\nCodes of their own, each with the class that bears it:\n\n| code | error | said when |\n|---|---|---|\n"
+    for code, (name, messages) in sorted(special_codes().items()):
+        yield f"| {code} | `{name}` | {'; '.join(dict.fromkeys(messages))} |\n"
+
+
+def special_codes() -> dict[str, tuple[str, list[str]]]:
+    """Return {code: (class, messages)} of the errors that are raised with a code other than their class's."""
+    found: dict[str, tuple[str, list[str]]] = {}
+    for path in sorted(Path(errors.__file__).parent.rglob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
+                codes = [item.value for item in call.keywords if item.arg in ("code", "number")]
+                # A roster's refusal has its issue's code first.
+                message = call.args[1 if call.func.id == "refusal" else 0] if call.args else None
+                if codes and isinstance(codes[0], ast.Constant) and str(codes[0].value).startswith("HX-") and message:
+                    name = "RosterError" if call.func.id == "refusal" else call.func.id
+                    found.setdefault(codes[0].value, (name, []))[1].append(_words(message))
+    return found
+
+
+def _words(message: ast.expr) -> str:
+    """Return a message as it is written, with an ellipsis for what is filled in."""
+    if isinstance(message, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in message.values)
+    return str(message.value) if isinstance(message, ast.Constant) else "…"
 
 
 def events_page() -> Iterator[str]:
@@ -67,28 +98,62 @@ def configuration_page() -> Iterator[str]:
         "`~/.config/hiexchange/config.toml` > default. A key that does not exist is an error. Secrets only as `env:NAME` or "
         "`file:PATH`.\n"
     )
+    yield from _section("top level", config.Settings)
+    yield "\n## [servers.NAME]\n\n| key | meaning |\n|---|---|\n"
+    for name, meaning in servers.OPTIONS.items():
+        yield f"| `{name}` | {meaning} |\n"
     for title, kind in (
-        ("top level", config.Settings),
+        ("[servers.NAME.policy]", Policy),
         ("[export]", config.ExportSettings),
         ("[[rosters]]", config.RosterSettings),
+        ("[rosters.crosswalk]", config.CrosswalkSettings),
+        ("[matching]", config.MatchingSettings),
+        ("[events]", config.EventSettings),
+        ("[routing]", config.RoutingSettings),
+        ("[[subscriptions]]", Subscription),
+        ("[[subscriptions.channels]]", Channel),
         ("[[measures]]", config.MeasureSettings),
+        ("[feedback]", config.FeedbackSettings),
     ):
-        yield f"\n## {title}\n\n| key | default | meaning |\n|---|---|---|\n"
-        meanings = docstrings(kind)
-        for field in msgspec.structs.fields(kind):
-            if field.name != "base":
-                default = (
-                    "required"
-                    if field.required
-                    else f"`{field.default!r}`"
-                    if field.default is not msgspec.NODEFAULT
-                    else ""
-                )
-                yield f"| `{field.name}` | {default} | {meanings.get(field.name, '')} |\n"
-    yield (
-        "\n`[servers.NAME]` is checked by `hiexchange.servers.build`, `[[subscriptions]]` by "
-        "`hiexchange.routing.load_subscriptions`; see [Bulk export](../bulk-export.md) and [Routing](../routing.md).\n"
-    )
+        yield from _section(title, kind)
+    yield "\nOne channel may be written in the subscription itself: `channel` is then its `url`. See [Routing](../routing.md).\n"
+
+
+def _section(title: str, kind: type) -> Iterator[str]:
+    yield f"\n## {title}\n\n| key | default | meaning |\n|---|---|---|\n"
+    meanings = docstrings(kind)
+    for name, default in _defaults(kind):
+        if (name, kind) not in (("base", config.Settings), ("version", Subscription)):
+            yield f"| `{name}` | {default} | {_spelt_out(meanings.get(name, ''))} |\n"
+
+
+def _spelt_out(meaning: str) -> str:
+    """Return a meaning with the values in place of the name of the constant that lists them."""
+
+    def values(found: re.Match[str]) -> str:
+        return ", ".join(f"`{value}`" for value in getattr(subscriptions, found[1]))
+
+    return re.sub(r":data:`(\w+)`", values, meaning)
+
+
+def _defaults(kind: type) -> Iterator[tuple[str, str]]:
+    """Yield each key with its default, as it would be written in TOML where that can be."""
+    if dataclasses.is_dataclass(kind):
+        for item in dataclasses.fields(kind):
+            optional = item.default_factory is not dataclasses.MISSING
+            missing = item.default is dataclasses.MISSING
+            yield item.name, ("" if optional else "required" if missing else _written(item.default))
+        return
+    for field in msgspec.structs.fields(kind):
+        known = field.default is not msgspec.NODEFAULT
+        yield field.name, ("required" if field.required else _written(field.default) if known else "")
+
+
+def _written(default: object) -> str:
+    """Return a default as it stands in a file; that of what is absent is nothing."""
+    if default is None or default == () or default == "":
+        return ""
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
 
 
 def cli_page() -> Iterator[str]:
@@ -124,7 +189,6 @@ def classes(module: ModuleType) -> list[tuple[str, type]]:
 
 def docstrings(kind: type) -> dict[str, str]:
     """Return the docstring under each field of a class."""
-    import ast
     import textwrap
 
     body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body  # type: ignore[attr-defined]

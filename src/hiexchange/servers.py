@@ -22,10 +22,26 @@ from hiexchange.config import Secret
 from hiexchange.errors import ConfigError, PolicyViolation
 from hiexchange.events import Reporter, ignore
 
-OPTIONS = (
-    "preset", "url", "version", "client_id", "client_secret", "key", "kid", "jku", "token_url", "scope", "token",
-    "ca_file", "client_cert", "client_key", "allowed_hosts", "token_origins", "policy",
-)  # fmt: skip
+OPTIONS: Mapping[str, str] = {
+    "preset": "Kind of server, see `hiexchange servers`; a plain one where absent.",
+    "url": "Base URL; needed where the preset has none.",
+    "version": "API version of a preset that has several; the newest where absent.",
+    "client_id": "Client id; may be a reference.",
+    "client_secret": "Secret of a client that has one, by reference.",
+    "key": "Private key (JWK, JWKS or PEM) of SMART Backend Services and DPC, by reference.",
+    "kid": "Which key of a set, where the server knows it by a name.",
+    "jku": "URL of the public keys, where the server asks for it.",
+    "token_url": "Token endpoint, where discovery does not tell.",
+    "scope": "Scopes to ask for, where they are not the standard's.",
+    "token": "A fixed bearer token, by reference, instead of all of these.",
+    "ca_file": "Certificate authorities for this server alone.",
+    "client_cert": "Client certificate, for mutual TLS.",
+    "client_key": "Its key.",
+    "allowed_hosts": "Further hosts that files may come from.",
+    "token_origins": "Further origins that the token may be shown to.",
+    "policy": "Numbers of the client, below.",
+}
+"""Keys of ``[servers.NAME]`` and what they mean."""
 
 
 @dataclass(frozen=True, slots=True)

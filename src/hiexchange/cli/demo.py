@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hiexchange._files import read_json
 from hiexchange.cli import render
 from hiexchange.cli._progress import reporter
 from hiexchange.cli.run import summary
@@ -58,11 +59,15 @@ def register(app: typer.Typer) -> None:
             summary(result)
             settings = config.load(write_settings(population, server, known_at + WEEK))
             again = pipeline.run(settings, on_event=reporter())
-        again.truth = compare(population, again)
+        again.truth = [*compare(population, again), _once(result, again)]
         pipeline.write_report(again, "hiexchange demo")
         render.out(f" {'week on':<8}  {_later(result, again)}")
         render.out(" truth     " + " · ".join(f"{name} {text}" for name, text, _ in again.truth))
         render.out(f" total     {time.perf_counter() - begin:.1f} s")
+        render.out(f" look      {folder}/out/inbox/ is what each practice received; then, for example,")
+        render.out(f"           hiexchange lake tables --lake {folder}/out/lake")
+        render.out(f"           hiexchange view run encounter --limit 3 --lake {folder}/out/lake")
+        render.out(f"           hiexchange deliver log --outbox {folder}/out/outbox.sqlite")
         if not all(right for _, _, right in again.truth) or not again.identity_holds:
             raise typer.Exit(DIFFERS)
 
@@ -86,6 +91,8 @@ def write_settings(population: Population, server: BulkServer, known_at: datetim
     path.write_text(
         f"""\
 # What `hiexchange demo` ran: `hiexchange run` does the same against any server and folder.
+# The demo's own server ended with it. To run this file again, `hiexchange serve fhir --port 8400` in another window, and
+# here url = "http://127.0.0.1:8400/fhir" without client_id and key.
 output = "out"
 known_at = "{known_at:%Y-%m-%dT%H:%M:%SZ}"
 
@@ -145,6 +152,16 @@ def compare(population: Population, result: RunResult) -> list[tuple[str, str, b
     return [(name, _verdict(found), not found) for name, found in checks.items()]
 
 
+def _once(first: RunResult, again: RunResult) -> tuple[str, str, bool]:
+    """Compare what lies in the practices' folders with the ledger: each notice is there once."""
+    acked = _acked(again)
+    manifests = (read_json(path) for path in (again.output / "inbox").rglob("*.manifest.json"))
+    received = sum(manifest["rows"] for manifest in manifests)
+    fresh = again.deliveries.num_rows - first.deliveries.num_rows
+    right = received == acked and fresh == 0
+    return "each notice once", "ok" if right else f"DIFFERS ({received} received, {acked} sent, {fresh} anew)", right
+
+
 def _verdict(differences: list[Difference]) -> str:
     if not differences:
         return "ok"
@@ -153,10 +170,11 @@ def _verdict(differences: list[Difference]) -> str:
 
 
 def _later(first: RunResult, again: RunResult) -> str:
-    def acked(result: RunResult) -> int:
-        states: list[str] = result.deliveries["state"].to_pylist()
-        return states.count("acked")
-
     fresh = again.deliveries.num_rows - first.deliveries.num_rows
-    sent = acked(again) - acked(first)
+    sent = _acked(again) - _acked(first)
     return f"the same command again: {fresh} new notices, {sent:,} that were due in daily and weekly files sent"
+
+
+def _acked(result: RunResult) -> int:
+    states: list[str] = result.deliveries["state"].to_pylist()
+    return states.count("acked")

@@ -40,7 +40,9 @@ def register(app: typer.Typer) -> None:
 def summary(result: RunResult) -> None:
     """Print a line a stage, the accounting identity and where the page is."""
     for stage in result.stages:
-        render.out(f" {stage.name:<8}  {stage.facts}  {stage.seconds:.1f} s")
+        # Files are loaded while the next is fetched: that time is the export's, and the lake's own is none.
+        took = f"  {stage.seconds:.1f} s" if stage.seconds >= 0.05 else ""
+        render.out(f" {stage.name:<8}  {stage.facts}{took}")
     parts = " + ".join(f"{count:,} {name}" for name, count in result.identity.items() if name != "events")
     holds = "" if result.identity_holds else "  DOES NOT HOLD"
     render.out(f" {'identity':<8}  {result.identity.get('events', 0):,} events = {parts}{holds}")
