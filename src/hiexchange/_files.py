@@ -91,6 +91,12 @@ def storage_errors(path: Path) -> Iterator[None]:
                 where=str(path),
                 hint="free space, then run the same command again: it resumes",
             ) from error
+        if error.errno == errno.EIO:
+            raise StorageError(
+                "the disk reports an error",
+                where=str(path),
+                hint="check the disk, then run the same command again: it resumes",
+            ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
             raise StorageError(
                 "the folder cannot be written", where=str(path), hint="choose a folder this user may write"

@@ -16,6 +16,7 @@ import re
 import ssl
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,9 @@ PROXY = ("the proxy refused", "check HTTPS_PROXY or HTTP_PROXY and the proxy's c
 CERTIFICATE_TROUBLE = re.compile(
     r"CERTIFICATE_VERIFY_FAILED|ALERT_\w*CERTIFICATE|ALERT_UNKNOWN_CA|ALERT_HANDSHAKE_FAILURE|ALERT_ACCESS_DENIED"
 )
+ANSWER_BYTES = 256 << 20
+"""Longest answer that is no file; a manifest of 50,000 files has some 10 MB."""
+FRAMING = ("content-encoding", "transfer-encoding", "content-length")
 DECIMAL = re.compile(r"[+-]?\d+(\.\d+)?$")
 
 
@@ -174,7 +178,7 @@ class Session:
                 response.close()
                 raise NoAnswer(PROXY[0], sent=False, where=redact(url), said="HTTP 407", hint=PROXY[1])
             if response.status_code not in (301, 302, 303, 307, 308) or "location" not in response.headers:
-                return response if stream else _read(response, url)
+                return response if stream else _read(response, url, self.policy)
             target = join(url, response.headers["location"])
             response.close()
             self.permit(target, token=False)
@@ -312,17 +316,23 @@ def _root_cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"[:200]
 
 
-def _read(response: Response, url: str) -> Response:
-    with transport_errors(url):
+def _read(response: Response, url: str, policy: Policy) -> Response:
+    """Read an answer that is no file: bounded, and not longer than a body may trickle."""
+    body = bytearray()
+    begun = time.monotonic()
+    with transport_errors(url), contextlib.closing(response):
         try:
-            response.read()
+            for piece in response.iter_bytes():
+                body += piece
+                took = time.monotonic() - begun
+                slow = took > policy.stall_window_s and len(body) < took * policy.stall_floor_bytes_s
+                if slow or len(body) > ANSWER_BYTES:
+                    said = f"{len(body):,} bytes in {took:,.0f} s"
+                    raise NoAnswer(f"the answer is too {'slow' if slow else 'long'}", where=redact(url), said=said)
         except httpx.DecodingError:
-            response.close()
             raise NoAnswer("the body cannot be decoded", where=redact(url), sent=True) from None
-        except BaseException:
-            response.close()
-            raise
-    return response
+    headers = [(name, value) for name, value in response.headers.multi_items() if name not in FRAMING]
+    return Response(response.status_code, headers=headers, content=bytes(body), request=response.request)
 
 
 def raw_body(response: Response) -> Iterator[bytes]:

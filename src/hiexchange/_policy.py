@@ -56,6 +56,7 @@ class Policy:
     """First wait after a kick-off refused with 429 and no usable Retry-After."""
     deadline_s: float = 7 * 86400
     poll_error_budget: int = 30
+    """Consecutive answers that say "later": of a job with a transient code, of a file without a Retry-After."""
     confirmation_wait_s: float = 30
     vanish_grace_s: float = 60
     redirects_max: int = 5
@@ -69,7 +70,7 @@ class Policy:
     max_attachment_bytes: int = 1 << 30
     stop_grace_s: float = 5
     strict: bool = False
-    """Fail on what is otherwise a warning: a wrong type in a file, an ignored parameter."""
+    """Fail on what is otherwise a warning: a wrong type in a file."""
     adapt: bool = False
     """Send a refused kick-off once more without the parameter the server named."""
     accept_partial: bool = False
@@ -81,6 +82,7 @@ class Policy:
     overlap_s: float = 0
     """Seconds taken off a new watermark, so that consecutive windows overlap."""
     cancel_on_deadline: bool = False
+    """Delete a job at the server that is not complete in time; by default it can be waited for again."""
     store_patients: bool = False
     verify_committed: str = "size"
     """What resume checks on committed files: ``size`` or ``full`` (hash again)."""

@@ -32,7 +32,7 @@ from hiexchange._http import (
     retrying,
     unavailable,
 )
-from hiexchange._urls import host_of, origin, redact
+from hiexchange._urls import host_of, is_private, origin, redact
 from hiexchange.config import Secret
 from hiexchange.errors import AuthError, ConfigError, PolicyViolation, ProtocolViolation, ServerUnavailable
 from hiexchange.events import Reporter, TokenRefreshed, Warned, ignore
@@ -406,6 +406,12 @@ class SmartBackendServices(TokenAuth):
                 where=wanted,
                 said=answered(response),
                 hint="check the base URL, or give token_url=…",
+            )
+        if is_private(host_of(url)) and not is_private(host_of(session.base_url)):
+            raise PolicyViolation(
+                "the server names a token endpoint in a private network",
+                where=redact(url),
+                hint="if that is right, give token_url=…",
             )
         if "permission-v2" in str(body.get("capabilities")):
             self._read_suffix = "rs"

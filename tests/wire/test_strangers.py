@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import respx
 
-from hiexchange.auth import StaticToken
+from hiexchange import ndjson
+from hiexchange._files import storage_errors
+from hiexchange._http import Policy
+from hiexchange.auth import SmartBackendServices, StaticToken
 from hiexchange.bulk import ExportJob, ExportRequest, read_status
-from hiexchange.errors import ConfigError, IntegrityError, JournalCorrupt, PolicyViolation, ProtocolViolation
+from hiexchange.bulk.polling import poll_rules
+from hiexchange.errors import (
+    AuthError,
+    ConfigError,
+    IntegrityError,
+    JobFailed,
+    JobTimeout,
+    JournalCorrupt,
+    KickOffRejected,
+    PartialExport,
+    PolicyViolation,
+    ProtocolViolation,
+    StorageError,
+)
+from hiexchange.events import Polled, Warned
 from hiexchange.servers import Server, preset
 from hiexchange.testing.bulk_faults import edit_manifest
 
@@ -122,3 +142,118 @@ def test_a_folder_is_read_whatever_the_preset_and_says_which_page_is_gone(wire: 
     (result.folder / "manifest-001.json").unlink()
     with pytest.raises(JournalCorrupt, match=r"manifest-001\.json"):
         read_status(result.folder)
+
+
+# What a user is told ----------------------------------------------------------------------------
+
+
+def refusal(status: int, code: str, text: str) -> Any:
+    body = {"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": code, "diagnostics": text}]}
+    return lambda reply: reply.change(status=status, body=json.dumps(body).encode())
+
+
+def test_what_a_server_says_is_kept_but_not_shown(wire: Any) -> None:
+    words = "_typeFilter: no search parameter 'foo', asked for Jane Doe"
+    bulk = wire.serve(every("kickoff", refusal(400, "invalid", words)))
+    with pytest.raises(KickOffRejected, match="refused _typeFilter") as caught:
+        wire.start(bulk, ExportRequest(group="all", type_filters=("Encounter?foo=1",)))
+    kept = wire.work / "job1" / "server-answer.txt"
+    assert "Jane Doe" in kept.read_text(encoding="utf-8") and kept.stat().st_mode & 0o777 == 0o600
+    assert kept.name in str(caught.value.hint) and "Jane" not in str(caught.value)
+    with pytest.raises(JobFailed, match=r"server-answer\.txt"):
+        wire.export(wire.serve(every("status", refusal(500, "exception", "Service encountered numerous errors"))))
+    assert "numerous" in (wire.work / "job2" / "server-answer.txt").read_text(encoding="utf-8")
+
+
+def test_the_log_has_every_parameter_and_every_failure(wire: Any) -> None:
+    bulk = wire.serve(first_always(403))
+    with pytest.raises(PartialExport) as caught:
+        wire.export(bulk, ExportRequest(group="all", types=("Patient", "Encounter")))
+    rows = ndjson.load(caught.value.result.folder / "log.ndjson")
+    details = {row["eventId"]: row["eventDetail"] for row in rows}
+    assert details["kickoff"]["requestParameters"] == {"_type": "Patient,Encounter"}
+    assert details["download_error"]["code"] == 403 and details["download_error"]["responseHeaders"]["date"]
+
+
+def test_a_finished_export_says_that_it_is_not_made_again(wire: Any) -> None:
+    bulk = wire.serve()
+    result = wire.export(bulk)
+    with ExportJob.resume(result.folder, policy=wire.server(bulk).policy) as job:
+        job.mark_ingested()
+        job.finish()
+    for file in result.folder.glob("output/*"):
+        file.unlink()  # the data are in the lake now
+    with ExportJob.start(wire.server(bulk), ExportRequest(group="all"), result.folder, on_event=wire.note) as job:
+        assert job.download().resources == 40
+    assert [event.message for event in wire.of(Warned)] == [
+        "this export was finished before and is not made again: use another folder"
+    ]
+
+
+# Patience -----------------------------------------------------------------------------------------
+
+
+def first_always(status: int) -> Any:
+    def hook(exchange: Any, reply: Any) -> Any:
+        is_first = exchange.kind == "file" and exchange.path.endswith("/0.ndjson")
+        return reply.change(status=status, body=b"") if is_first else reply
+
+    return hook
+
+
+def test_a_file_that_is_always_later_is_given_up_and_keeps_nobody_waiting(wire: Any) -> None:
+    with pytest.raises(PartialExport) as caught:
+        wire.export(wire.serve(first_always(503)), poll_error_budget=4, file_attempts=2)
+    assert len(caught.value.result.receipts) == 3 and "HTTP 503" in str(caught.value)
+
+
+def test_a_gateway_that_lost_the_answer_starts_no_second_job(wire: Any, complete: Any) -> None:
+    bulk = wire.serve(every("kickoff", lambda reply: reply.change(status=504), times=1))
+    complete(wire.export(bulk, preset=replace(preset("generic-stu2"), adopt="jobs_list")))
+    assert len(bulk.requests("kickoff")) == 1 and len(bulk.jobs) == 1
+
+
+def test_the_callers_deadline_goes_before_the_presets(wire: Any) -> None:
+    bulk = wire.serve(polls=1000)
+    job = wire.start(bulk, preset="epic", deadline_s=0.05)
+    with pytest.raises(JobTimeout) as caught:
+        job.wait()
+    assert caught.value.resumable and not bulk.requests("delete")
+    with pytest.raises(JobTimeout) as caught:
+        wire.start(bulk, deadline_s=0.05, cancel_on_deadline=True).wait()
+    assert not caught.value.resumable and len(bulk.requests("delete")) == 1
+
+
+def test_files_refused_as_a_preset_says_a_bad_token_is(wire: Any) -> None:
+    ab2d = replace(preset("generic-stu2"), refused_codes=(401, 403))
+    with pytest.raises(AuthError) as caught:
+        wire.export(wire.serve(every("file", lambda reply: reply.change(status=403)), auth="smart"), preset=ab2d)
+    assert caught.value.resumable
+
+
+def test_a_status_answer_that_trickles_is_asked_for_again(wire: Any, complete: Any) -> None:
+    bulk = wire.serve(every("status", lambda reply: reply.change(drip=(1, 0.04)), times=2))
+    complete(wire.export(bulk, stall_window_s=0.2))
+    assert [event.progress for event in wire.of(Polled)][-1] == "the answer is too slow"
+
+
+def test_polls_are_never_faster_than_the_floor() -> None:
+    rules = poll_rules(Policy(poll_min_s=120), preset("bcda"), separate_status=False, allow_partial=False)
+    assert rules.min_s == rules.max_s == 120
+    usual = poll_rules(Policy(), preset("bcda"), separate_status=False, allow_partial=False)
+    assert (usual.min_s, usual.max_s) == (10, 60)
+
+
+def test_a_token_endpoint_in_a_private_network_is_not_visited(wire: Any) -> None:
+    key = wire.serve(auth="smart").private_key
+    with respx.mock:
+        found = httpx.Response(200, json={"token_endpoint": "https://10.0.0.1/token"})
+        respx.get("https://fhir.example/r4/.well-known/smart-configuration").mock(return_value=found)
+        session = Server("https://fhir.example/r4", SmartBackendServices("me", key)).connect()
+        with pytest.raises(PolicyViolation, match="private network"):
+            session.auth.token()
+
+
+def test_a_disk_that_fails_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="disk reports an error"), storage_errors(tmp_path):
+        raise OSError(errno.EIO, "Input/output error")

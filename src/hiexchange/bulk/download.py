@@ -23,7 +23,7 @@ from hiexchange._urls import redact
 from hiexchange.bulk.decode import Broken, NotOffered
 from hiexchange.bulk.governor import Governor
 from hiexchange.bulk.journal import Journal
-from hiexchange.bulk.log import ExportLog
+from hiexchange.bulk.log import ExportLog, headers_of
 from hiexchange.bulk.manifest import OutputFile
 from hiexchange.bulk.organize import split_by_type
 from hiexchange.bulk.plan import PlannedFile
@@ -39,6 +39,7 @@ from hiexchange.servers import Preset
 RETRY_CODES = {408, 425, 500, 502, 504, 520, 521, 522, 523, 524}
 THROTTLE_CODES = {429, 503}
 ERROR_TEXT = 4096
+THROTTLES_SHARED = 3
 EXPIRED = "the link has expired"
 HEADERS = {"Accept": "application/fhir+ndjson", "Accept-Encoding": "gzip"}
 
@@ -77,6 +78,11 @@ class Tries(msgspec.Struct):
     """Strong ETag of the body last seen, where an attempt may go on with what an earlier one got."""
     kept: int = 0
     """Bytes got by an earlier attempt, to go on from."""
+    throttled: int = 0
+    """Answers that said "later" without saying when."""
+    status: int | None = None
+    headers: dict[str, str] | None = None
+    """Status and headers of the last answer that was no file."""
 
 
 @dataclass(slots=True)
@@ -194,22 +200,26 @@ class Downloads:
             except Again as again:
                 tries.attempts += 0 if again.free else 1
                 tries.bodies += again.body
+                self._log_error(file, again.reason, tries)
                 if tries.attempts >= policy.file_attempts or tries.bodies >= policy.body_attempts:
                     return self._give_up(file, again.reason, "integrity" if again.body else "absent")
                 delay = self._backoff(tries.attempts) if again.wait_s is None else again.wait_s
                 self.report(FileRetried(file.file, again.reason, delay))
-                self.log.write(
-                    "download_error",
-                    fileUrl=redact(file.item.url),
-                    body=None,
-                    code=None,
-                    message=again.reason,
-                    responseHeaders=None,
-                )
                 if self.session.wait(delay):
                     raise Stopped from None
             except GiveUp as error:
+                self._log_error(file, str(error), tries)
                 return self._give_up(file, str(error), error.kind)
+
+    def _log_error(self, file: PlannedFile, message: str, tries: Tries) -> None:
+        self.log.write(
+            "download_error",
+            fileUrl=redact(file.item.url),
+            body=None,
+            code=tries.status,
+            message=message,
+            responseHeaders=tries.headers,
+        )
 
     def _backoff(self, attempt: int) -> float:
         policy = self.session.policy
@@ -290,6 +300,7 @@ class Downloads:
 
     def _request(self, file: PlannedFile, tries: Tries) -> Response:
         token = self._token_for(file) and not tries.without_token
+        tries.status = tries.headers = None
         if self.preset.download_quota and (
             self.journal.state.downloads.get(file.file, 0) >= self.preset.download_quota
         ):
@@ -337,6 +348,7 @@ class Downloads:
         if status == 200:
             self._refusals = 0
             return
+        tries.status, tries.headers = status, headers_of(response)
         if status == 204 and not file.item.count:
             return
         if status == 206:
@@ -346,10 +358,10 @@ class Downloads:
             asked, tries.kept = bool(tries.kept), 0
             raise Again("another part was sent than asked for" if asked else "a part was sent instead of the whole")
         if status in THROTTLE_CODES:
-            raise self._throttled(response)
-        if status == 401:
-            raise self._refused(response)
+            raise self._throttled(response, tries)
         text = beginning(response, ERROR_TEXT).lower()
+        if status == 401 or (status in self.preset.refused_codes and "expired" not in text):
+            raise self._refused(response)
         if status == 410 or (status == 403 and "expired" in text):
             raise GiveUp(EXPIRED)
         if status == 404:
@@ -368,13 +380,22 @@ class Downloads:
             raise Again("the server cannot go on where the file was cut", wait_s=0.0)
         raise GiveUp(f"HTTP {status}")
 
-    def _throttled(self, response: Response) -> Again:
+    def _throttled(self, response: Response, tries: Tries) -> Again:
+        """Be silent for as long as the server asks, free of budget.
+
+        One that does not say how long is asked less and less often; a file of which it goes on like that is the
+        trouble itself, so that in the end only this file waits, and its tries are counted.
+        """
         policy = self.session.policy
         asked = retry_after(response.headers, now_utc())
-        wait = min(asked if asked is not None else self._backoff(1), policy.wait_cap_s)
-        self.governor.throttle(wait)
+        if asked is None:
+            tries.throttled += 1
+        wait = min(asked if asked is not None else self._backoff(tries.throttled), policy.wait_cap_s)
+        if asked is not None or tries.throttled <= THROTTLES_SHARED:
+            self.governor.throttle(wait)
         self.report(Throttled(wait, clamped=asked is not None and asked > policy.wait_cap_s))
-        return Again(f"HTTP {response.status_code}", wait_s=wait, free=True)
+        free = tries.throttled <= policy.poll_error_budget
+        return Again(f"HTTP {response.status_code}", wait_s=wait, free=free)
 
     def _refused(self, response: Response) -> BaseException:
         with self._lock:
@@ -384,11 +405,11 @@ class Downloads:
             return AuthError(
                 "the server refuses the token for files, a new one too",
                 where=redact(str(response.request.url)),
-                said="HTTP 401",
+                said=f"HTTP {response.status_code}",
                 hint="renew the credential, then `hiexchange export resume`: finished files are kept",
                 resumable=True,
             )
-        return Again("HTTP 401")
+        return Again(f"HTTP {response.status_code}")
 
     def _absent(self, tries: Tries) -> Exception:
         """Judge a 404: fresh links may need a moment (BCDA)."""

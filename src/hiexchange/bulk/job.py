@@ -33,7 +33,7 @@ from hiexchange.bulk.request import ExportRequest
 from hiexchange.bulk.result import ExportResult, JobStatus
 from hiexchange.bulk.watermark import WatermarkStore
 from hiexchange.errors import ConfigError, ExportError, HIExchangeError, JobInterrupted, JobMismatch
-from hiexchange.events import Reporter, ignore
+from hiexchange.events import Reporter, Warned, ignore
 from hiexchange.servers import Server
 
 if TYPE_CHECKING:
@@ -120,7 +120,10 @@ class ExportJob:
         )
         with closing_on_error(job), job._working() as phases:
             phases.raise_if_over()
-            repair(place, phases.journal, full=server.policy.verify_committed == "full", report=phases.report)
+            if phases.state.phase == "finished":
+                phases.report(Warned("this export was finished before and is not made again: use another folder"))
+            elif phases.state.phase != "ingested":  # from then on the files are the caller's
+                repair(place, phases.journal, full=server.policy.verify_committed == "full", report=phases.report)
             if phases.state.phase == "planned" and stored.get("adopts"):
                 phases.take_over(stored["adopts"])
             if phases.state.phase in ("planned", "intent"):

@@ -16,12 +16,12 @@ from hiexchange._files import write_json
 from hiexchange._http import NoAnswer, Response, Session, now_utc
 from hiexchange._urls import host_of, join, origin, redact
 from hiexchange.auth import TokenAuth
-from hiexchange.bulk.answers import read_object, to_answer
+from hiexchange.bulk.answers import keep_answer, read_object, to_answer
 from hiexchange.bulk.journal import Journal
 from hiexchange.bulk.log import ABOUT, ExportLog
 from hiexchange.bulk.orphans import find_listed, find_named, split_locations
 from hiexchange.bulk.protocol import Action, Answer, classify_kickoff, named_parameter
-from hiexchange.bulk.request import ExportRequest, KickOff, kick_off, without_parameter
+from hiexchange.bulk.request import ExportRequest, KickOff, joined_parameters, kick_off, without_parameter
 from hiexchange.errors import (
     AttributionUnavailable,
     AuthError,
@@ -35,6 +35,8 @@ from hiexchange.events import KickedOff, Reporter, Throttled, Warned
 from hiexchange.servers import Preset
 
 LAPSED = "lapsed-members.json"
+LOST = (502, 504)
+"""A gateway's word that it got no answer: what is behind it may have accepted the export."""
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -146,7 +148,7 @@ class KickOffPhase:
     def _judge(self, sent: KickOff, response: Response) -> Accepted | None:
         answer = to_answer(response)
         action = classify_kickoff(answer)
-        self.log.kickoff(sent.url, dict(self.request.parameters()), response, codes=answer.codes(), about=self._about)
+        self.log.kickoff(sent.url, joined_parameters(self.request), response, codes=answer.codes(), about=self._about)
         if action.kind == "accepted" and (accepted := self._accepted(response)):
             return accepted
         if action.kind == "manifest":
@@ -158,6 +160,8 @@ class KickOffPhase:
             return None
         if action.kind == "busy" and (found := self._running_already(answer, sent)):
             return self._adopted(found)
+        if answer.status in LOST:
+            self._lost_at = self.journal.state.intent_at
         if action.kind in ("busy", "retry"):
             self._later(answer, action, response)
             return None
@@ -167,7 +171,12 @@ class KickOffPhase:
         refusal = self._refusal(answer, action, sent)
         if isinstance(refusal, KickOffRejected) and self._adapted(refusal.parameter):
             return None
-        raise refusal
+        raise self._with_answer(refusal, response)
+
+    def _with_answer(self, error: HIExchangeError, response: Response) -> HIExchangeError:
+        kept = keep_answer(self.journal.path.parent, response)
+        error.hint = "; ".join(text for text in (error.hint, kept) if text) or None
+        return error
 
     def _running_already(self, answer: Answer, sent: KickOff) -> str | None:
         """Find the identical job that a 429 speaks of."""
@@ -198,14 +207,16 @@ class KickOffPhase:
         floor = policy.busy_wait_s if action.kind == "busy" else policy.backoff_min_s
         wait = min(max(floor * 2 ** (self._tries - 1), answer.retry_after_s or 0), policy.wait_cap_s)
         if self._tries >= policy.kickoff_attempts or self.session.stopped.is_set():
-            self.journal.write("rejected", reason=action.reason)
-            raise ServerUnavailable(
+            if answer.status not in LOST:
+                self.journal.write("rejected", reason=action.reason)
+            refusal = ServerUnavailable(
                 "the server does not take the export now",
                 retry_after_s=answer.retry_after_s,
                 where=_where(response),
                 said=action.reason,
                 hint="run the same command again later",
             )
+            raise self._with_answer(refusal, response)
         self.report(Throttled(wait, clamped=(answer.retry_after_s or 0) > policy.wait_cap_s))
         self.session.wait(wait)
 
@@ -235,7 +246,7 @@ class KickOffPhase:
         self.report(KickedOff(redact(url)))
         return Accepted(url)
 
-    def _refusal(self, answer: Answer, action: Action, sent: KickOff) -> Exception:
+    def _refusal(self, answer: Answer, action: Action, sent: KickOff) -> HIExchangeError:
         where = f"{sent.method} {redact(sent.url)}"
         codes = answer.codes()
         said = f"OperationOutcome: {', '.join(codes)}" if codes else action.reason
@@ -288,9 +299,10 @@ class KickOffPhase:
             hint = f"{self.preset.name} accepts only {groups}; see `hiexchange servers {self.preset.name}`"
         else:
             hint = None
+        parameter = named_parameter(answer, names)
         return KickOffRejected(
-            f"the server refused the export ({answer.status})",
-            parameter=named_parameter(answer, names),
+            f"the server refused {parameter or 'the export'} ({answer.status})",
+            parameter=parameter,
             issues=answer.codes(),
             where=where,
             said=said,

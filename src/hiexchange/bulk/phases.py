@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hiexchange._files import sync_folder, write_bytes, write_json
-from hiexchange._http import Session, now_utc
+from hiexchange._http import Policy, Session, now_utc
 from hiexchange.bulk import assemble
 from hiexchange.bulk.answers import read_object
 from hiexchange.bulk.download import Downloads
@@ -35,6 +35,7 @@ from hiexchange.errors import (
     JobFailed,
     JobInterrupted,
     JobMismatch,
+    JobTimeout,
     JobVanished,
 )
 from hiexchange.events import Event, ExportFinished, PageReceived, Reporter, Warned
@@ -144,7 +145,7 @@ class Phases:
         state = self.state
         if state.phase != "polling":
             return
-        limit = deadline_s if deadline_s is not None else self.server.preset.deadline_s or self.server.policy.deadline_s
+        limit = self._deadline() if deadline_s is None else deadline_s
         try:
             if not state.static:
                 self._poller().until_complete(limit, self._take_page)
@@ -152,7 +153,18 @@ class Phases:
         except (JobFailed, JobVanished, JobExpired) as error:
             self.journal.write("failed", kind=type(error).__name__, reason=error.said or "")
             raise
+        except JobTimeout as error:
+            if self.server.policy.cancel_on_deadline:
+                self.delete()
+                self.journal.write("cancelled")
+                error.resumable, error.hint = False, "the job was cancelled at the server, as the policy says"
+            raise
         self._complete()
+
+    def _deadline(self) -> float:
+        """Return how long to wait: what the policy says, or a slow server's own time where it says nothing."""
+        said = self.server.policy.deadline_s
+        return said if said != Policy().deadline_s else self.server.preset.deadline_s or said
 
     def _complete(self) -> None:
         self.journal.write("complete")

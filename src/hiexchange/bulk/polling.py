@@ -11,7 +11,7 @@ import msgspec
 
 from hiexchange._http import NoAnswer, Policy, Response, Session, now_utc
 from hiexchange._urls import redact
-from hiexchange.bulk.answers import read_object, to_answer
+from hiexchange.bulk.answers import keep_answer, read_object, to_answer
 from hiexchange.bulk.log import ExportLog
 from hiexchange.bulk.protocol import Action, PollRules, PollState, classify_poll, no_answer
 from hiexchange.errors import (
@@ -52,10 +52,11 @@ def poll_rules(policy: Policy, preset: Preset, *, separate_status: bool, allow_p
     """Combine policy and preset; a server's floor counts only against the default policy's pace."""
     default = Policy()
     slow = policy.poll_min_s >= default.poll_min_s
+    min_s = max(policy.poll_min_s, preset.poll_min_s or 0) if slow else policy.poll_min_s
     return PollRules(
-        min_s=max(policy.poll_min_s, preset.poll_min_s or 0) if slow else policy.poll_min_s,
+        min_s=min_s,
         factor=policy.poll_factor,
-        max_s=(preset.poll_max_s or max(policy.poll_max_s, preset.poll_min_s or 0)) if slow else policy.poll_max_s,
+        max_s=max(min_s, preset.poll_max_s or policy.poll_max_s) if slow else policy.poll_max_s,
         error_budget=policy.poll_error_budget,
         confirmations=preset.final_confirmations,
         confirmation_s=policy.confirmation_wait_s,
@@ -164,13 +165,15 @@ class Poller:
             "vanished": "start the export anew",
             "expired": "start the export anew",
         }
+        kept = keep_answer(self.log.path.parent, response) if response is not None else None
+        hint = "; ".join(text for text in (hints.get(action.kind), kept) if text) or None
         kind = FATAL[action.kind]
         text = {
             "failed": "the server reports that the job failed",
             "vanished": "the server does not know the job any more",
             "expired": "the server does not keep the job any more",
         }.get(action.kind, "the status answer cannot be read")
-        return kind(text, where=redact(self.url), said=action.reason, hint=hints.get(action.kind))
+        return kind(text, where=redact(self.url), said=action.reason, hint=hint)
 
     def _page(self, response: Response, *, last: bool) -> Page:
         return Page(str(response.request.url), response.content, response.headers.get("expires"), last)

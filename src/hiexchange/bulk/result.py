@@ -34,7 +34,7 @@ class FileReceipt(msgspec.Struct, frozen=True):
     sha256: str
     """Of the stored file."""
     verified: tuple[str, ...]
-    """Which proofs applied: transport, gzip, parse, type, count, size, sha256, etag."""
+    """Which proofs applied: transport, gzip, parse, type, count, size, sha256."""
     attempts: int = 1
     rejected_lines: int = 0
     types: Mapping[str, int] = msgspec.field(default_factory=dict)
