@@ -141,3 +141,48 @@ def test_a_second_name_left_out_counts_only_where_no_twin_could_share_the_first(
     rows = match(member_table(short, twin), person_table(person), known_at=NOW).to_pylist()
     assert [row["band"] for row in rows] == ["review", "review"]
     assert one(member_table(short | {"middle_name": "E"}), person_table(person))["band"] == "auto"
+
+
+FAMILY = {
+    "first_name": "John",
+    "last_name": "Quill",
+    "address_line": "12 Oak Street",
+    "zip": "72032",
+    "phone": "501-555-0147",
+}
+
+
+def _neighbours(number: int, ids: Callable[[int, str], str]) -> list[dict[str, Any]]:
+    """Two people of one home, with ids of the payer."""
+    home = {"last_name": f"Vane{number}", "address_line": f"{number} Elm Road", "zip": "72001"}
+    return [
+        {
+            "person_id": f"{name}{number}",
+            "first_name": name,
+            "birth_date": f"{1950 + number}-02-03",
+            "member_ids": [f"urn:a|{ids(number, name)}"],
+            **home,
+        }
+        for name in ("Ada", "Otto")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ids", "band"),
+    [
+        (None, "review"),
+        (lambda home, _: f"S{home}", "review"),
+        (lambda home, name: f"S{home}{name}", "auto"),
+    ],
+    ids=["nothing shows whose ids they are", "ids are of families", "ids are of one person each"],
+)
+@pytest.mark.parametrize("unborn", ["member", "person"])
+def test_a_son_without_birth_date_is_not_his_father_by_the_familys_id(
+    member_table: Build, person_table: Build, ids: Callable[[int, str], str] | None, band: str, unborn: str
+) -> None:
+    """The father alone is in the index, under the subscriber's id that the son's row bears, too."""
+    son = FAMILY | {"member_id": "S555", "birth_on": None if unborn == "member" else date(2000, 3, 9)}
+    father = FAMILY | {"member_ids": ["urn:a|S555"], "birth_date": None if unborn == "person" else "1970-03-09"}
+    others = [person for home in range(24) for person in _neighbours(home, ids)] if ids else []
+    (link,) = match(member_table(son), person_table(father, *others), known_at=NOW).to_pylist()
+    assert (link["band"], link["reason"]) == (band, "no_birth_date" if band == "review" else None)

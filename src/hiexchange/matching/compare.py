@@ -170,11 +170,12 @@ def selective_blocks(con: duckdb.DuckDBPyConnection, left: str, right: str) -> l
 
 
 def id_pairs(con: duckdb.DuckDBPyConnection, *, left: str = "m", right: str = "p", where: str = "true") -> None:
-    """Create table ``same_ids(ln, rn, shared)``: pairs with a member id in common, and whether it is a family's."""
+    """Create table ``same_ids(ln, rn, shared, sole)``: pairs with a member id in common; a family's, or known to be one person's."""
     con.execute(
         f"""CREATE OR REPLACE TABLE same_ids AS
-            SELECT x.n AS ln, y.n AS rn, bool_and(y.shared) AS shared
-            FROM {left}_ids x JOIN {right}_ids y USING (id) JOIN {left} a ON a.n = x.n WHERE {where} GROUP BY ALL"""
+            SELECT x.n AS ln, y.n AS rn, bool_and(y.shared) AS shared, bool_or(NOT y.shared AND o.system IS NOT NULL) AS sole
+            FROM {left}_ids x JOIN {right}_ids y USING (id) JOIN {left} a ON a.n = x.n
+            LEFT JOIN personal o ON o.system = y.system WHERE {where} GROUP BY ALL"""
     )
 
 
@@ -219,6 +220,7 @@ def compare_pairs(
                  ELSE -1 END)::TINYINT AS g,
             {_same("su")} AS su,
             coalesce(a.f0 IN ({_LEADS}) AND length(a.g) > 1 AND length(b.g) > 1, false) AS lead,
+            coalesce(ids.sole, false) AS sole,
             ({_EDGE})::TINYINT AS edge, coalesce(abs(a.by - b.by) >= {GENERATION}, false) AS elder, false AS vague,
             coalesce(b.dead < a.since, false) AS dead, a.core IS NULL OR b.core IS NULL AS streetless,
             greatest(a.cf, b.cf, 1) AS cf, greatest(a.cl, b.cl, 1) AS cl

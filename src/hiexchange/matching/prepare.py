@@ -37,6 +37,12 @@ _NO_EMAIL = (
     "|not?[-_.]?(given|provided|available|known|applicable)|x+)@"
 )
 
+MIN_HOMES = 20
+"""Homes with ids of several people that must be seen before ids of a system are taken to be of one person each."""
+
+MAX_ALIKE = 0.1
+"""Share of these homes in which people may share one: ids are mistaken at times."""
+
 _FAMILYS = "count(*) > 1 AND (count(DISTINCT (f, b)) > 1 OR count(f) < count(*) AND count(DISTINCT k) > 1)"
 # An id that people of several names or birth dates carry is a family's: it proves nobody. Newborns without a name may be twins.
 
@@ -215,6 +221,7 @@ def finish(con: duckdb.DuckDBPyConnection) -> None:
                 con.execute(f"UPDATE {side} SET {column} = NULL WHERE {column} IN (SELECT v FROM crowded)")
         con.execute("DROP TABLE crowded")
     _mark_crowds(con)
+    _find_personal_systems(con)
     # 1 January is what a system writes that knows the year at most, where far more people bear it than other days.
     con.execute(
         """CREATE TABLE placeholder_days AS SELECT b FROM p WHERE month(b) = 1 AND day(b) = 1 GROUP BY b
@@ -258,6 +265,21 @@ def _mark_crowds(con: duckdb.DuckDBPyConnection) -> None:
                 FROM {side} LEFT JOIN crowds USING (num, core, z) LEFT JOIN throngs USING (f0, l) LEFT JOIN shared_mbis USING (mbi)"""
         )
     con.execute("DROP TABLE crowds; DROP TABLE throngs; DROP TABLE shared_mbis")
+
+
+def _find_personal_systems(con: duckdb.DuckDBPyConnection) -> None:
+    """Create table ``personal(system)``: systems whose ids are seen to be of one person each, not of a family.
+
+    Where two people of one home and surname have ids of a system, they differ. A subscriber's id, which his family bears, is
+    known by that; with few such homes nobody knows, and the id stands for the family.
+    """
+    con.execute(
+        f"""CREATE TABLE personal AS SELECT system FROM (
+                SELECT i.system, count(DISTINCT i.id) >= count(DISTINCT p.f0) AS apart FROM p_ids i JOIN p USING (n)
+                WHERE p.core IS NOT NULL AND p.f0 IS NOT NULL AND NOT p.crowd
+                GROUP BY i.system, p.num, p.core, p.z, p.l HAVING count(DISTINCT p.f0) > 1)
+            GROUP BY system HAVING count(*) >= {MIN_HOMES} AND count(*) FILTER (NOT apart) <= {MAX_ALIKE} * count(*)"""
+    )
 
 
 def _find_meanings(con: duckdb.DuckDBPyConnection, people: int) -> None:

@@ -3,7 +3,8 @@
 The principle: never link without evidence that tells the person from everyone else in the same household.
 Surname, address and phone prove the household; birth date and surname prove at most a pair of twins;
 first name, surname and address prove at most a father and his son. So each rule asks for a first name that
-agrees, a birth date that agrees, and something more. A slip at the start or the end of a first name (Bella for Ella,
+agrees, a birth date that agrees, and something more. Without a birth date an id must be seen to be of one person: a subscriber's id
+is his son's, too. A slip at the start or the end of a first name (Bella for Ella,
 Patriciy for Patricia) is how twins' names differ: such a pair is linked on an id, ssn4 or middle name, never on the
 home. Pure: SQL text over the levels of :mod:`.compare`.
 """
@@ -23,6 +24,7 @@ LOOKALIKES = 3e-6
 """Wrong links, as a share of all links, that may be expected in all because of absent relatives."""
 
 ID = "(i = 2 OR mb = 2)"
+PERSONAL = "(sole OR mb = 2)"
 PROOF = "(i = 2 OR mb = 2 OR s = 2)"
 HOME = "(a >= 2 OR ph = 1 OR em = 1)"
 SAME_FIRST = "(f >= 4 OR sw)"
@@ -61,7 +63,7 @@ GUARDS: dict[str, str] = {
     "middle_name_conflict": f"""g = -1 AND NOT (d = 5 AND ({PROOF} OR ({SAME_FIRST} AND {HOME} AND NOT lead))
         OR d >= 3 AND {PROOF} AND {SAME_FIRST} AND {SAME_LAST} AND {HOME})""",
     "first_name_conflict": f"f IN (-1, 2) AND NOT sw AND NOT ({ID} AND (d >= 4 AND s = 2 OR d = 5 AND f = 2 AND edge = 3))",
-    "no_birth_date": f"d = 0 AND NOT ({PROOF} AND {SAME_FIRST})",
+    "no_birth_date": f"d = 0 AND NOT (({PERSONAL} OR s = 2) AND {SAME_FIRST})",
 }
 """Why a pair may not be linked unseen, in order; the first that holds is the reason given."""
 
@@ -134,7 +136,7 @@ RULES: tuple[Rule, ...] = (
     Rule("rare_name_birth", RARE_NAMED, risk="stranger"),
     Rule(
         "id_name_no_birth",
-        f"{ID} AND f >= 4 AND l >= 4 AND d = 0 AND ({HOME} OR a = 1) AND g >= 0",
+        f"{PERSONAL} AND f >= 4 AND l >= 4 AND d = 0 AND ({HOME} OR a = 1) AND g >= 0",
         risk="relative",
     ),
     Rule(
