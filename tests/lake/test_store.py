@@ -371,6 +371,15 @@ def test_a_load_that_fails_late_leaves_no_files_behind(put, tmp_path):
     assert lake.snapshots()[-1] == second.snapshot
 
 
+def test_a_failed_load_spares_what_an_older_snapshot_needs(put, tmp_path):
+    lake, _ = put(dated("1", "2026-01-01T00:00:00Z", "Old"))
+    before = lake.table("Patient")
+    put(dated("1", "2026-01-02T00:00:00Z", "New"))  # rewrites, within the same second, the only file of the first
+    with pytest.raises(LakeError):
+        put(patient("2", nonsense=1), strict=True)
+    assert before.to_arrow()["name"].to_pylist()[0][0]["family"] == "Old"
+
+
 def test_a_full_disk_ends_writers_without_a_trace(tmp_path):
     source = tmp_path / "Patient.ndjson"
     names = (random.Random(number).randbytes(30).hex() for number in range(2000))

@@ -156,15 +156,17 @@ def _scan(root: Path, files: Sequence[DataFile], schema: pa.Schema) -> Iterator[
 
 
 def sweep(store: Store, since: float) -> None:
-    """Remove the parts written since an instant that the current snapshot doesn't name; the caller holds the lock.
+    """Remove the parts written since an instant that no snapshot names; the caller holds the lock.
 
     A writer that fails for want of space would leave ever less of it.
     """
-    needed = {file.path for file in store.current().files()}
-    for path in store.root.glob("*/part-*.parquet"):
-        # The clock of files lags behind by some milliseconds.
-        if path.relative_to(store.root).as_posix() not in needed and path.stat().st_mtime >= since - 1:
-            path.unlink(missing_ok=True)
+    # The clock of files lags behind by some milliseconds.
+    fresh = [path for path in store.root.glob("*/part-*.parquet") if path.stat().st_mtime >= since - 1]
+    if fresh:
+        needed = {file.path for number in store.snapshots() for file in store.snapshot(number).files()}
+        for path in fresh:
+            if path.relative_to(store.root).as_posix() not in needed:
+                path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
