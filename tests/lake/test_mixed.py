@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pyarrow.parquet as pq
 import pytest
 
 from hiexchange.lake import Lake, restore
@@ -61,7 +62,9 @@ def test_a_file_that_becomes_mixed_late_is_sorted_from_there(tmp_path, as_lines)
     source.write_bytes(as_lines(values))
     done = load_file(tmp_path, Work(source, "in", "Patient", "Patient", "4.0.1", "load", block_size=600))
     assert done.rows == 40
-    assert [(name, other.rows, len(other.rejects)) for name, other in done.others.items()] == [("Observation", 40, 0)]
+    assert [(name, other.rows, other.reasons.total()) for name, other in done.others.items()] == [
+        ("Observation", 40, 0)
+    ]
     lake = Lake(tmp_path / "lake")
     lake.ingest(iter([source]))  # in another process
     for name, made in (("Patient", patients), ("Observation", others)):
@@ -101,3 +104,12 @@ def test_blocks_by_type_have_the_lines_where_they_were(end):
             if byte != ord(" "):
                 seen[place] = byte
     assert bytes(seen) == text
+
+
+def test_a_file_that_is_no_ndjson_is_written_to_quarantine_as_it_is_read(tmp_path):
+    source = tmp_path / "in.ndjson"
+    source.write_bytes(b"".join(b"%d;not json;\n" % number for number in range(300)))
+    done = load_file(tmp_path, Work(source, "in", "Patient", "Patient", "4.0.1", "load", block_size=600))
+    assert (done.parts, done.reasons) == ([], {"not-json": 300})
+    rows = pq.read_table(tmp_path / done.quarantined[0].path).to_pylist()
+    assert [(row["line"], row["raw"]) for row in rows] == [(n + 1, b"%d;not json;" % n) for n in range(300)]

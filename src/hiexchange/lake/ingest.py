@@ -22,10 +22,11 @@ import numpy as np
 from hiexchange.definitions import Definitions
 from hiexchange.errors import ConfigError, LakeError
 from hiexchange.lake.cut import BLOCK_SIZE, Block, blocks
-from hiexchange.lake.decode import Encoded, Reject, Source, encode
+from hiexchange.lake.decode import Encoded, Source, encode
 from hiexchange.lake.lineage import with_extras
 from hiexchange.lake.mixed import by_type, has_others, type_of
 from hiexchange.lake.parts import PartWriter
+from hiexchange.lake.quarantine import REJECTS, reject_rows
 from hiexchange.lake.scan import number_of
 from hiexchange.lake.shape import Shape, merge
 from hiexchange.lake.store import DataFile
@@ -74,7 +75,10 @@ class Done:
     work: Work
     parts: list[DataFile] = field(default_factory=list)
     shape: Shape = field(default_factory=dict)
-    rejects: list[Reject] = field(default_factory=list)
+    quarantined: list[DataFile] = field(default_factory=list)
+    """Parts of table ``_rejects``."""
+    reasons: Counter[str] = field(default_factory=Counter)
+    """{quarantine reason: lines}."""
     unmapped: Counter[str] = field(default_factory=Counter)
     repaired: Counter[str] = field(default_factory=Counter)
     rows: int = 0
@@ -232,7 +236,7 @@ def load_file(root: Path, work: Work, stopped: threading.Event | None = None) ->
                 _take(block, root, work, tables)
                 del block  # or it would be held while the next is made
         for table in tables.values():
-            table.close()
+            table.finish()
     except BaseException:
         for table in tables.values():
             table.abandon()
@@ -265,6 +269,7 @@ class _Table:
         self.done = Done(work, shape=work.shape)
         self._root = root
         self._writer: PartWriter | None = None
+        self._quarantine: PartWriter | None = None
         self._source = Source(
             resource=work.resource,
             file=work.file,
@@ -283,12 +288,17 @@ class _Table:
         """Count what a block became, and write its rows."""
         done = self.done
         done.shape = merge(done.shape, encoded.shape)
-        done.rejects += encoded.rejects
+        done.reasons.update(bad.reason for bad in encoded.rejects)
         done.unmapped.update(encoded.unmapped)
         done.repaired.update(encoded.repaired)
         done.rows += encoded.batch.num_rows
         done.lines += encoded.lines
         done.slow_lines += encoded.slow_lines
+        if encoded.rejects:
+            # Written as they come: of a file that is no NDJSON at all, all would be held.
+            if self._quarantine is None:
+                self._quarantine = PartWriter(self._root, "_rejects", REJECTS, done.work.load)
+            self._quarantine.write(reject_rows(encoded.rejects, done.work.file, done.work.table, done.work.load))
         if not encoded.batch.num_rows:
             return
         batch = with_extras(encoded.batch, block, done.work.extras)
@@ -296,6 +306,14 @@ class _Table:
             self.close()
             self._writer = PartWriter(self._root, done.work.table, batch.schema, done.work.load)
         self._writer.write(batch)
+
+    def finish(self) -> None:
+        """Finish all parts."""
+        self.close()
+        part = self._quarantine.close() if self._quarantine is not None else None
+        self._quarantine = None
+        if part is not None:
+            self.done.quarantined.append(part)
 
     def close(self) -> None:
         """Finish the part being written."""
@@ -306,9 +324,10 @@ class _Table:
 
     def abandon(self) -> None:
         """Remove what was written."""
-        if self._writer is not None:
-            self._writer.abandon()
-        for part in self.done.parts:
+        for writer in (self._writer, self._quarantine):
+            if writer is not None:
+                writer.abandon()
+        for part in (*self.done.parts, *self.done.quarantined):
             (self._root / part.path).unlink(missing_ok=True)
 
 

@@ -368,7 +368,7 @@ def _same_columns(name: str, data: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def _tell(done: Done, on_event: Reporter) -> None:
-    on_event(RowsWritten(done.work.table, done.work.file, done.rows, len(done.rejects)))
+    on_event(RowsWritten(done.work.table, done.work.file, done.rows, done.reasons.total()))
     if done.lines and done.slow_lines > max(20, done.lines // 20):
         on_event(Warned(f"{done.work.file}: {done.slow_lines:,} of {done.lines:,} lines were odd and slow"))
 

@@ -17,13 +17,16 @@ from hiexchange.errors import ConfigError, LakeError
 from hiexchange.lake import restore
 from hiexchange.lake.job import TOMBSTONES
 from hiexchange.lake.lineage import RAW, stored_schema
+from hiexchange.lake.quarantine import REJECTS
 from hiexchange.lake.read import LakeTable, answer, readable
-from hiexchange.lake.report import REJECTS
 from hiexchange.lake.store import DataFile, Snapshot, TableState
 from hiexchange.tables import TABLES
 
 HOUSE = {"_rejects": REJECTS, "_tombstones": TOMBSTONES}
 """Tables of the lake's own."""
+
+_ROWS = 1000
+"""Rows that are made JSON together: as Python's objects they take ten times the memory."""
 
 
 class Pinned:
@@ -82,9 +85,11 @@ class Pinned:
             sorted_rows = table.to_arrow().sort_by([("__hx_file", "ascending"), ("__hx_line", "ascending")])
             batches = iter(sorted_rows.combine_chunks().to_batches(max_chunksize=10_000))
         for batch in batches:
-            came = batch[RAW].to_pylist() if raw and RAW in batch.schema.names else [None] * batch.num_rows
-            for line, text in zip(restore.lines(batch, state.resource, state.version), came, strict=True):
-                yield (line if text is None else text.encode()) + b"\n"
+            for start in range(0, batch.num_rows, _ROWS):
+                rows = batch.slice(start, _ROWS)
+                came = rows[RAW].to_pylist() if raw and RAW in rows.schema.names else [None] * rows.num_rows
+                for line, text in zip(restore.lines(rows, state.resource, state.version), came, strict=True):
+                    yield (line if text is None else text.encode()) + b"\n"
 
     def spread(self, name: str, count: int) -> Iterator[bytes]:
         """Yield so many resources as JSON lines, from all over the table; the others are not taken apart."""

@@ -17,7 +17,8 @@ from hiexchange.lake.job import TOMBSTONES, Job
 from hiexchange.lake.lineage import check_extras, stored_schema
 from hiexchange.lake.merge import merge as merge_files
 from hiexchange.lake.parts import write_part
-from hiexchange.lake.report import reject_rows, touched
+from hiexchange.lake.quarantine import REJECTS
+from hiexchange.lake.report import touched
 from hiexchange.lake.shape import merge as merge_shapes
 from hiexchange.lake.store import DataFile, Load, Snapshot, TableState
 
@@ -56,14 +57,19 @@ def published(root: Path, snapshot: Snapshot, finished: list[Done], job: Job, lo
         state = tables.get(table) or TableState("fhir", (), mine[0].work.resource, mine[0].work.version)
         graves = known.filter(pc.equal(known["type"], state.resource))
         tables[table] = _merged(root, table, state, mine, graves, load.id)
-    rejected = reject_rows(finished, load.id)
+    refused = [part for done in finished for part in done.quarantined]
     return snapshot.next(
         tables=tables,
-        rejects=_added(root, "_rejects", snapshot.rejects, rejected, load.id),
-        tombstones=_added(root, "_tombstones", snapshot.tombstones, fresh, load.id),
+        rejects=maintain.tidied(root, "_rejects", (*snapshot.rejects, *refused), REJECTS, load.id),
+        tombstones=_with_tombstones(root, snapshot.tombstones, fresh, load.id),
         loads=(
             *snapshot.loads,
-            replace(load, rows=sum(done.rows for done in finished), rejected=rejected.num_rows, deleted=fresh.num_rows),
+            replace(
+                load,
+                rows=sum(done.rows for done in finished),
+                rejected=sum(part.rows for part in refused),
+                deleted=fresh.num_rows,
+            ),
         ),
         watermarks={**snapshot.watermarks, **dict([job.watermark] if job.watermark else [])},
     )
@@ -81,10 +87,10 @@ def _merged(root: Path, table: str, state: TableState, mine: list[Done], graves:
     return replace(wider, files=maintain.tidied(root, table, files, stored_schema(wider), load))
 
 
-def _added(root: Path, name: str, files: tuple[DataFile, ...], rows: pa.Table, load: str) -> tuple[DataFile, ...]:
-    """Return the files of a table of the lake's own with rows added."""
-    part = write_part(root, name, rows, load) if rows.num_rows else None
-    return maintain.tidied(root, name, (*files, part), rows.schema, load) if part else files
+def _with_tombstones(root: Path, files: tuple[DataFile, ...], fresh: pa.Table, load: str) -> tuple[DataFile, ...]:
+    """Return the files of the tombstones with those of this load."""
+    part = write_part(root, "_tombstones", fresh, load) if fresh.num_rows else None
+    return maintain.tidied(root, "_tombstones", (*files, part), fresh.schema, load) if part else files
 
 
 def _buried(root: Path, snapshot: Snapshot, fresh: pa.Table) -> pa.Table:

@@ -1,4 +1,4 @@
-"""What a load did, put together from its files: the report and the quarantine's rows."""
+"""What a load did, put together from its files."""
 
 from __future__ import annotations
 
@@ -6,27 +6,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pyarrow as pa
-
 from hiexchange.errors import LakeError
 from hiexchange.lake.ingest import Done
 from hiexchange.lake.job import Job
 from hiexchange.lake.store import Load, Snapshot
 from hiexchange.lake.validate import Validation
-
-REJECTS = pa.schema(
-    [
-        pa.field("file", pa.string()),
-        pa.field("line", pa.int64()),
-        pa.field("offset", pa.int64()),
-        pa.field("length", pa.int64()),
-        pa.field("reason", pa.string()),
-        pa.field("raw", pa.binary()),
-        pa.field("table", pa.string()),
-        pa.field("load", pa.string()),
-    ]
-)
-"""Columns of the quarantine, table ``_rejects``."""
 
 
 @dataclass(frozen=True)
@@ -100,25 +84,6 @@ def touched(finished: list[Done]) -> dict[str, None]:
     return dict.fromkeys(done.work.table for done in finished)
 
 
-def reject_rows(finished: list[Done], load: str) -> pa.Table:
-    """Return the rows for the quarantine."""
-    rows = [
-        {
-            "file": done.work.file,
-            "line": reject.line,
-            "offset": reject.offset,
-            "length": reject.length,
-            "reason": reject.reason,
-            "raw": reject.raw,
-            "table": done.work.table,
-            "load": load,
-        }
-        for done in finished
-        for reject in done.rejects
-    ]
-    return pa.Table.from_pylist(rows, schema=REJECTS)
-
-
 def report(finished: list[Done], snapshot: Snapshot, load: Load, job: Job, seconds: float) -> IngestReport:
     """Add up what was done for each file."""
     tables: Counter[str] = Counter()
@@ -128,7 +93,7 @@ def report(finished: list[Done], snapshot: Snapshot, load: Load, job: Job, secon
     for done in finished:
         repaired.update(done.repaired)
         tables[done.work.table] += done.rows
-        reasons.update(reject.reason for reject in done.rejects)
+        reasons.update(done.reasons)
         unmapped.update({done.work.table + pointer: count for pointer, count in done.unmapped.items()})
     return IngestReport(
         load=load.id,
