@@ -130,6 +130,8 @@ class EventSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Folder or file of HL7 v2 ADT messages, such as the inbox of ``hiexchange listen``; absent = none."""
     zone: str | None = None
     """IANA zone of times that carry no offset; absent = they are taken as UTC, and flagged."""
+    authorities: dict[str, tuple[str, ...]] = {}
+    """Assigning authority -> the names its patient numbers go by: ``Identifier.system``, OID, PID-3.4; absent = each name is its own."""
 
 
 class RoutingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -7,10 +7,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from hiexchange import hl7v2
-from hiexchange.encounters import Intake, RawMessage, from_adt, joined_people, read_adt
+from hiexchange.encounters import AdtSettings, Identities, Intake, RawMessage, from_adt, joined_people, read_adt
+from hiexchange.encounters.adt import collect
+from hiexchange.errors import ConfigError
 
 SECRET = "Zylstra"
 
@@ -266,3 +269,37 @@ def test_custom_delimiters_make_no_difference(world: SimpleNamespace) -> None:
     text = "\r".join(str(segment).translate(swapped) for segment in plain.segments)
     row = one(world.read(text.encode()))
     assert hl7v2.parse(text).delimiters == marks and row["patient_id_sent"] == "100"
+
+
+def test_a_number_is_its_assigning_authoritys_by_whatever_name(world: SimpleNamespace) -> None:
+    """Two hospitals number from one upwards; without birth date and name only the namespace says whose 100 it is."""
+    persons = world.table([world.person("pA", ""), world.person("pB", "")])
+    identifiers = pa.table(
+        {
+            "person_id": ["pA", "pB", "pB"],
+            "system": ["http://general.example/mrn", "urn:oid:2.16.840.1.5", "http://pay.example"],
+            "value": ["100", "100", "100"],
+        }
+    )
+    named = {"general": ["http://general.example/mrn", "GH"], "county": ["2.16.840.1.5"]}
+
+    def whose(namespace: tuple[str, ...], *, born: str = "", authorities: Any = named) -> tuple[str | None, list[str]]:
+        bare = world.adt("A01", patient="100", born=born, name=("Else", "Somebody")).replace(
+            b"^^^GH^MR", b"^^^" + "&".join(namespace).encode() + b"^MR"
+        )
+        people = Identities.of(persons, identifiers=identifiers, authorities=authorities)
+        (row,) = collect(
+            [RawMessage(bare, received_at=world.RECEIVED)], AdtSettings(identities=people)
+        ).events.to_pylist()
+        return row["person_id"], [flag for flag in row["flags"] if flag.startswith("identity")]
+
+    assert whose(("GH",)) == ("pA", [])
+    assert whose(("", "2.16.840.1.5", "ISO")) == ("pB", [])
+    assert whose(("COUNTY-ADT", "2.16.840.1.5", "ISO")) == ("pB", []), (
+        "the universal id counts where the name is nobody's"
+    )
+    assert whose(("elsewhere",)) == (None, [])
+    assert whose(("GH",), born="19700101") == (None, ["identity_conflict"]), "checked by birth date all the same"
+    assert whose(("GH",), authorities=None) == (None, [])
+    with pytest.raises(ConfigError, match="general and county, go by the name GH"):
+        Identities.of(persons, authorities={"general": ["GH"], "county": ["GH"]})

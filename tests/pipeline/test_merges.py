@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from hiexchange import config, pipeline, tables
-from hiexchange.encounters import read_adt
+from hiexchange.encounters import AdtSettings, Identities, RawMessage, read_adt
+from hiexchange.encounters.adt import collect
 from hiexchange.lake import Lake
 from hiexchange.matching import PERSON_XREF
 from hiexchange.pipeline import RunResult
+from hiexchange.pipeline.inputs import identities_of
 from hiexchange.pipeline.merges import Merges
 from hiexchange.views import view
 
@@ -164,6 +166,20 @@ def said(lake: Lake, *pairs: tuple[str, str], start: int = 0) -> Merges:
     merges = Merges.of(lake, persons, known_at=known_at)
     lake.append(PERSON_XREF.name, merges.news)
     return merges
+
+
+def test_a_merge_is_known_by_the_assigning_authority_of_its_numbers(tmp_path: Path) -> None:
+    """The two records differ in birth date by a slip, so that only the namespace says whose numbers these are."""
+    site = Site(tmp_path, birth="1960-01-02")
+    assert said(site.lake, ("1", "2")).same == ()
+    settings = config.parse({"events": {"authorities": {"general": ["HOSP"]}}})
+    persons = tables.check(view("patient_demographics", site.lake), tables.PERSON)
+    people = identities_of(settings, site.lake, persons)
+    message = b"MSH|^~\\&|ADT|HOSP|HX|HIE|20260105||ADT^A40|1|P|2.5.1\rEVN|A40|20260105\rPID|1||2^^^HOSP^MR\rMRG|1^^^HOSP^MR\r"
+    adt = AdtSettings(identities=people or Identities())
+    events = collect([RawMessage(message, received_at=NOON)], adt).events
+    merges = Merges.of(Lake(tmp_path / "none"), persons, known_at=NOON, messages=events, identities=people)
+    assert merges.merged == {"old": "new"}
 
 
 def test_a_merge_of_records_that_contradict_each_other_is_followed_by_nobody(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from hiexchange.config import Settings
     from hiexchange.lake import Lake
     from hiexchange.pipeline.inputs import Rules
     from hiexchange.routing import Routing
@@ -36,20 +37,27 @@ def rules(path: Path, consent: Path | None) -> Rules:
     Raises:
         ConfigError: A file cannot be used.
     """
-    import tomllib
-
     from hiexchange import config
     from hiexchange.pipeline.inputs import rules_of
     from hiexchange.routing import load_subscriptions
+
+    if (settings := _configuration(path)) is not None:
+        return rules_of(settings, consent=consent)
+    return rules_of(config.Settings(), subscriptions=load_subscriptions(path), consent=consent)
+
+
+def _configuration(path: Path) -> Settings | None:
+    """Return the settings of a file that is a whole configuration, None of one that holds subscriptions alone."""
+    import tomllib
+
+    from hiexchange import config
 
     existing(path, "subscriptions file")
     try:
         keys = set(tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError):
-        keys = set()  # read again below, with a message that says what is wrong
-    if keys & {"servers", "rosters", "output", "lake", "routing"}:
-        return rules_of(config.load(path), consent=consent)
-    return rules_of(config.Settings(), subscriptions=load_subscriptions(path), consent=consent)
+        keys = set()  # read again as subscriptions, with a message that says what is wrong
+    return config.load(path) if keys & {"servers", "rosters", "output", "lake", "routing"} else None
 
 
 def routed(
@@ -64,9 +72,12 @@ def routed(
     import pyarrow as pa
 
     from hiexchange.attribution import DISPUTE, overlay
-    from hiexchange.encounters import lookups, read_adt, read_view
+    from hiexchange.encounters import AdtSettings, Identities, lookups, read_view
+    from hiexchange.encounters.adt import collect, messages
+    from hiexchange.encounters.times import Zones
     from hiexchange.lake import Lake
     from hiexchange.matching import follow
+    from hiexchange.pipeline.inputs import identities_of
     from hiexchange.pipeline.merges import Merges
     from hiexchange.routing import route
     from hiexchange.tables import ATTRIBUTION, PERSON, check
@@ -77,11 +88,14 @@ def routed(
     store = Lake(existing(lake, "lake"))
     persons = check(view("patient_demographics", store), PERSON) if "Patient" in store.tables() else PERSON.empty()
     zones = {"*": zone} if zone else None
+    settings = _configuration(subscriptions)
+    people = identities_of(settings, store, persons) if settings is not None else None
     intakes = []
     if "Encounter" in store.tables():
         intakes.append(read_view(view("encounter", store), **lookups(store), received_at=at, zones=zones))
     if adt is not None:
-        intakes.append(read_adt(existing(adt, "inbox"), received_at=at, persons=persons, zones=zones))
+        senders = AdtSettings(Zones(zones), identities=people or Identities.of(persons))
+        intakes.append(collect(messages(existing(adt, "inbox"), at), senders))
     if not intakes:
         raise _nothing(lake)
     # Files, not rows: of a state's rosters the join reads what it needs.
@@ -89,7 +103,7 @@ def routed(
     if {DISPUTE.name, "attribution"} <= set(store.tables()):
         attribution = overlay(store.table("attribution"), store.table(DISPUTE.name))
     events = pa.concat_tables([intake.events for intake in intakes])
-    merges = Merges.of(store, persons, known_at=at, messages=events)
+    merges = Merges.of(store, persons, known_at=at, messages=events, identities=people)
     links = follow(_links(store, follow(persons, merges.merged), at), merges.merged)
     wanted = wanted.after(merges.same)
     routing = route(

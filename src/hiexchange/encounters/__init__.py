@@ -7,7 +7,7 @@ from hiexchange.encounters.alerts import from_alerts, read_alerts
 from hiexchange.encounters.completeness import COMPLETENESS, Silence, completeness, silent_sources
 from hiexchange.encounters.fhir import from_view, read_view
 from hiexchange.encounters.inbox import INBOX_FILE, Inbox
-from hiexchange.encounters.lookups import lookups
+from hiexchange.encounters.lookups import identifiers, lookups
 from hiexchange.encounters.people import Identities, Merge, joined_people
 from hiexchange.encounters.resources import to_fhir
 from hiexchange.encounters.rows import Intake
@@ -28,6 +28,7 @@ __all__ = [
     "from_adt",
     "from_alerts",
     "from_view",
+    "identifiers",
     "joined_people",
     "lookups",
     "read_adt",

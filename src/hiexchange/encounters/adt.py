@@ -205,7 +205,7 @@ def read_message(message: hl7v2.Message, raw: RawMessage, settings: AdtSettings)
     times = {name: parse_dtm(text, zone) if text else None for name, text in given.items()}
     received_at = raw.received_at or datetime.min.replace(tzinfo=UTC)
     moment = _moment(trigger, times, latest=received_at + settings.future_tolerance)
-    patient_id, patient_system = _patient(pid)
+    patient_id, patient_system = _patient(pid, settings.identities.authorities)
     if not patient_id:
         raise _Refused("no_patient", "the message has no patient identifier", "PID-3")
     row: Row = {
@@ -331,14 +331,18 @@ def _moment(trigger: str, times: Mapping[str, Moment | None], *, latest: datetim
     return moment
 
 
-def _patient(pid: hl7v2.Segment) -> tuple[str, str | None]:
-    """Return the patient's medical record number and its namespace; the first identifier where none is MR."""
+def _patient(pid: hl7v2.Segment, authorities: Mapping[str, str]) -> tuple[str, str | None]:
+    """Return the patient's medical record number and its namespace; the first identifier where none is MR.
+
+    Of a namespace's name and its universal id the one counts that an authority goes by, else the name.
+    """
     best: tuple[str, str | None] = ("", None)
     for index in _count(pid, 3):
         identifier = pid.value(3, 1, repetition=index).strip()
         if not identifier:
             continue
-        system = pid.value(3, 4, repetition=index) or pid.value(3, 4, 2, repetition=index) or None
+        names = [name for part in (1, 2) if (name := pid.value(3, 4, part, repetition=index))]
+        system = next((name for name in names if name in authorities), next(iter(names), None))
         if pid.value(3, 5, repetition=index).upper() == "MR":
             return identifier, system
         if not best[0]:

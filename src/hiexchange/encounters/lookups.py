@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 _IDENTIFIER = '[{"system":"VARCHAR","value":"VARCHAR"}]'
 _CODE = '{"coding":[{"system":"VARCHAR","code":"VARCHAR","display":"VARCHAR"}]}'
@@ -44,6 +45,15 @@ def lookups(lake: LakeLike) -> dict[str, pa.Table]:
     """
     present = lake.tables()
     return {name: _read(lake, kind, cells) for name, (kind, cells) in _QUERIES.items() if kind in present}
+
+
+def identifiers(lake: LakeLike) -> pa.Table:
+    """Return every identifier of the lake's patients, of any type: person_id, system, value."""
+    cells = {"person_id": "id", "one": f"unnest({{identifier as {_IDENTIFIER}}})"}
+    found = _read(lake, "Patient", cells)
+    return pa.table(
+        {"person_id": found["person_id"], **{name: pc.struct_field(found["one"], name) for name in ("system", "value")}}
+    )
 
 
 def _read(lake: LakeLike, kind: str, cells: dict[str, str]) -> pa.Table:

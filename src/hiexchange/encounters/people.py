@@ -10,12 +10,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from hiexchange.errors import ConfigError
 
 _NO_DIGIT = re.compile(r"[^0-9]+")
 
@@ -74,41 +76,64 @@ class Identities:
     """What identifiers are checked by."""
     merges: Mapping[str, str] = field(default_factory=dict)
     """Identifier that ended, as ``system|value`` -> identifier that took its place."""
+    authorities: Mapping[str, str] = field(default_factory=dict)
+    """Name of a namespace (URI, OID, PID-3.4) -> the authority that assigns its numbers; under other names it stands for itself."""
 
     @classmethod
-    def of(cls, persons: Any) -> Identities:
-        """Build from PERSON rows: ``mrn`` (plain or ``system|value``) and ``member_ids``."""
+    def of(
+        cls, persons: Any, *, identifiers: Any = None, authorities: Mapping[str, Iterable[str]] | None = None
+    ) -> Identities:
+        """Build from PERSON rows: ``mrn`` (plain or ``system|value``) and ``member_ids``.
+
+        Args:
+            persons: PERSON rows.
+            identifiers: All identifiers of these people, of any type: ``person_id``, ``system``, ``value``.
+            authorities: Authority -> the names its namespace goes by.
+
+        Raises:
+            ConfigError: Two authorities share a name.
+        """
+        named = names_of(authorities or {})
         if persons is None:
-            return cls()
+            return cls(authorities=named)
         table = persons if isinstance(persons, pa.Table) else pa.table(persons)
         found: dict[str, str | None] = {}
         bare: dict[str, str | None] = {}
         people = table["person_id"].to_pylist()
         for person, mrn, members in zip(people, *(table[n].to_pylist() for n in ("mrn", "member_ids")), strict=True):
             for identifier in (mrn, *(members or ())):
-                if identifier and found.setdefault(identifier, person) != person:
-                    found[identifier] = None
-                value = (identifier or "").rpartition("|")[2]
-                if value and value != identifier and bare.setdefault(value, person) != person:
-                    bare[value] = None
-        return cls(found, bare, Faces(table, people))
+                if not identifier:
+                    continue
+                system, _, value = identifier.rpartition("|")
+                _note(found, _key(named, system, value), person)
+                if value and value != identifier:
+                    _note(bare, value, person)
+        if identifiers is not None:
+            rows = (identifiers[name].to_pylist() for name in ("person_id", "system", "value"))
+            for person, system, value in zip(*rows, strict=True):
+                if system and value:
+                    _note(found, _key(named, system, value), person)
+        return cls(found, bare, Faces(table, people), authorities=named)
+
+    def _key(self, system: str | None, value: str) -> str:
+        return _key(self.authorities, system, value)
 
     def merged(self, merges: Iterable[Merge]) -> Identities:
         """Return these identities with more merges, in order of receipt."""
         joined = dict(self.merges)
         for merge in merges:
-            survivor = _key(merge.system, merge.new)
-            joined[_key(merge.system, merge.old)] = survivor
+            survivor = self._key(merge.system, merge.new)
+            joined[self._key(merge.system, merge.old)] = survivor
             # A hospital that joined them the wrong way round joins them again: what survives has not ended.
             joined.pop(survivor, None)
-        return Identities(self.persons, self.bare, self.faces, joined) if joined != self.merges else self
+        return replace(self, merges=joined) if joined != self.merges else self
 
     def resolve(self, row: dict[str, Any]) -> None:
         """Set ``person_id`` of a candidate row, and follow merges in the patient id.
 
         The row says ``birth`` (:func:`digits`) and ``names`` (:func:`folded`).
         """
-        key = self._current(_key(row["patient_id_system"], row["patient_id_sent"]))
+        key = self._current(self._key(row["patient_id_system"], row["patient_id_sent"]))
         row["patient_id_sent"] = key.rpartition("|")[2]
         person, sure = self._whose(key)
         if person is not None and self.faces is not None:
@@ -134,7 +159,7 @@ class Identities:
 
     def canonical(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return a row on record as it reads after the merges, so that a merge alone is no news."""
-        key = _key(row["patient_id_system"], row["patient_id_sent"] or "")
+        key = self._key(row["patient_id_system"], row["patient_id_sent"] or "")
         current = self._current(key)
         if current == key:
             return dict(row)
@@ -158,11 +183,37 @@ class Identities:
         return key
 
 
-def _key(system: str | None, value: str) -> str:
-    return f"{system}|{value}" if system else value
+def names_of(authorities: Mapping[str, Iterable[str]]) -> dict[str, str]:
+    """Return each name of a namespace with the authority that assigns its numbers.
+
+    Raises:
+        ConfigError: Two authorities share a name: their numbers would be each other's.
+    """
+    named: dict[str, str] = {}
+    for authority, names in authorities.items():
+        for name in (authority, *names):
+            if named.setdefault(_plain(name), authority) != authority:
+                raise ConfigError(
+                    f"two assigning authorities, {named[_plain(name)]} and {authority}, go by the name {name}",
+                    hint="their numbers would be taken for each other's: a name belongs to one authority",
+                )
+    return named
 
 
-def joined_people(events: Any, persons: Any) -> list[tuple[str, str]]:
+def _plain(system: str) -> str:
+    return system.removeprefix("urn:oid:")
+
+
+def _key(authorities: Mapping[str, str], system: str | None, value: str) -> str:
+    return f"{authorities.get(_plain(system), system)}|{value}" if system else value
+
+
+def _note(found: dict[str, str | None], identifier: str, person: str) -> None:
+    if found.setdefault(identifier, person) != person:
+        found[identifier] = None
+
+
+def joined_people(events: Any, persons: Any, *, known: Identities | None = None) -> list[tuple[str, str]]:
     """Return the pairs of persons that merges say are one: whose identifier ended, and who has the one in its place.
 
     In order of receipt, each pair once.
@@ -170,24 +221,29 @@ def joined_people(events: Any, persons: Any) -> list[tuple[str, str]]:
     Args:
         events: ENCOUNTER_EVENT rows; of trigger ``merge`` are those that are read.
         persons: PERSON rows.
+        known: Their identities, where assigning authorities are configured; made of ``persons`` otherwise.
     """
     merges = events.filter(pc.equal(events["trigger"], "merge"))
     merges = merges.filter(pc.is_valid(merges["person_id"]))
     if not merges.num_rows:
         return []
-    # Of a state's people those with such a number, and those they were joined to.
-    numbers = pc.replace_substring_regex(persons["mrn"], r"^.*\|", "")
-    concerned = pc.or_(
-        pc.is_in(numbers, value_set=pc.unique(merges["visit_number"])),
-        pc.is_in(persons["person_id"], value_set=pc.unique(merges["person_id"])),
-    )
-    people = Identities.of(persons.filter(concerned))
+    people = known or _concerned_people(merges, persons)
     order = ("received_at", "event_at", "source_file", "source_line")
     merges = merges.sort_by([(name, "ascending") for name in order])
     names = ("patient_id_system", "visit_number", "person_id")
     found: dict[tuple[str, str], None] = {}
     for system, ended, survivor in zip(*(merges[name].to_pylist() for name in names), strict=True):
-        person, sure = people._whose(_key(system, ended))
+        person, sure = people._whose(people._key(system, ended))
         if person is not None and person != survivor and (sure or people._alike(person, survivor)):
             found[person, survivor] = None
     return list(found)
+
+
+def _concerned_people(merges: pa.Table, persons: pa.Table) -> Identities:
+    """Return, of a state's people, those with a number that ended and those they were joined to."""
+    numbers = pc.replace_substring_regex(persons["mrn"], r"^.*\|", "")
+    concerned = pc.or_(
+        pc.is_in(numbers, value_set=pc.unique(merges["visit_number"])),
+        pc.is_in(persons["person_id"], value_set=pc.unique(merges["person_id"])),
+    )
+    return Identities.of(persons.filter(concerned))

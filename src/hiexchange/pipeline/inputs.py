@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from hiexchange import tables
 from hiexchange.config import Settings
+from hiexchange.encounters import Identities, identifiers
 from hiexchange.encounters.times import Zones
 from hiexchange.routing import Policy, Recheck, Subscriptions, load_consents, load_subscriptions, shared_denials
 from hiexchange.routing.policy import DENY
@@ -87,6 +88,13 @@ def zones_of(settings: Settings) -> dict[str, str] | None:
     zones = {"*": settings.events.zone} if settings.events.zone else None
     Zones(zones)
     return zones
+
+
+def identities_of(settings: Settings, lake: Lake, persons: pa.Table) -> Identities | None:
+    """Return whom the numbers of messages mean by a configuration's assigning authorities; None where it has none."""
+    if not settings.events.authorities or "Patient" not in lake.tables():
+        return None
+    return Identities.of(persons, identifiers=identifiers(lake), authorities=settings.events.authorities)
 
 
 def stored(lake: Lake, table: tables.Table, *, where: pc.Expression | None = None) -> pa.Table:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hiexchange import tables
-from hiexchange.encounters import joined_people
+from hiexchange.encounters import Identities, joined_people
 from hiexchange.matching import PERSON_XREF, contradicted, survivors
 from hiexchange.pipeline.inputs import stored
 from hiexchange.routing.policy import records_of
@@ -39,7 +39,15 @@ class Merges:
     """All pairs that some merge said are one, doubtful ones and those taken back among them: what one refused, all did."""
 
     @classmethod
-    def of(cls, lake: Lake, persons: pa.Table, *, known_at: datetime, messages: pa.Table | None = None) -> Merges:
+    def of(
+        cls,
+        lake: Lake,
+        persons: pa.Table,
+        *,
+        known_at: datetime,
+        messages: pa.Table | None = None,
+        identities: Identities | None = None,
+    ) -> Merges:
         """Return the merges of the lake's messages that hold at an instant.
 
         Args:
@@ -47,12 +55,13 @@ class Merges:
             persons: PERSON rows of the index.
             known_at: Knowledge time; ``known_from`` of what is new.
             messages: ENCOUNTER_EVENT rows that are not in the lake, likewise.
+            identities: Who the numbers of messages mean, where assigning authorities are configured.
         """
         recorded = stored(lake, tables.ENCOUNTER_EVENT, where=pc.field("trigger") == "merge")
         messages = recorded if messages is None else pa.concat_tables([recorded, messages])
         xref = stored(lake, PERSON_XREF)
         told = dict.fromkeys(zip(xref["person_id"].to_pylist(), xref["survivor_id"].to_pylist(), strict=True))
-        said = joined_people(messages, persons)
+        said = joined_people(messages, persons, known=identities)
         standing = survivors(xref, known_at=known_at)
         # The last merge of a record counts, and one that was recorded before stands as people left it.
         fresh = [pair for pair in dict(said).items() if pair not in told]

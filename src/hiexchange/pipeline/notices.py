@@ -15,7 +15,9 @@ from hiexchange._duck import quiet_connection
 from hiexchange.attribution import DISPUTE, overlay
 from hiexchange.config import Settings
 from hiexchange.delivery import Outbox
-from hiexchange.encounters import INBOX_FILE, Inbox, Intake, lookups, read_adt, read_view
+from hiexchange.encounters import INBOX_FILE, AdtSettings, Identities, Inbox, Intake, lookups, read_view
+from hiexchange.encounters.adt import collect
+from hiexchange.encounters.times import Zones
 from hiexchange.events import Reporter, Warned
 from hiexchange.matching import (
     DECISION,
@@ -29,7 +31,7 @@ from hiexchange.matching import (
     misdirected,
     relink,
 )
-from hiexchange.pipeline.inputs import Rules, stored, zones_of
+from hiexchange.pipeline.inputs import Rules, identities_of, stored, zones_of
 from hiexchange.pipeline.merges import Merges
 from hiexchange.pipeline.result import RunResult
 from hiexchange.routing import Recheck, Routing, route
@@ -50,7 +52,9 @@ def find_people(result: RunResult, settings: Settings, on_event: Reporter) -> No
     """
     wanted = settings.matching
     with result.stage("match") as facts:
-        merges = result.merges = Merges.of(result.lake, result.persons, known_at=result.known_at)
+        merges = result.merges = Merges.of(
+            result.lake, result.persons, known_at=result.known_at, identities=result.identities
+        )
         result.links = match(
             result.members,
             follow(result.persons, merges.merged),
@@ -106,6 +110,7 @@ def take_events(result: RunResult, settings: Settings) -> pa.Table:
     with result.stage("events") as facts:
         if "Patient" in result.lake.tables():
             result.persons = tables.check(view("patient_demographics", result.lake), tables.PERSON)
+            result.identities = identities_of(settings, result.lake, result.persons)
         # Files, not rows: of years of events, what came tonight concerns a few.
         known = result.lake.files("encounter_event")
         fresh: dict[str, list[pa.Table]] = {"encounter_event": [], INBOX_FILE.name: []}
@@ -141,8 +146,9 @@ def _intakes(result: RunResult, known: list[Path], settings: Settings) -> Iterat
         yield intake, INBOX_FILE.empty()
     if settings.events.adt:
         inbox = Inbox(settings.path(settings.events.adt), stored(result.lake, INBOX_FILE))
-        messages = inbox.messages(result.known_at)
-        intake = read_adt(messages, received_at=result.known_at, persons=result.persons, zones=zones, history=known)
+        people = result.identities or Identities.of(result.persons)
+        adt = AdtSettings(Zones(zones), identities=people)
+        intake = collect(inbox.messages(result.known_at), adt, history=known)
         yield intake, inbox.taken(intake.issues, read_at=result.known_at)
 
 

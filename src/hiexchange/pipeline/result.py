@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from hiexchange import tables
+from hiexchange.encounters import Identities
 from hiexchange.lake import Lake
 from hiexchange.matching import DISCLOSURE
 from hiexchange.measures import MeasureRun
@@ -43,6 +44,8 @@ class RunResult:
     attribution: pa.Table = field(default_factory=tables.ATTRIBUTION.empty)
     persons: pa.Table = field(default_factory=tables.PERSON.empty)
     links: pa.Table = field(default_factory=tables.PERSON_LINK.empty)
+    identities: Identities | None = None
+    """Whom the numbers of messages mean; None where no assigning authorities are configured."""
     merges: Merges = field(default_factory=Merges)
     """Records of the index that live on in others."""
     issues: pa.Table = field(default_factory=tables.ISSUE.empty)

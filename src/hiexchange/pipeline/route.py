@@ -14,6 +14,7 @@ from hiexchange import events as progress
 from hiexchange._files import folder_lock
 from hiexchange.bulk import ExportRequest, watermark_key
 from hiexchange.config import FeedbackSettings, MeasureSettings, Settings
+from hiexchange.encounters.people import names_of
 from hiexchange.errors import ConfigError, UnknownLayout
 from hiexchange.events import Reporter
 from hiexchange.feedback import FORMATS, payer_feedback
@@ -113,6 +114,7 @@ def _check(settings: Settings, subscriptions: Subscriptions) -> None:
     _present(settings, settings.events.adt, "inbox", "[events] adt", folder=True)
     _present(settings, settings.routing.consents, "consent file", "[routing] consents")
     zones_of(settings)
+    names_of(settings.events.authorities)
     rules_of(settings, subscriptions=subscriptions)
     native = measures.measures()
     for measure in settings.measures:
