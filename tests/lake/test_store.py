@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import random
-import resource
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -14,7 +12,7 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from hiexchange.errors import ConfigError, JobLocked, LakeError, SchemaMismatch, StorageError
+from hiexchange.errors import ConfigError, JobLocked, LakeError, SchemaMismatch
 from hiexchange.lake import Lake
 from hiexchange.tables import ISSUE
 
@@ -378,27 +376,6 @@ def test_a_failed_load_spares_what_an_older_snapshot_needs(put, tmp_path):
     with pytest.raises(LakeError):
         put(patient("2", nonsense=1), strict=True)
     assert before.to_arrow()["name"].to_pylist()[0][0]["family"] == "Old"
-
-
-def test_a_full_disk_ends_writers_without_a_trace(tmp_path):
-    source = tmp_path / "Patient.ndjson"
-    names = (random.Random(number).randbytes(30).hex() for number in range(2000))
-    source.write_text("".join(f'{{"resourceType":"Patient","id":"{name}"}}\n' for name in names))
-    lake = Lake(tmp_path / "lake")
-    lake.ingest(source)
-    before = sorted(lake.path.rglob("*"))
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    for limit in (10_000, 1_000):
-        for write in (lambda: lake.ingest(source), lambda: lake.compact(rows_a_file=200)):
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-            try:
-                with pytest.raises(StorageError, match="disk is full"):
-                    write()
-            finally:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-            assert sorted(lake.path.rglob("*")) == before
-    lake.compact(rows_a_file=200)
-    assert lake.tables() == {"Patient": 2000}
 
 
 def test_a_damaged_manifest_is_said_not_guessed(tmp_path):

@@ -192,7 +192,7 @@ class Lake:
                     states[name] = replace(state, files=files)
             if states == snapshot.tables:
                 return snapshot.number
-            snapshot = snapshot.next(tables=states, loads=(*snapshot.loads, load))
+            snapshot = snapshot.next(load, tables=states)
             self._store.commit(snapshot)
             return snapshot.number
 

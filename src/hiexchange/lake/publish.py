@@ -58,19 +58,17 @@ def published(root: Path, snapshot: Snapshot, finished: list[Done], job: Job, lo
         graves = known.filter(pc.equal(known["type"], state.resource))
         tables[table] = _merged(root, table, state, mine, graves, load.id)
     refused = [part for done in finished for part in done.quarantined]
+    counted = replace(
+        load,
+        rows=sum(done.rows for done in finished),
+        rejected=sum(part.rows for part in refused),
+        deleted=fresh.num_rows,
+    )
     return snapshot.next(
+        counted,
         tables=tables,
         rejects=maintain.tidied(root, "_rejects", (*snapshot.rejects, *refused), REJECTS, load.id),
         tombstones=_with_tombstones(root, snapshot.tombstones, fresh, load.id),
-        loads=(
-            *snapshot.loads,
-            replace(
-                load,
-                rows=sum(done.rows for done in finished),
-                rejected=sum(part.rows for part in refused),
-                deleted=fresh.num_rows,
-            ),
-        ),
         watermarks={**snapshot.watermarks, **dict([job.watermark] if job.watermark else [])},
     )
 

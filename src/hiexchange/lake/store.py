@@ -25,6 +25,7 @@ from hiexchange.errors import LakeError
 from hiexchange.lake.schema import LAYOUT
 
 META = "_hx"
+UNKEYED_LOADS = 100
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,16 @@ class Snapshot:
     loads: tuple[Load, ...] = ()
     watermarks: dict[str, str] = field(default_factory=dict)
 
-    def next(self, **changes: Any) -> Snapshot:
-        """Return the snapshot that follows this one, with some parts replaced."""
+    def next(self, load: Load | None = None, **changes: Any) -> Snapshot:
+        """Return the snapshot that follows this one, with some parts replaced, and a load added.
+
+        Loads without a key are never asked for again: the last hundred tell what happened of late, and all of
+        them would fill the disk of who appends every few minutes, for each snapshot repeats them.
+        """
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        return replace(self, number=self.number + 1, written_at=now, **changes)
+        old = {done.id for done in [done for done in self.loads if not done.key][: -UNKEYED_LOADS + 1]}
+        loads = self.loads if load is None else (*(done for done in self.loads if done.id not in old), load)
+        return replace(self, number=self.number + 1, written_at=now, loads=loads, **changes)
 
     def files(self) -> Iterator[DataFile]:
         """Yield every data file the snapshot refers to."""
