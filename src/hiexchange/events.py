@@ -68,6 +68,13 @@ class FileStarted(Event, frozen=True):
     attempt: int
 
 
+class FileProgress(Event, frozen=True):
+    """A long download goes on; told every few seconds."""
+
+    file: str
+    size_bytes: int
+
+
 class FileRetried(Event, frozen=True):
     """A download failed and will be tried again."""
 

@@ -16,7 +16,9 @@ from hiexchange import ndjson
 from hiexchange._files import storage_errors
 from hiexchange._http import Policy
 from hiexchange.auth import SmartBackendServices, StaticToken
-from hiexchange.bulk import ExportJob, ExportRequest, read_status
+from hiexchange.bulk import ExportJob, ExportRequest, read_status, transfer
+from hiexchange.bulk.manifest import parse_manifest
+from hiexchange.bulk.plan import make_plan
 from hiexchange.bulk.polling import poll_rules
 from hiexchange.errors import (
     AuthError,
@@ -31,7 +33,7 @@ from hiexchange.errors import (
     ProtocolViolation,
     StorageError,
 )
-from hiexchange.events import Polled, Warned
+from hiexchange.events import FileProgress, FileRetried, Polled, Warned
 from hiexchange.servers import Server, preset
 from hiexchange.testing.bulk_faults import edit_manifest
 
@@ -257,3 +259,34 @@ def test_a_token_endpoint_in_a_private_network_is_not_visited(wire: Any) -> None
 def test_a_disk_that_fails_is_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="disk reports an error"), storage_errors(tmp_path):
         raise OSError(errno.EIO, "Input/output error")
+
+
+def test_links_that_are_capabilities_are_in_no_text(wire: Any) -> None:
+    page = {"output": [{"type": "Patient", "url": "https://s3.example/1.ndjson?X-Amz-Signature=secret"}]}
+    page["link"] = [{"relation": "next", "url": "https://s3.example/2?sig=secret"}]  # type: ignore[assignment]
+    manifest = parse_manifest(page, url="https://a.example/s")
+    assert "secret" not in repr(manifest) and "1.ndjson" in repr(manifest)
+    assert "secret" not in repr(make_plan([manifest]))
+
+
+def test_files_that_will_not_fit_are_not_begun(wire: Any) -> None:
+    def vast(exchange: Any, manifest: Any) -> None:
+        manifest["output"][0]["fileSize"] = 10**17
+
+    bulk = wire.serve(edit_manifest(vast))
+    with pytest.raises(StorageError, match="bytes are announced"):
+        wire.export(bulk)
+    assert not bulk.requests("file")
+
+
+def test_faults_can_be_combined_also_over_pages(wire: Any) -> None:
+    bulk = wire.serve("repeated_resources", "range_refused", manifest_pages=2)
+    assert wire.export(bulk, preset=replace(preset("generic-stu2"), integrity=preset("ab2d").integrity)).resources == 50
+    assert {event.reason for event in wire.of(FileRetried)} == {"the connection broke"}  # what it is there for
+
+
+def test_a_long_download_is_told_of(wire: Any, complete: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "TELL_S", 0.05)
+    complete(wire.export(wire.serve(every("file", lambda reply: reply.change(drip=(20, 0.03)), times=1), gzip=True)))
+    told = [event.size_bytes for event in wire.of(FileProgress)]
+    assert told and told == sorted(told)

@@ -33,7 +33,7 @@ from hiexchange.bulk.rejects import Rejects
 from hiexchange.bulk.result import FileReceipt
 from hiexchange.bulk.transfer import Body, problem_with, receive, resources_in
 from hiexchange.errors import AuthError
-from hiexchange.events import FileDone, FileRetried, FileStarted, Reporter, Throttled, Warned
+from hiexchange.events import FileDone, FileProgress, FileRetried, FileStarted, Reporter, Throttled, Warned
 from hiexchange.servers import Preset
 
 RETRY_CODES = {408, 425, 500, 502, 504, 520, 521, 522, 523, 524}
@@ -288,7 +288,14 @@ class Downloads:
             if goes_on := response.status_code == 206:
                 part.replace(kept)
             tries.validator, tries.kept = self._validator(response, item), 0
-            body = receive(response, part, item, self._terms, kept=kept if goes_on else None)
+            body = receive(
+                response,
+                part,
+                item,
+                self._terms,
+                kept=kept if goes_on else None,
+                tell=lambda size: self.report(FileProgress(file.file, size)),
+            )
         finally:
             kept.unlink(missing_ok=True)
             with self._lock:

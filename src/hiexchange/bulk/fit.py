@@ -41,6 +41,8 @@ def _check(request: ExportRequest, known: Preset) -> None:
         raise ConfigError(f"{known.name} accepts only the groups {names}", hint=hint)
     if known.types and (wrong := [name for name in request.types if name not in known.types]):
         raise ConfigError(f"{known.name} does not export {', '.join(wrong)}", hint=hint)
+    if known.params and (request.lenient or request.separate_status):
+        raise ConfigError(f"{known.name} takes no preference but respond-async", hint=hint)
     if known.params:
         asked = dict(request.parameters()) | ({"patient": ""} if request.patients else {})
         if unknown := [name for name in asked if name not in known.params]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from hiexchange.errors import (
     IntegrityError,
     JobMismatch,
     PartialExport,
+    StorageError,
 )
 from hiexchange.events import Reporter, Warned
 from hiexchange.servers import Server
@@ -52,6 +54,22 @@ def intact(path: Path, receipt: FileReceipt, *, full: bool) -> bool:
     if not path.exists() or path.stat().st_size != receipt.stored_bytes:
         return False
     return not full or sha256_file(path) == receipt.sha256
+
+
+def require_room(folder: Path, wanted: int) -> None:
+    """Refuse to begin with files that will not fit.
+
+    Raises:
+        StorageError: They are announced as larger than the free space.
+    """
+    free = shutil.disk_usage(folder).free
+    if wanted > free:
+        raise StorageError(
+            "the files will not fit on the disk",
+            where=str(folder),
+            said=f"{wanted:,} bytes are announced, {free:,} are free",
+            hint="free space, then run the same command again: it resumes",
+        )
 
 
 def read_status(folder: str | Path) -> JobStatus:

@@ -293,6 +293,9 @@ class ExportJob:
         """Close connections and the journal's file."""
         self._phases.close()
 
+    def __repr__(self) -> str:
+        return f"ExportJob({str(self.folder)!r}, {self.journal.state.phase})"
+
     def __enter__(self) -> ExportJob:
         return self
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from hiexchange._urls import join
+from hiexchange._urls import join, redact
 from hiexchange.errors import ProtocolViolation
 
 KINDS = ("output", "deleted", "outcome")
@@ -47,6 +47,10 @@ class OutputFile(msgspec.Struct, frozen=True):
     checksum_note: str | None = None
     """Why a checksum that was given cannot be used."""
 
+    def __repr__(self) -> str:
+        # A link may be a capability: whoever has its query has the file.
+        return f"OutputFile(kind={self.kind!r}, type={self.type!r}, url={redact(self.url)!r}, count={self.count})"
+
     @property
     def key(self) -> str:
         """What identifies the file when its link is renewed: the URL without its query."""
@@ -67,7 +71,7 @@ class Manifest:
     output: tuple[OutputFile, ...] = ()
     deleted: tuple[OutputFile, ...] = ()
     outcome: tuple[OutputFile, ...] = ()
-    links: tuple[str, ...] = ()
+    links: tuple[str, ...] = field(default=(), repr=False)
     """URLs of the next pages."""
     organized_by: str | None = None
     expires: datetime | None = None

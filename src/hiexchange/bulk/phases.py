@@ -18,7 +18,7 @@ from hiexchange.bulk import assemble
 from hiexchange.bulk.answers import read_object
 from hiexchange.bulk.download import Downloads
 from hiexchange.bulk.ending import delete_job, renewed_links
-from hiexchange.bulk.folder import read_request, reason_to_hold_always, unborn
+from hiexchange.bulk.folder import read_request, reason_to_hold_always, require_room, unborn
 from hiexchange.bulk.journal import JobState, Journal
 from hiexchange.bulk.kickoff import KickOffPhase
 from hiexchange.bulk.log import ExportLog
@@ -253,6 +253,7 @@ class Phases:
         for folder in folders:
             folder.mkdir(exist_ok=True)
         missing = [file for file in planned if file.file not in done]
+        require_room(self.folder, sum(file.item.size or file.item.length or 0 for file in missing))
         downloads = Downloads(
             folder=self.folder,
             session=self.connect(),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -22,6 +22,7 @@ from hiexchange.bulk.proof import Proof, Spool, Stopped, Terms, tidy
 
 HEADER_TYPE = "Parameters"
 BUFFER = 1 << 20
+TELL_S = 5.0
 PACKED = 5
 """Plain bytes in a byte of gzip, at least; FHIR packs eight- to twentyfold."""
 
@@ -66,7 +67,15 @@ class Meter:
             self._since, self._bytes = now, 0
 
 
-def receive(response: Response, part: Path, item: OutputFile, terms: Terms, *, kept: Path | None = None) -> Body:
+def receive(
+    response: Response,
+    part: Path,
+    item: OutputFile,
+    terms: Terms,
+    *,
+    kept: Path | None = None,
+    tell: Callable[[int], None] = lambda size: None,
+) -> Body:
     """Stream an answer into ``part`` and check it on the way; ``part`` is fsynced.
 
     Args:
@@ -75,6 +84,7 @@ def receive(response: Response, part: Path, item: OutputFile, terms: Terms, *, k
         item: The file as the manifest lists it.
         terms: Limits and helpers.
         kept: The beginning, from an earlier attempt; it is checked again with the rest.
+        tell: Called every few seconds with the plain bytes so far.
 
     Raises:
         NoAnswer: The connection broke.
@@ -94,7 +104,7 @@ def receive(response: Response, part: Path, item: OutputFile, terms: Terms, *, k
                 proof.stored(spool.size)
 
             with Lane(store) as stored:
-                for plain in _decoded(_from(kept, response, decoder, body), decoder, body, terms):
+                for plain in _decoded(_from(kept, response, decoder, body), decoder, body, terms, tell):
                     if plain_digest:
                         plain_digest.update(plain)
                     if clean := proof.feed(plain):
@@ -126,14 +136,20 @@ def _note_proofs(body: Body, response: Response, decoder: BodyDecoder) -> None:
         body.verified.append("gzip")
 
 
-def _decoded(raws: Iterator[bytes], decoder: BodyDecoder, body: Body, terms: Terms) -> Iterator[bytes]:
+def _decoded(
+    raws: Iterator[bytes], decoder: BodyDecoder, body: Body, terms: Terms, tell: Callable[[int], None]
+) -> Iterator[bytes]:
     policy = terms.policy
     meter = Meter(policy)
+    told = time.monotonic()
     for raw in raws:
         if terms.stopped():
             raise Stopped
         body.wire_bytes += len(raw)
         meter.count(len(raw))
+        if time.monotonic() - told >= TELL_S:
+            told = time.monotonic()
+            tell(body.plain_bytes)
         for piece in decoder.feed(raw):
             body.plain_bytes += len(piece)
             if body.plain_bytes > policy.max_file_bytes or (

@@ -42,6 +42,8 @@ def _text(event: Event) -> str:
             return "export accepted"
         case events.Polled(wait_s, progress):
             return f"export running {progress} (next look in {wait_s:.0f} s)"
+        case events.FileProgress(file, size_bytes):
+            return f"{file}: {size_bytes / 1e6:,.0f} MB so far"
         case events.FileRetried(file, reason, wait_s):
             return f"{file}: {reason}; again in {wait_s:.1f} s"
         case events.FileDone(file, resources, _):

@@ -27,5 +27,7 @@ def servers(name: Annotated[str, typer.Argument(help="A preset, for its details.
     for item in fields(found):
         value = getattr(found, item.name)
         if value not in (None, (), "", {}, 0, False):
+            if isinstance(value, dict):
+                value = tuple(f"{key}: {item}" for key, item in value.items())
             text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
             render.out(f"{item.name:<22} {text}")

@@ -205,8 +205,11 @@ def count_too_low(ex: Exchange, manifest: dict[str, Any]) -> None:
 
 
 def _integrity(ex: Exchange, manifest: dict[str, Any], checksum: str | None, off_by: int = 0) -> None:
-    for index, entry in enumerate(manifest["output"]):
-        data = ex.job.files[index].read()
+    for entry in manifest["output"]:
+        number = entry["url"].rsplit("/", 1)[1].split(".")[0]
+        if not number.isdecimal():
+            continue  # put there by another fault
+        data = ex.job.files[int(number)].read()
         digest = "sha256:" + hashlib.sha256(data).hexdigest() if checksum is None else checksum
         entry["extension"] = [
             {"url": CHECKSUM, "valueString": digest},
