@@ -41,3 +41,20 @@ def test_a_snapshot_does_not_grow_with_every_append():
         snapshot = snapshot.next(replace(load, id=str(number)))
     assert [done.id for done in snapshot.loads] == ["export", *(str(number) for number in range(200, 300))]
     assert snapshot.next(tables={}).loads == snapshot.loads
+
+
+def test_vacuum_takes_what_a_killed_writer_left_and_nothing_of_others(tmp_path):
+    lake = Lake(tmp_path / "lake")
+    source = tmp_path / "Patient.ndjson"
+    source.write_bytes(b'{"resourceType":"Patient","id":"1"}')
+    lake.ingest(source)
+    left = [lake.path / "_hx" / ".manifest.json.1f.part", lake.path / "_hx" / "snapshots" / ".2.json.1f.part"]
+    left.append(lake.path / "Patient" / "part-1f.parquet")
+    mine = [lake.path / "Patient" / "mine.parquet", lake.path / "charts" / "a.parquet"]
+    mine[1].parent.mkdir()
+    for path in (*left, *mine):
+        path.write_bytes(b"x")
+    lake.vacuum(dry_run=False)
+    assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in mine)
+    assert lake.table("Patient").to_arrow().num_rows == 1

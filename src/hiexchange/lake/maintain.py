@@ -33,6 +33,8 @@ OPEN_FILES = 400
 SAMPLE = 200_000
 TEMPORARY = "tmp-"
 """Folders below ``_hx`` whose names start so are a writer's scratch space."""
+PARTS = "*/part-*.parquet"
+"""The data files of a lake; what else lies in its folders is not the lake's."""
 KEEP_SNAPSHOTS = 10
 KEEP_DAYS = 7.0
 
@@ -161,7 +163,7 @@ def sweep(store: Store, since: float) -> None:
     A writer that fails for want of space would leave ever less of it.
     """
     # The clock of files lags behind by some milliseconds.
-    fresh = [path for path in store.root.glob("*/part-*.parquet") if path.stat().st_mtime >= since - 1]
+    fresh = [path for path in store.root.glob(PARTS) if path.stat().st_mtime >= since - 1]
     if fresh:
         needed = {file.path for number in store.snapshots() for file in store.snapshot(number).files()}
         for path in fresh:
@@ -190,13 +192,14 @@ def vacuum(store: Store, *, keep_snapshots: int, keep_days: float, dry_run: bool
     young = {number for number in numbers if store.snapshot_path(number).stat().st_mtime >= oldest}
     kept = {*numbers[-max(1, keep_snapshots) :], *young}
     needed = {file.path for number in kept for file in store.snapshot(number).files()}
-    parts = [path for path in store.root.glob("*/*.parquet") if path.parent.name != META]
-    unneeded = [path for path in parts if path.relative_to(store.root).as_posix() not in needed]
+    unneeded = [path for path in store.root.glob(PARTS) if path.relative_to(store.root).as_posix() not in needed]
     gone = tuple(number for number in numbers if number not in kept)
     size = sum(path.stat().st_size for path in unneeded)
     if not dry_run:
         for scratch in (store.root / META).glob(TEMPORARY + "*"):  # a crashed writer's: the caller holds the lock
             shutil.rmtree(scratch, ignore_errors=True)
+        for unfinished in (store.root / META).rglob(".*.part"):
+            unfinished.unlink(missing_ok=True)
         for number in gone:
             store.snapshot_path(number).unlink(missing_ok=True)
         for path in unneeded:
