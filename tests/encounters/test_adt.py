@@ -217,6 +217,19 @@ def test_merges_name_the_records_that_are_one_person(world: SimpleNamespace) -> 
     assert joined_people(events.slice(0, 0), persons) == []
 
 
+def test_a_message_under_an_ended_number_must_name_the_survivor(world: SimpleNamespace) -> None:
+    """Twins joined in error: what still comes under the one's own number is not the other's."""
+    persons = world.table([world.person("twin", "GH|100"), world.person("pC", "GH|300") | {"first_name": "Odo"}])
+    merge = world.adt("A40", patient="300", old="100")
+    sent = {"Odo": "pC", "ODO": "pC", "Una": None, "": "pC"}
+    for given, person in sent.items():
+        late = world.adt("A01", patient="100", name=("Zylstra", given), visit="V9")
+        events = world.read(merge, late, persons=persons).events.to_pylist()
+        (row,) = (row for row in events if row["trigger"] == "admit")
+        assert row["person_id"] == person, given
+        assert ("merge_unproven" in row["flags"]) is (person is None)
+
+
 def test_diagnoses_are_read_once_each_and_deletions_left_out(world: SimpleNamespace) -> None:
     message = world.adt(
         "A01", diagnoses=("I10", "I10", "E11.9"), extra=(("DG1", "9", "I10", "Z99", *[None] * 17, "D"),)

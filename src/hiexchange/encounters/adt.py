@@ -35,6 +35,7 @@ UNKNOWN_FACILITY = "unknown"
 _UNRESOLVED = {
     "identity_conflict": "the birth date is not that of the person with this id",
     "identity_unproven": "the index has this id under another namespace, and birth date and name do not say it is the same person",
+    "merge_unproven": "the id ended in a merge, and the first name is not that of the person it was joined to",
 }
 _TEST_NAME = re.compile(r"Z{2,}(TEST.*|)\Z", re.IGNORECASE)
 _RECEIVED = re.compile(r"(\d{8}T\d{6}\.\d{6})Z-")

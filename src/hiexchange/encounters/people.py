@@ -133,7 +133,8 @@ class Identities:
 
         The row says ``birth`` (:func:`digits`) and ``names`` (:func:`folded`).
         """
-        key = self._current(self._key(row["patient_id_system"], row["patient_id_sent"]))
+        sent_key = self._key(row["patient_id_system"], row["patient_id_sent"])
+        key = self._current(sent_key)
         row["patient_id_sent"] = key.rpartition("|")[2]
         person, sure = self._whose(key)
         if person is not None and self.faces is not None:
@@ -145,7 +146,16 @@ class Identities:
             elif not sure and not (told == 8 and self.faces.names(person) & set(row.get("names") or ())):
                 row["flags"].append("identity_unproven")
                 person = None
+            elif key != sent_key and "newborn" not in row["flags"] and self._another(person, row.get("names")):
+                row["flags"].append("merge_unproven")
+                person = None
         row["person_id"] = person
+
+    def _another(self, person: str, names: Iterable[str] | None) -> bool:
+        """Say whether a message's first name is none of a person's: twins are merged in error at times."""
+        known = self.faces.names(person) if self.faces is not None else set()
+        given = list(names or ())[1:]
+        return bool(given and given[0] and known and given[0] not in known)
 
     def _whose(self, key: str) -> tuple[str | None, bool]:
         """Return the person of an identifier, and whether the index has it under the very namespace."""
