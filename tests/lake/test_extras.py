@@ -42,6 +42,13 @@ def test_delta_merge_keeps_nested_columns_of_untouched_rows(tmp_path):
     assert names == {"a": ("A", "2026-01-01T00:00:00Z"), "b": ("B", "2026-01-01T00:00:00Z")}
     third = write_delta(wider.table("Patient"), tmp_path / "delta")
     assert (third.inserted, third.updated) == (0, 1)
+    narrower = write_delta(lake.table("Patient"), tmp_path / "delta")  # its names have no given
+    assert (narrower.inserted, narrower.updated) == (0, 1)
+    rows = pa.table(delta.DeltaTable(str(tmp_path / "delta")).to_pyarrow_table()).to_pylist()
+    assert {row["id"]: row["name"][0]["given"] for row in rows} == {"a": None, "b": ["C"]}
+    for rows in (lake.table("Patient", columns=["id"]), pa.concat_tables([lake.table("Patient").to_arrow()] * 2)):
+        with pytest.raises(ConfigError, match="__hx_key"):
+            write_delta(rows, tmp_path / "delta")
 
 
 EOB = b'{"resourceType":"ExplanationOfBenefit","id":"e","insurance":[{"coverage":{"reference":"Coverage/1"}}],"item":[{"sequence":1,"net":{"value":1.50}}],"provider":{"display":"x"}}'

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from hiexchange.errors import MissingExtra
+from hiexchange.errors import ConfigError, MissingExtra
+from hiexchange.lake.columns import cast_wide
 
 
 @dataclass(frozen=True)
@@ -33,19 +35,23 @@ def write_delta(table: Any, path: str | Path, *, key: str = "__hx_key") -> Delta
 
     Raises:
         MissingExtra: deltalake is not installed.
+        ConfigError: The rows have no such key, or two of them the same.
     """
     try:
         from deltalake import DeltaTable, write_deltalake
     except ImportError:
         raise MissingExtra("delta", "writing Delta Lake tables") from None
     rows = _microseconds(table if isinstance(table, pa.Table) else pa.table(table))
+    if key not in rows.column_names or pc.count_distinct(rows[key], mode="all").as_py() < rows.num_rows:
+        raise ConfigError(f"the rows to merge must have a column {key!r} that names each once")
     if not DeltaTable.is_deltatable(str(path)):
         write_deltalake(str(path), rows)
         return DeltaWritten(rows.num_rows, 0, 0)
     write_deltalake(str(path), rows.slice(0, 0), mode="append", schema_mode="merge")
     stored = DeltaTable(str(path))
+    deeper = _deepened(rows, pa.schema(stored.schema()))
     metrics = (
-        stored.merge(rows, predicate=f"kept.{key} = come.{key}", source_alias="come", target_alias="kept")
+        stored.merge(deeper, predicate=f"kept.{key} = come.{key}", source_alias="come", target_alias="kept")
         .when_matched_update_all()
         .when_not_matched_insert_all()
         .execute()
@@ -53,6 +59,17 @@ def write_delta(table: Any, path: str | Path, *, key: str = "__hx_key") -> Delta
     return DeltaWritten(
         int(metrics["num_target_rows_inserted"]), int(metrics["num_target_rows_updated"]), int(stored.version())
     )
+
+
+def _deepened(rows: pa.Table, stored: pa.Schema) -> pa.Table:
+    """Return the rows with the nested members the stored table has beyond theirs: a merge finds no common type."""
+    columns = [
+        pa.chunked_array(
+            [cast_wide(chunk, stored.field(name).type) for chunk in rows[name].chunks], stored.field(name).type
+        )
+        for name in rows.column_names
+    ]
+    return pa.table(columns, names=rows.column_names)
 
 
 def _microseconds(table: pa.Table) -> pa.Table:
