@@ -173,8 +173,21 @@ def test_the_log_has_every_parameter_and_every_failure(wire: Any) -> None:
         wire.export(bulk, ExportRequest(group="all", types=("Patient", "Encounter")))
     rows = ndjson.load(caught.value.result.folder / "log.ndjson")
     details = {row["eventId"]: row["eventDetail"] for row in rows}
+    assert {row["exportId"] for row in rows} == {f"{bulk.origin}/jobs/{next(iter(bulk.jobs))}"}
     assert details["kickoff"]["requestParameters"] == {"_type": "Patient,Encounter"}
     assert details["download_error"]["code"] == 403 and details["download_error"]["responseHeaders"]["date"]
+
+
+def test_the_log_holds_no_credential_a_server_sends_back(wire: Any) -> None:
+    def chatty(reply: Any) -> Any:
+        reply = reply.with_header("X-Auth-Token", "secret-1").with_header("Set-Cookie", "secret-2")
+        return reply.with_header("Link", "<https://s3.example/x?sig=secret-3>; rel=next").with_header(
+            "X-Request-Id", "9"
+        )
+
+    result = wire.export(wire.serve(every("kickoff", chatty)))
+    text = (result.folder / "log.ndjson").read_text(encoding="utf-8")
+    assert "secret" not in text and "https://s3.example/x?…" in text and "x-request-id" in text
 
 
 def test_a_finished_export_says_that_it_is_not_made_again(wire: Any) -> None:

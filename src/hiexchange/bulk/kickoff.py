@@ -148,9 +148,11 @@ class KickOffPhase:
     def _judge(self, sent: KickOff, response: Response) -> Accepted | None:
         answer = to_answer(response)
         action = classify_kickoff(answer)
+        located = self._located(response) if action.kind == "accepted" else None
+        self.log.export_id = located or self.log.export_id
         self.log.kickoff(sent.url, joined_parameters(self.request), response, codes=answer.codes(), about=self._about)
-        if action.kind == "accepted" and (accepted := self._accepted(response)):
-            return accepted
+        if located is not None:
+            return self._accepted(located, response)
         if action.kind == "manifest":
             self.report(Warned("the server answered with a manifest at once"))
             return Accepted(None, response.content)
@@ -220,8 +222,8 @@ class KickOffPhase:
         self.report(Throttled(wait, clamped=(answer.retry_after_s or 0) > policy.wait_cap_s))
         self.session.wait(wait)
 
-    def _accepted(self, response: Response) -> Accepted | None:
-        """Journal where the job's status is; None if that cannot be read."""
+    def _located(self, response: Response) -> str | None:
+        """Return where the job's status is; None if that cannot be read."""
         raw = response.headers["content-location"].strip()
         asked = str(response.request.url)
         url = join(asked, raw)
@@ -234,6 +236,9 @@ class KickOffPhase:
             inner = urlsplit(url)
             url = urlunsplit(inner._replace(scheme="https", netloc=inner.netloc.removesuffix(":80")))
             self.report(Warned("Content-Location says http, https is used"))
+        return url
+
+    def _accepted(self, url: str, response: Response) -> Accepted:
         applied = "separate-export-status" in response.headers.get("preference-applied", "").lower()
         # Before anything is refused: with another policy the job can be gone on with, instead of a second one.
         self.journal.write("accepted", status_url=url, separate_status=applied)

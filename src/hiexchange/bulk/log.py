@@ -10,6 +10,7 @@ Source:
 from __future__ import annotations
 
 import os
+import re
 import threading
 import uuid
 from collections.abc import Mapping
@@ -26,7 +27,8 @@ from hiexchange._urls import redact
 VERSION = "2"
 ABOUT = ("softwareName", "softwareVersion", "softwareReleaseDate", "fhirVersion")
 """What the format tells about a server, from its CapabilityStatement; null where it does not say."""
-NOT_LOGGED = {"set-cookie", "authorization", "www-authenticate", "proxy-authenticate"}
+NOT_LOGGED = re.compile(r"auth|cookie|token|secret|api-?key")
+QUERY = re.compile(r"(https?://[^\s?,;<>\"]+)\?[^\s,;<>\"]*")
 
 
 class ExportLog:
@@ -99,9 +101,9 @@ class ExportLog:
 
 
 def headers_of(response: Response) -> dict[str, str]:
-    """Return the headers that may be kept; links among them lose their query."""
+    """Return the headers that may be kept; links in them lose their query."""
     return {
-        name: redact(value) if "://" in value and name in ("location", "content-location") else value
+        name: QUERY.sub(r"\1?…", value)
         for name, value in response.headers.items()
-        if name.lower() not in NOT_LOGGED
+        if not NOT_LOGGED.search(name.lower())
     }
