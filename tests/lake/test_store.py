@@ -224,7 +224,7 @@ def test_bad_lines_are_kept_apart_and_can_fail_the_load_after_it_is_stored(tmp_p
 def test_gzip_bom_crlf_blank_lines_and_no_final_newline(tmp_path):
     text = b'\xef\xbb\xbf{"resourceType":"Patient","id":"a"}\r\n\r\n   \n{"resourceType":"Patient","id":"b"}'
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "Patient.ndjson.gz").write_bytes(gzip.compress(text))
+    (tmp_path / "in" / "Patient.NDJSON.gz").write_bytes(gzip.compress(text))
     (tmp_path / "in" / "Group.ndjson").write_bytes(b"")
     (tmp_path / "in" / "log.ndjson").write_bytes(b'{"eventId":"kickoff"}\n')
     (tmp_path / "in" / "manifest.json").write_bytes(b"{}")

@@ -98,7 +98,7 @@ def find_files(folder: Path) -> list[tuple[Path, str]]:
     found = [
         path
         for path in sorted(base.rglob("*"))
-        if path.name.endswith(NDJSON)
+        if path.name.lower().endswith(NDJSON)
         and not path.name.startswith(("log.", "."))
         and not _NOT_DATA & {part.lower() for part in path.relative_to(base).parts[:-1]}
         and path.is_file()

@@ -118,7 +118,7 @@ def _deleted_of(folder: Path | None) -> list[Path]:
     base = folder / "deleted" if folder else None
     if base is None or not base.is_dir():
         return []
-    return sorted(path for path in base.iterdir() if path.name.endswith(NDJSON))
+    return sorted(path for path in base.iterdir() if path.name.lower().endswith(NDJSON))
 
 
 class _Request(msgspec.Struct):
