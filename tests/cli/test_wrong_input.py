@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import os
 import sys
 from datetime import UTC, date, datetime
@@ -121,6 +122,29 @@ def test_a_roster_that_is_not_there_is_called_so(tmp_path: Path) -> None:
     assert "No such file or directory" in text and "Error" not in text and code == 3
     with pytest.raises(ConfigError, match="as_of must be a date"):
         read_roster("x.csv", "csv", received_at=datetime.now(UTC), as_of="2026-01-01")  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_read_is_said_in_the_systems_words(tmp_path: Path, lake: Path) -> None:
+    for name in ("none.json", "none.sql"):
+        text, code = refused("view", "run", tmp_path / name, "--lake", lake)
+        assert "No such file or directory" in text and name in text and code == 3
+    (tmp_path / "cut.json.gz").write_bytes(gzip.compress(b"{}" * 500)[:20])
+    text, code = refused("measure", "check", tmp_path / "cut.json.gz")
+    assert "the file is not JSON" in text and code == 7
+    (tmp_path / "latin.sql").write_bytes(b"-- @name x\n-- caf\xe9\nselect 1")
+    assert "is not UTF-8" in refused("view", "run", tmp_path / "latin.sql", "--lake", lake)[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (("match", "explain", "key", "-1"), "the lake holds no member table"),
+        (("measure", "why", "{lake}", "-1", "-m", "none.json", *YEAR), "no such measure bundle"),
+    ],
+)
+def test_an_id_that_begins_with_a_hyphen_is_no_option(words: tuple[str, ...], what: str, lake: Path) -> None:
+    given = [word.format(lake=lake) for word in words]
+    assert what in refused(*given, *(("--lake", lake) if words[0] == "match" else ()))[0]
 
 
 def test_a_review_file_in_another_encoding_is_called_so(tmp_path: Path, lake: Path) -> None:

@@ -28,7 +28,8 @@ def register(app: typer.Typer) -> None:
     group.command("review")(_review)
     group.command("decide")(_decide)
     group.command("quality")(_quality)
-    group.command("explain")(_explain)
+    # Ids may begin with a hyphen: those of synthetic people do.
+    group.command("explain", context_settings={"ignore_unknown_options": True})(_explain)
     group.command("train")(_train)
 
 

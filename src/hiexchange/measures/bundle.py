@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import gzip
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -150,8 +151,10 @@ def read_json(file: Path) -> Any:
     try:
         data = file.read_bytes()
         return msgspec.json.decode(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
-    except (OSError, EOFError, msgspec.DecodeError) as error:
-        raise MeasureError(f"the file is not JSON ({type(error).__name__})", where=file.name) from None
+    except (gzip.BadGzipFile, zlib.error, EOFError, msgspec.DecodeError):
+        raise MeasureError("the file is not JSON", where=file.name) from None
+    except OSError as error:
+        raise MeasureError("the file cannot be read", where=str(file), said=error.strerror) from None
 
 
 def _unpacked(resource: Any) -> Iterator[Resource]:

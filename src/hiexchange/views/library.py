@@ -71,7 +71,9 @@ def _from_file(path: Path, fhir_version: str) -> View | SQLQuery:
         try:
             return SQLQuery.from_sql(path.read_text(encoding="utf-8"), load=load)
         except OSError as error:
-            raise ConfigError(f"the query cannot be read: {type(error).__name__}", where=str(path)) from None
+            raise ConfigError("the query cannot be read", where=str(path), said=error.strerror) from None
+        except UnicodeDecodeError:
+            raise ViewError("the query is not UTF-8", where=str(path)) from None
     return _from_json(load_json(path), fhir_version, load)
 
 

@@ -199,7 +199,7 @@ def load_json(given: Any) -> Any:
         try:
             given = given.read_bytes()
         except OSError as error:
-            raise ConfigError(f"the view cannot be read: {type(error).__name__}", where=str(given)) from None
+            raise ConfigError("the view cannot be read", where=str(given), said=error.strerror) from None
     try:
         return msgspec.json.Decoder(float_hook=str).decode(given)
     except msgspec.DecodeError as error:
