@@ -45,6 +45,7 @@ DEFAULT_LIFETIME_S = 300.0
 MAX_LIFETIME_S = 86_400.0
 ASSERTION_LIFETIME_S = 300
 SKEW_WORTH_CORRECTING_S = 20
+SCOPE_ADVICE = "the server does not offer one of the types' scopes: ask for fewer types or give scope=…"
 VISIBLE = re.compile(r"[!-~]+")
 """What a header may carry: a token with a line end in it would be another header, or be shown in an error."""
 LATER = {408, 425, 429, 500, 502, 503, 504}
@@ -65,9 +66,13 @@ class TokenAuth(Auth):
 
     requires_response_body = False
     refused_codes: frozenset[int] = frozenset({401})
+    advice = "check the credential, and whether it has expired"
+    client_id_header = ""
+    """Header in which the server wants the client id beside the token (Epic)."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._client_id: Secret | str | None = None
         self._token: Token | None = None
         self._origin = ""
         self._bindings: list[tuple[Session, tuple[str, ...]]] = []
@@ -113,6 +118,8 @@ class TokenAuth(Auth):
             raise PolicyViolation("the token would leave its origin", where=redact(str(request.url)))
         used = self.token()
         request.headers["Authorization"] = f"Bearer {used.value}"
+        if self.client_id_header and self._client_id is not None:
+            request.headers[self.client_id_header] = _reveal(self._client_id)
         response = yield request
         if response.status_code in self.refused_codes:
             renewed = self.token(instead_of=used)
@@ -194,7 +201,7 @@ class TokenAuth(Auth):
             f"the token endpoint refused the credential ({response.status_code})",
             where=redact(str(response.request.url)),
             said=code or answered(response),
-            hint=_advice(code),
+            hint=SCOPE_ADVICE if code == "invalid_scope" else self.advice,
         )
         # Epic, seen by smart-fetch: a bare 400 now and then for a client it accepted before.
         error.resumable = self._once_accepted and response.status_code == 400 and code != "invalid_scope"
@@ -221,6 +228,8 @@ class ClientCredentials(TokenAuth):
 
     BCDA wants HTTP Basic and an empty body; Okta (AB2D) wants HTTP Basic and a form.
     """
+
+    advice = "check the client id and its secret, and whether they have expired"
 
     def __init__(
         self,
@@ -250,7 +259,7 @@ class ClientCredentials(TokenAuth):
         if self.token_url is None:
             raise ConfigError("no token URL is known for this server", hint="give token_url=…", code="HX-203")
         url = self.token_url if "://" in self.token_url else _join_origin(session.base_url, self.token_url)
-        pair = f"{_reveal(self._client_id)}:{_reveal(self._client_secret)}".encode()
+        pair = f"{_reveal(self._client_id or '')}:{_reveal(self._client_secret)}".encode()
         headers = {"Authorization": "Basic " + base64.b64encode(pair).decode(), "Accept": "application/json"}
         content = b""
         if self._form is not None:
@@ -261,6 +270,8 @@ class ClientCredentials(TokenAuth):
 
 class SmartBackendServices(TokenAuth):
     """A client assertion signed with the client's private key (SMART Backend Services)."""
+
+    advice = "check the client id, that the public key is registered, its kid, and the clock"
 
     def __init__(
         self,
@@ -370,7 +381,7 @@ class SmartBackendServices(TokenAuth):
 
         from hiexchange._keys import ALGORITHMS, algorithm_of
 
-        client = _reveal(self._client_id)
+        client = _reveal(self._client_id or "")
         header = {"alg": algorithm_of(key), "typ": "JWT"}
         kid = self.key_id
         if kid:
@@ -480,10 +491,3 @@ def _token_extension(metadata: dict[str, Any]) -> str | None:
                 if inner.get("url") == "token" and isinstance(inner.get("valueUri"), str):
                     return str(inner["valueUri"])
     return None
-
-
-def _advice(code: str | None) -> str:
-    return {
-        "invalid_scope": "the server does not offer one of the types' scopes: ask for fewer types or give scope=…",
-        "invalid_client": "check the client id, that the public key is registered, its kid, and the clock",
-    }.get(code or "", "check the client id and its secret or key, and whether they have expired")

@@ -87,6 +87,8 @@ class Preset:
     delete: str = "after_ingest"
     redirect_hosts: tuple[str, ...] = ()
     extra_headers: Mapping[str, str] = field(default_factory=dict)
+    client_id_header: str = ""
+    """Header in which the client id is sent wherever the token is."""
     notes: tuple[str, ...] = ()
 
 
@@ -181,6 +183,7 @@ class Server:
         )
         if isinstance(self.auth, TokenAuth):
             self.auth.bind(session, types=types, on_event=on_event)
+            self.auth.client_id_header = self.preset.client_id_header
         return session
 
 

@@ -205,6 +205,19 @@ def test_a_finished_export_says_that_it_is_not_made_again(wire: Any) -> None:
     ]
 
 
+def test_advice_fits_the_credential_and_epic_gets_the_client_id(wire: Any) -> None:
+    bulk = wire.serve(
+        every("token", lambda reply: reply.change(status=401, body=b'{"errorCode":"invalid_client"}'), 1), auth="basic"
+    )
+    with pytest.raises(AuthError, match=r"invalid_client.*its secret") as caught:
+        wire.start(bulk)
+    assert "key" not in str(caught.value.hint)
+    epic = wire.serve(60, auth="smart")  # files lie on another origin
+    wire.export(epic, preset="epic", allowed_hosts=("localhost",))
+    for seen in epic.log:
+        assert ("epic-client-id" in seen.headers) == seen.authorized
+
+
 # Patience -----------------------------------------------------------------------------------------
 
 

@@ -433,7 +433,10 @@ class Downloads:
         policy = self.session.policy
         problem = problem_with(body, file.item, length_of=self.preset.length_of, strict=policy.strict)
         if problem is None and not self.rejects.take(file.file, body.check, policy.max_rejected):
-            problem = f"{body.check.rejected:,} lines are no FHIR resources, such as {body.check.first_reject}"
+            lines = body.check.lines + body.check.rejected
+            problem = (
+                f"{body.check.rejected:,} of {lines:,} lines are no FHIR resources, such as {body.check.first_reject}"
+            )
         if problem is not None:
             part.unlink(missing_ok=True)
             raise Again(problem, body=True)

@@ -109,20 +109,18 @@ def partial_error(result: ExportResult, kinds: Mapping[str, str]) -> ExportError
             resumable=False,
         )
     name, reason = next(iter(result.failed.items()))
+    count = f"{len(result.failed):,} of {len(result.receipts) + len(result.failed):,}"
     only = {kinds.get(file, "absent") for file in result.failed}
     single = {"integrity": IntegrityError, "exhausted": FileExhausted}.get(only.pop() if len(only) == 1 else "")
     if single is not None:
         return single(
-            f"{len(result.failed):,} files could not be proved whole"
-            if single is IntegrityError
-            else f"{len(result.failed):,} files are not handed out any more",
+            f"{count} files could not be {'proved whole' if single is IntegrityError else 'downloaded any more'}",
             where=f"{result.folder} {name}",
             said=reason,
             hint="`hiexchange export resume` tries again; --accept-partial takes what is there",
         )
-    count = len(result.failed)
     return PartialExport(
-        f"{count:,} of {len(result.receipts) + count:,} files could not be had",
+        f"{count} files could not be had",
         result=result,
         where=str(result.folder),
         said=f"{name}: {reason}",
