@@ -8,8 +8,6 @@ are set right and counted; a line that is no JSON object is a :class:`Reject`.
 from __future__ import annotations
 
 import codecs
-import functools
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +21,7 @@ OPEN, CLOSE = b"{}"
 BOM = codecs.BOM_UTF8
 UTF8 = codecs.getincrementaldecoder("utf-8")
 MAX_REJECTS_KEPT = 1000
-TYPE = re.compile(r"[A-Za-z]{1,64}")
+LONGEST_TYPE = 64
 NO_LINE_END = "the last line has no line end"
 
 
@@ -218,10 +216,9 @@ class LineCheck:
         return None
 
 
-@functools.lru_cache(maxsize=4096)
 def could_be_a_type(name: str) -> bool:
     """Say whether a name could be a resource type: it becomes part of file names, and is shown."""
-    return TYPE.fullmatch(name) is not None
+    return name.isalpha() and name.isascii() and len(name) <= LONGEST_TYPE
 
 
 def check_utf8(view: memoryview) -> None:
