@@ -90,6 +90,33 @@ def test_mixed_lines_of_another_version_go_to_its_tables(tmp_path):
     assert set(report.tables) == {"Patient_STU3", "Observation_STU3", "OperationOutcome_STU3"}
 
 
+@pytest.mark.parametrize(
+    ("first", "then", "names"),
+    [
+        ({"fhir_version": "STU3"}, {}, ("Encounter", "Encounter_R4")),
+        ({}, {"fhir_version": "STU3"}, ("Encounter", "Encounter_STU3")),
+    ],
+)
+def test_one_table_never_holds_two_versions_however_the_lake_is_opened(first, then, names, tmp_path):
+    lines = [
+        b'{"resourceType":"Encounter","id":"%d","reason":[{"text":"a"}],"reasonCode":[{"text":"b"}]}' % n
+        for n in (1, 2)
+    ]
+    for options, line in zip((first, then), lines, strict=True):
+        (tmp_path / "in.ndjson").write_bytes(line)
+        Lake(tmp_path / "lake", **options).ingest(tmp_path / "in.ndjson")
+    lake = Lake(tmp_path / "lake")
+    assert tuple(lake.tables()) == names
+    for name, line in zip(names, lines, strict=True):
+        assert restore.equal(next(lake.to_ndjson(name)), line)
+
+
+def test_tables_that_carry_their_release_keep_it(tmp_path):
+    _, report = ingested(tmp_path, LINES[:1], fhir_version="STU3")
+    again = Lake(tmp_path / "lake", fhir_version="STU3").ingest(tmp_path / "everything.ndjson")
+    assert again.tables == report.tables == {"Patient_STU3": 1}
+
+
 @pytest.mark.parametrize("end", [b"", b"\n"])
 def test_blocks_by_type_have_the_lines_where_they_were(end):
     text = b"\n".join(LINES) + end

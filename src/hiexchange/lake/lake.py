@@ -55,8 +55,8 @@ class Lake:
 
         Args:
             path: The folder.
-            fhir_version: Version of resources ingested without one. Tables of other versions are named
-                with the release: ``Patient_STU3``.
+            fhir_version: Version of resources ingested without one. The first one's tables have plain names,
+                those of other versions the release: ``Patient_STU3``.
         """
         self.path = Path(path)
         self.fhir_version = Definitions.load(fhir_version).version

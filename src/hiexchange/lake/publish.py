@@ -28,12 +28,23 @@ def table_name(resource: str, version: str, main: str) -> str:
     return resource if version == main else f"{resource}_{VERSIONS[version]}"
 
 
-def works(job: Job, snapshot: Snapshot, model: Work, main: str) -> Iterator[Work]:
-    """Yield what is to be done for each file, made from ``model``; ``main`` is the lake's FHIR version.
+def main_version(snapshot: Snapshot, wanted: str) -> str:
+    """Return the FHIR version whose tables have plain names: that of the tables there are, else the one wanted.
+
+    Empty when the tables of the version wanted have its release in their names already.
+    """
+    found = {name == state.resource: state.version for name, state in snapshot.tables.items() if state.kind == "fhir"}
+    taken = any(state.version == wanted for name, state in snapshot.tables.items() if name != state.resource)
+    return found.get(True) or ("" if taken else wanted)
+
+
+def works(job: Job, snapshot: Snapshot, model: Work, wanted: str) -> Iterator[Work]:
+    """Yield what is to be done for each file, made from ``model``; ``wanted`` is the FHIR version of a new lake.
 
     Raises:
         ConfigError: A file's resource type is unknown in its FHIR version.
     """
+    main = main_version(snapshot, wanted)
     for path, name in job.files:
         resource = resource_of(path, model.version)
         if resource is None:
