@@ -125,7 +125,7 @@ def _parse(lines: Iterable[bytes], name: str, decimals: Callable[[str], Any]) ->
         if body.strip():
             try:
                 yield decode(body)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise BadLine(
                     f"not JSON: {_reason(error)}",
                     file=name,
@@ -138,4 +138,6 @@ def _parse(lines: Iterable[bytes], name: str, decimals: Callable[[str], Any]) ->
 
 def _reason(error: Exception) -> str:
     # msgspec's messages hold positions, never content; a UnicodeDecodeError's holds bytes.
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
     return "invalid UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)

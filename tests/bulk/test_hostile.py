@@ -12,11 +12,11 @@ import pytest
 from hiexchange import ndjson
 from hiexchange._http import NoAnswer, parse_http_date, retry_after, transport_errors
 from hiexchange._urls import check_url, host_of, origin
-from hiexchange.bulk import ExportRequest, OutputFile
+from hiexchange.bulk import ExportRequest, OutputFile, open_export
 from hiexchange.bulk.assemble import count_outcomes, ignored_parameters
 from hiexchange.bulk.attachments import pointers
 from hiexchange.bulk.deletions import Deletion, read_deletions
-from hiexchange.bulk.dpc import Attribution
+from hiexchange.bulk.dpc import Attribution, _attribution
 from hiexchange.bulk.lines import LineCheck
 from hiexchange.bulk.manifest import parse_expires, parse_instant, parse_manifest
 from hiexchange.bulk.members import GroupChange, members_request
@@ -26,7 +26,7 @@ from hiexchange.bulk.protocol import Answer
 from hiexchange.bulk.request import joined_parameters
 from hiexchange.bulk.result import FileReceipt
 from hiexchange.bulk.watermark import watermark_key, watermark_value
-from hiexchange.errors import ConfigError, PolicyViolation
+from hiexchange.errors import BadLine, ConfigError, PolicyViolation
 
 DEEP = b"[" * 50_000
 
@@ -100,6 +100,18 @@ def test_odd_outcomes_and_deletions_are_passed_over(tmp_path: Path) -> None:
     assert not list(pointers({"resourceType": "DocumentReference", "content": 5, "presentedForm": 7}))
     media = {"resourceType": "Media", "content": {"url": "Binary/1", "contentType": "text/plain\r\nX-Evil: 1"}}
     assert [item.content_type for item in pointers(media)] == [None]
+
+
+def test_odd_members_and_logs_of_others_are_passed_over(tmp_path: Path) -> None:
+    odd: list[Any] = [None, {"entity": 5, "period": 3}, {"entity": {"reference": 7}, "period": {"end": 5}}]
+    day = {"entity": {"reference": "Patient/1"}, "period": {"end": "2026-01-01"}}
+    found = [_attribution(member) for member in ndjson.objects([*odd, day])]
+    assert [item.ends_at for item in found] == [None, None, datetime(2026, 1, 1, tzinfo=UTC)]
+    (tmp_path / "Patient.ndjson").write_bytes(b'{"resourceType":"Patient"}\n')
+    (tmp_path / "log.ndjson").write_bytes(b'{"exportId":{"a":1},"eventId":"x"}\n' + DEEP + b"\n")
+    assert not open_export(tmp_path).complete
+    with pytest.raises(BadLine, match="nested too deeply"):
+        ndjson.loads(DEEP)
 
 
 def test_what_cannot_be_sent_is_not_shown() -> None:

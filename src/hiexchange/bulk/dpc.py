@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from hiexchange import ndjson
 from hiexchange._http import Response, Session
 from hiexchange._urls import redact
 from hiexchange.bulk.answers import read_object, to_answer
@@ -87,7 +88,7 @@ def read_members(session: Session, group_id: str) -> list[Attribution]:
     group = _accepted(
         session.send("GET", url, token=session.auth is not None, headers={"Accept": "application/fhir+json"})
     )
-    return [_attribution(member) for member in group.get("member") or () if isinstance(member, Mapping)]
+    return [_attribution(member) for member in ndjson.objects(group.get("member"))]
 
 
 def lapsing(roster: Iterable[Attribution], *, before: datetime) -> list[Attribution]:
@@ -97,11 +98,15 @@ def lapsing(roster: Iterable[Attribution], *, before: datetime) -> list[Attribut
 
 
 def _attribution(member: Mapping[str, Any]) -> Attribution:
-    period = member.get("period") or {}
-    reference = str((member.get("entity") or {}).get("reference", ""))
-    return Attribution(
-        reference.rsplit("/", 1)[-1], parse_instant(period.get("end")), not member.get("inactive", False)
-    )
+    entity, period = (value if isinstance(value := member.get(name), Mapping) else {} for name in ("entity", "period"))
+    reference = str(entity.get("reference", ""))
+    return Attribution(reference.rsplit("/", 1)[-1], _end(period.get("end")), not member.get("inactive", False))
+
+
+def _end(text: object) -> datetime | None:
+    """Return when a period ends; one whose end is a day, at the beginning of that day: too early is only a reminder."""
+    known = text if isinstance(text, str) else ""
+    return parse_instant(known) or parse_instant(f"{known}T00:00:00Z")
 
 
 def _change(

@@ -57,8 +57,8 @@ def open_export(folder: str | Path) -> ExportFolder:
     times = [str(time) for time in map(_transaction_time, events) if time]
     if (manifest := place / "manifest.json").exists():
         times += [str(time) for time in [_manifest_time(manifest)] if time]
-    begun = {event.get("exportId") for event in events if event.get("eventId") != "kickoff"}
-    ended = {event.get("exportId") for event in events if event.get("eventId") == "export_complete"}
+    begun = {str(event.get("exportId")) for event in events if event.get("eventId") != "kickoff"}
+    ended = {str(event.get("exportId")) for event in events if event.get("eventId") == "export_complete"}
     return ExportFolder(place, _tool(place, events), files, deleted, errors, min(times, default=None), begun <= ended)
 
 
