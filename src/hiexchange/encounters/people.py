@@ -146,16 +146,16 @@ class Identities:
             elif not sure and not (told == 8 and self.faces.names(person) & set(row.get("names") or ())):
                 row["flags"].append("identity_unproven")
                 person = None
-            elif key != sent_key and "newborn" not in row["flags"] and self._another(person, row.get("names")):
+            elif key != sent_key and row["trigger"] != "merge" and self._another(person, row):
                 row["flags"].append("merge_unproven")
                 person = None
         row["person_id"] = person
 
-    def _another(self, person: str, names: Iterable[str] | None) -> bool:
+    def _another(self, person: str, row: Mapping[str, Any]) -> bool:
         """Say whether a message's first name is none of a person's: twins are merged in error at times."""
         known = self.faces.names(person) if self.faces is not None else set()
-        given = list(names or ())[1:]
-        return bool(given and given[0] and known and given[0] not in known)
+        given = list(row.get("names") or ())[1:]
+        return bool(given and given[0] and known and given[0] not in known and "newborn" not in row["flags"])
 
     def _whose(self, key: str) -> tuple[str | None, bool]:
         """Return the person of an identifier, and whether the index has it under the very namespace."""
