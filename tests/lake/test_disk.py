@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from hiexchange.errors import StorageError
-from hiexchange.lake import Lake
+from hiexchange.lake import Lake, merge
 from hiexchange.lake.store import Load, Snapshot
 
 
@@ -58,3 +58,15 @@ def test_vacuum_takes_what_a_killed_writer_left_and_nothing_of_others(tmp_path):
     assert not any(path.exists() for path in left)
     assert all(path.exists() for path in mine)
     assert lake.table("Patient").to_arrow().num_rows == 1
+
+
+def test_a_merge_that_finds_no_room_for_its_keys_says_so(tmp_path, monkeypatch):
+    source = tmp_path / "Patient.ndjson"
+    source.write_bytes(b"".join(b'{"resourceType":"Patient","id":"%d"}\n' % number for number in range(5000)))
+    lake = Lake(tmp_path / "lake")
+    lake.ingest(source)
+    monkeypatch.setattr(merge, "FEW", 0)
+    monkeypatch.setattr(merge, "MEMORY", "100KB")
+    with pytest.raises(StorageError, match="no room"):
+        lake.ingest(source)
+    assert lake.snapshots() == [1]

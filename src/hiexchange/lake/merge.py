@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hiexchange._duck import quiet_connection
+from hiexchange.errors import StorageError
 from hiexchange.lake.parts import read_batches, write_batches
 from hiexchange.lake.store import META, DataFile
 
@@ -47,8 +48,16 @@ def merge(
         new: Files of the load, in the order of its input; a later row is the more recent.
         tombstones: Columns ``id``, ``at`` (instant, nullable) and ``fresh`` (bool: of this load), of this
             resource type.
+
+    Raises:
+        StorageError: Keys don't fit into memory, nor what is left of them on the disk.
     """
-    dead = beaten(root, old, new, tombstones)
+    try:
+        dead = beaten(root, old, new, tombstones)
+    except duckdb.OutOfMemoryException:
+        raise StorageError(
+            "the disk has no room to compare keys", where=str(root / META), hint="free space, then run it again"
+        ) from None
 
     def kept(index: int, file: DataFile) -> DataFile | None:
         return _without(root, table, file, dead[index]) if index in dead else file
