@@ -184,6 +184,11 @@ def test_the_watermark_moves_with_the_rows(put):
     assert lake.watermark("another") is None
 
 
+def test_a_watermark_always_has_an_offset(put):
+    lake, _ = put(patient("a"), transaction_time=datetime(2026, 1, 1), watermark_key="k")
+    assert lake.watermark("k") == "2026-01-01T00:00:00Z"
+
+
 def test_an_export_result_is_taken_over_once(tmp_path):
     class Result:
         folder = tmp_path / "job"
@@ -323,8 +328,9 @@ def test_corridor_tables_are_appended_and_checked(tmp_path):
         lake.append("custom", pa.table({"b": [2]}))
     with pytest.raises(SchemaMismatch):
         lake.append("issue", pa.table({"b": [2]}))
-    with pytest.raises(ConfigError):
-        lake.append("../x", pa.table({"b": [2]}))
+    for name, columns in (("../x", ["b"]), ("twice", ["a", "a"])):
+        with pytest.raises(ConfigError):
+            lake.append(name, pa.table([[1]] * len(columns), names=columns))
     assert lake.append("issue", ISSUE.empty()) == number
 
 

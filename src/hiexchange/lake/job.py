@@ -77,6 +77,8 @@ class Job:
             files = files if isinstance(source, Iterator) else list(files)
         receipt = _receipt(folder)
         at = transaction_time or _instant(receipt.get("transactionTime") or receipt.get("transaction_time"))
+        if at is not None and at.tzinfo is None:
+            at = at.replace(tzinfo=UTC)
         told = receipt.get("watermark")
         if watermark is None and isinstance(told, list) and len(told) == 2:
             watermark = (str(told[0]), str(told[1]))
@@ -170,7 +172,6 @@ def _instant(text: Any) -> datetime | None:
     if not isinstance(text, str):
         return None
     try:
-        found = datetime.fromisoformat(text)
+        return datetime.fromisoformat(text)
     except ValueError:
         return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)

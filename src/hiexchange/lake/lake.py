@@ -95,7 +95,7 @@ class Lake:
             on_event: Gets RowsWritten a file, and Warned.
             max_bad_lines: More bad lines than this raise LakeError after the rest has been stored.
             workers: So many files, or pieces of a large plain one, are encoded at once, in threads.
-            transaction_time: The export's; a job folder's receipt gives it too.
+            transaction_time: The export's, in UTC unless it has an offset; a job folder's receipt gives it too.
             watermark_key: Set the watermark of this key to the transaction time.
             fhir_version: Of these files; default the lake's.
             repairs: Sets of vendor repairs (``bcda``) to apply to the resources, counted.
@@ -174,7 +174,7 @@ class Lake:
             The number of the snapshot that holds the rows; the current one when there are none.
 
         Raises:
-            ConfigError: A name can't be a table's.
+            ConfigError: A name can't be a table's, or two columns have the same.
             SchemaMismatch: The columns are not those of the table.
             LakeError: A table is there already with other columns.
         """
@@ -358,6 +358,8 @@ def _corridor_rows(name: str, table: Any) -> pa.Table:
     if not _CORRIDOR.fullmatch(name):
         raise ConfigError(f"{name!r} can't be the name of a table", hint="use lower case, digits and _")
     data = table if isinstance(table, pa.Table) else pa.table(table)
+    if len(set(data.column_names)) < data.num_columns:
+        raise ConfigError(f"two columns of table {name} have the same name")
     return check(data, TABLES[name]) if name in TABLES else data
 
 
