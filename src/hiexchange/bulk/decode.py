@@ -129,7 +129,7 @@ class BodyDecoder:
         self.notes: list[str] = []
         self.layers = 0
         self._stages: list[Gunzip | Inflate] | None = None
-        self._head = b""
+        self._head = self._inner = b""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield decoded pieces of at most about ``STEP`` bytes.
@@ -158,6 +158,8 @@ class BodyDecoder:
             return
         for stage in self._stages:
             stage.finish()
+        if self._inner:
+            yield self._inner
 
     @property
     def whole(self) -> bool:
@@ -184,6 +186,10 @@ class BodyDecoder:
         stages = self._stages or []
         if level == len(stages):
             if self._sniff_inner and level == self.layers and data:
+                data, self._inner = self._inner + data, b""
+                if len(data) < len(MAGIC):
+                    self._inner = data  # the inflater may give a single byte first
+                    return
                 self._sniff_inner = False
                 if data.startswith(MAGIC):
                     if self.layers >= MAX_LAYERS:
