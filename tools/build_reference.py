@@ -83,7 +83,10 @@ def _words(message: ast.expr) -> str:
 
 def events_page() -> Iterator[str]:
     """Yield the progress events."""
-    yield "# Progress events\n\nEvery long call takes `on_event`, a callable of one frozen record.\n\n"
+    yield (
+        "# Progress events\n\nEvery long call takes `on_event`, a callable of one frozen record (a msgspec Struct: "
+        "`msgspec.json.encode(event)` is its JSON).\n\n"
+    )
     yield "| event | fields | when |\n|---|---|---|\n"
     for name, kind in classes(events):
         if issubclass(kind, events.Event) and kind is not events.Event:
