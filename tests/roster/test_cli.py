@@ -76,9 +76,15 @@ def test_attribution_of_a_lake(tmp_path: Path, read: Callable[..., Any], rows: C
     sheet = read("\n".join([rows(1), rows(2)]))
     lake = Lake(tmp_path / "lake")
     lake.append("attribution", attribute(sheet, None, known_at=sheet.received_at))
-    shown = json.loads(run("attribution", "show", "--lake", str(tmp_path / "lake"), "--on", "2026-02-01", "--json").stdout)
+    shown = json.loads(
+        run("attribution", "show", "--lake", str(tmp_path / "lake"), "--on", "2026-02-01", "--json").stdout
+    )
     assert [row["members"] for row in shown] == [2]
-    summary = json.loads(run("attribution", "report", "--lake", str(tmp_path / "lake"), "--quarter", "2026-Q1", "--json").stdout)
+    summary = json.loads(
+        run("attribution", "report", "--lake", str(tmp_path / "lake"), "--quarter", "2026-Q1", "--json").stdout
+    )
     assert summary["summary"][0]["members_end"] == 2
-    assert "members_end" in run("attribution", "report", "--lake", str(tmp_path / "lake"), "--quarter", "2026-Q1").stdout
+    assert (
+        "members_end" in run("attribution", "report", "--lake", str(tmp_path / "lake"), "--quarter", "2026-Q1").stdout
+    )
     assert run("attribution", "report", "--lake", str(tmp_path / "lake"), "--quarter", "spring").exit_code != 0
