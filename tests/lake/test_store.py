@@ -469,7 +469,7 @@ def test_a_large_file_is_shared_among_workers_without_losing_lineage(tmp_path):
     path = tmp_path / "Patient.ndjson"
     path.write_bytes(b"".join(b'{"resourceType":"Patient","id":"%d"}\n' % number for number in range(2_000_000)))
     whole = ingest.Work(path, "Patient.ndjson", "Patient", "Patient", "4.0.1", "load")
-    cut = ingest.pieces(whole, 4)
+    cut = list(ingest.pieces(whole, 4))
     assert len(cut) == 4
     assert sum(piece.size for piece in cut) == path.stat().st_size
     assert cut[0].line == 1
@@ -480,4 +480,4 @@ def test_a_large_file_is_shared_among_workers_without_losing_lineage(tmp_path):
     first = int(text[cut[3].start :].split(b'"id":"', 1)[1].split(b'"', 1)[0])
     assert cut[3].line == first + 1
     assert done.rows > 50
-    assert ingest.pieces(changed(whole, path=tmp_path / done.parts[0].path), 4)[1:] == []
+    assert len(list(ingest.pieces(changed(whole, path=tmp_path / done.parts[0].path), 4))) == 1

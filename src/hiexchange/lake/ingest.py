@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
-import itertools
 import re
 import threading
 import zlib
@@ -168,28 +167,28 @@ def check_resource(name: str, version: str, file: str) -> None:
         )
 
 
-def pieces(work: Work, count: int) -> list[Work]:
+def pieces(work: Work, count: int) -> Iterator[Work]:
     """Cut a large plain file into ``count`` pieces at line ends, so that several workers share it.
 
-    A gzipped file stays whole: its lines can't be found without decompressing what is before them.
+    The lines of a piece are counted when the next one is asked for: the workers have begun by then. A gzipped file
+    stays whole: its lines can't be found without decompressing what is before them.
     """
     size = work.path.stat().st_size
     with work.path.open("rb") as file:
         if count < 2 or size < PIECE or file.read(2) == b"\x1f\x8b":
-            return [work]
-        ends = [0]
-        for number in range(1, count):
-            file.seek(max(ends[-1], size * number // count))
+            yield work
+            return
+        start, line = 0, 1
+        for number in range(1, count + 1):
+            file.seek(max(start, size * number // count))
             file.readline()
-            ends.append(file.tell())
-        ends.append(size)
-        cut, line = [], 1
-        for start, end in itertools.pairwise(ends):
+            end = file.tell()
             if end > start:
-                cut.append(replace(work, start=start, size=end - start, line=line))
-                file.seek(start)
-                line += _lines_in(file, end - start)
-    return cut
+                yield replace(work, start=start, size=end - start, line=line)
+                if end < size:
+                    file.seek(start)
+                    line += _lines_in(file, end - start)
+                start = end
 
 
 def _lines_in(file: IO[bytes], size: int) -> int:
@@ -337,14 +336,15 @@ def load_files(root: Path, works: Iterable[Work], workers: int) -> Generator[Don
     Works that arrive one by one (an iterator) are encoded while the next is awaited. Close the iterator when it
     is left early, for the workers to stop; whoever holds the lake's lock removes what they made.
     """
-    if isinstance(works, Sequence) and (workers <= 1 or not (works := _shared(works, workers))[1:]):
+    if workers <= 1 and isinstance(works, Sequence):
         shapes: dict[str, Shape] = {}
         for work in works:
             done = load_file(root, replace(work, shape=merge(work.shape, shapes.get(work.table, {}))))
             shapes[work.table] = done.shape
             yield from _all(done)
     else:
-        yield from _at_once(root, works, max(1, workers))
+        cut = 4 * workers if workers > 1 else 1
+        yield from _at_once(root, (piece for work in works for piece in pieces(work, cut)), max(1, workers))
 
 
 def _at_once(root: Path, works: Iterable[Work], workers: int) -> Iterator[Done]:
@@ -370,7 +370,3 @@ def _at_once(root: Path, works: Iterable[Work], workers: int) -> Iterator[Done]:
 
 def _all(done: Done) -> tuple[Done, ...]:
     return done, *done.others.values()
-
-
-def _shared(works: Sequence[Work], workers: int) -> list[Work]:
-    return [piece for work in works for piece in pieces(work, 4 * workers)]
