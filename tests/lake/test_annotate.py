@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -91,6 +92,21 @@ def test_an_instant_is_the_same_beside_any_other():
         known = INSTANTS[text]
         assert start == (known and known.replace(microsecond=known.microsecond // 1000 * 1000)), (text, other)
         assert (end is None) == (known is None)
+
+
+def test_instants_of_any_century_have_the_bounds_they_have_alone():
+    chance = random.Random(5)
+    parts = ((2, 9998), (1, 12), (1, 28), (0, 23), (0, 59), (0, 59))
+    texts = []
+    for _ in range(300):
+        year, *rest = (chance.randint(*between) for between in parts)
+        ending = chance.choice(("", ".5", ".123", ".1239", ".999999", ".0000")) + chance.choice(
+            ("Z", "+05:30", "-12:00")
+        )
+        texts.append("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}".format(year, *rest) + ending)
+    together = [bound.to_pylist() for bound in annotate.interval(pa.array([*texts, None]))]
+    alone = [annotate.bounds_of(text) for text in texts] + [(None, None)]
+    assert list(zip(*together, strict=True)) == alone
 
 
 def test_a_year_no_calendar_has_does_not_keep_its_table_from_being_read(encoded, restored):

@@ -23,8 +23,8 @@ _DATE = re.compile(
     r"(?:[T ](?P<hour>\d\d)(?::(?P<minute>\d\d)(?::(?P<second>\d\d)(?:\.(?P<fraction>\d+))?)?)?"
     r"(?P<zone>Z|[+-]\d\d(?::?\d\d)?)?)?)?)?"
 )
-_YEAR_10000 = 253_402_300_800_000_000
-"""Its first microsecond."""
+_YEAR_1, _YEAR_10000 = -62_135_596_800_000_000, 253_402_300_800_000_000
+"""Their first microseconds: Python reads no time before or after."""
 _PATIENT = r"^(?:.*/)?Patient/(?P<id>[A-Za-z0-9.\-]{1,64})(?:/_history/.*)?$|^urn:(?:uuid|oid):(?P<urn>.+)$"
 
 _REFERENCES = ("patient", "subject", "beneficiary", "for", "individual", "candidate", "actor")
@@ -69,10 +69,12 @@ def interval(text: pa.Array) -> tuple[pa.Array, pa.Array]:
     exact = _full_instants(text)
     if exact is None:
         return _bounds_by_value(text)
-    start = exact.cast(INSTANT_MS, safe=False)
+    microseconds = exact.cast(pa.int64())
+    before_1970 = pc.less(microseconds, 0)  # where a division, which cuts off, would round up
+    start = pc.divide(pc.subtract(microseconds, pc.if_else(before_1970, 999, 0)), 1000)
     # Seconds are the coarsest unit here; a fraction names one millisecond.
-    whole = pc.invert(pc.match_substring(text, "."))
-    return start, _plus(start, pc.if_else(whole, 999, 0))
+    whole = pc.not_equal(_byte(text, 19), b".")
+    return start.cast(INSTANT_MS), pc.add(start, pc.multiply(whole.cast(pa.int64()), 999)).cast(INSTANT_MS)
 
 
 def instant(text: pa.Array) -> pa.Array:
@@ -85,21 +87,21 @@ def instant(text: pa.Array) -> pa.Array:
     return pc.take(starts, coded.indices)
 
 
-def _plus(start: pa.Array, milliseconds: pa.Array) -> pa.Array:
-    return pc.add(start.cast(pa.int64()), milliseconds).cast(start.type)
+def _byte(text: pa.Array, place: int) -> pa.Array:
+    # Six times as fast as a slice of characters, and dates are ASCII.
+    return pc.binary_slice(text.cast(pa.binary()), place, place + 1)
 
 
 def _full_instants(text: pa.Array) -> pa.Array | None:
-    """Cast to microseconds when every value has date, time with seconds, and offset, and is after 1969; else None."""
-    if pc.all(pc.equal(pc.utf8_slice_codeunits(text, 16, 17), ":")).as_py() is False:
+    """Cast to microseconds when every value has date, time with seconds, and offset; else None."""
+    if pc.all(pc.equal(_byte(text, 16), b":")).as_py() is False:
         return None
     try:
         found = pc.cast(text, INSTANT_US)
     except pa.ArrowInvalid:
         return None
-    # Arrow knows the years 0 and 10000, which Python can't read back, and rounds those before 1970 up.
     bounds = pc.min_max(found.cast(pa.int64())).as_py()
-    return found if bounds["min"] is None or 0 <= bounds["min"] <= bounds["max"] < _YEAR_10000 else None
+    return found if bounds["min"] is None or _YEAR_1 <= bounds["min"] <= bounds["max"] < _YEAR_10000 else None
 
 
 def _bounds_by_value(text: pa.Array) -> tuple[pa.Array, pa.Array]:
