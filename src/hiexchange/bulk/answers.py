@@ -22,17 +22,18 @@ def to_answer(response: Response) -> Answer:
     return Answer(response.status_code, headers, response.content, retry_after(response.headers, now_utc()))
 
 
-def keep_answer(folder: Path, response: Response) -> str | None:
+def keep_answer(folder: Path, response: Response | None, hint: str | None) -> str | None:
     """Keep what a server said about a refusal in the job's folder: it may name patients, so no message shows it.
 
     Returns:
-        Where it is, for a hint; None if it said nothing.
+        The refusal's hint, and where the answer is, if there was one.
     """
-    if not response.content.strip():
-        return None
+    if response is None or not response.content.strip():
+        return hint
     with contextlib.suppress(StorageError):  # the refusal itself is more to the point
         write_bytes(folder / ANSWER, response.content[:ANSWER_BYTES])
-    return f"what the server said is in the job's folder, {ANSWER}"
+    kept = f"what the server said is in the job's folder, {ANSWER}"
+    return f"{hint}; {kept}" if hint else kept
 
 
 def read_object(data: bytes) -> Mapping[str, Any] | None:

@@ -176,8 +176,7 @@ class KickOffPhase:
         raise self._with_answer(refusal, response)
 
     def _with_answer(self, error: HIExchangeError, response: Response) -> HIExchangeError:
-        kept = keep_answer(self.journal.path.parent, response)
-        error.hint = "; ".join(text for text in (error.hint, kept) if text) or None
+        error.hint = keep_answer(self.journal.path.parent, response, error.hint)
         return error
 
     def _running_already(self, answer: Answer, sent: KickOff) -> str | None:

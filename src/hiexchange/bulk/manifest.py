@@ -18,12 +18,12 @@ from urllib.parse import urlsplit
 import msgspec
 
 from hiexchange._urls import join, redact
+from hiexchange.bulk.lines import could_be_a_type
 from hiexchange.errors import ProtocolViolation
 
 KINDS = ("output", "deleted", "outcome")
 LISTS = (*KINDS, "error")
 GO_TIME = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d)(\.\d+)? ([+-]\d{4})")
-TYPE = re.compile(r"[A-Za-z]{1,64}\Z")
 DIGITS = re.compile(r"[0-9]{1,18}")
 MOST = 10**18
 
@@ -214,7 +214,7 @@ def _item(entry: Mapping[str, Any], kind: str, base: str, integrity: Mapping[str
     continues = entry.get("continuesInFile")
     return OutputFile(
         kind=kind,
-        type=name if isinstance(name, str) and TYPE.match(name) else None,
+        type=name if isinstance(name, str) and could_be_a_type(name) else None,
         url=entry["url"] if entry["url"].startswith(("https://", "http://")) else join(base, entry["url"]),
         count=_whole(entry.get("count")),
         size=_whole(entry.get("fileSize")),

@@ -165,8 +165,7 @@ class Poller:
             "vanished": "start the export anew",
             "expired": "start the export anew",
         }
-        kept = keep_answer(self.log.path.parent, response) if response is not None else None
-        hint = "; ".join(text for text in (hints.get(action.kind), kept) if text) or None
+        hint = keep_answer(self.log.path.parent, response, hints.get(action.kind))
         kind = FATAL[action.kind]
         text = {
             "failed": "the server reports that the job failed",

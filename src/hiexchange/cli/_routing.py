@@ -72,9 +72,7 @@ def routed(
     import pyarrow as pa
 
     from hiexchange.attribution import DISPUTE, overlay
-    from hiexchange.encounters import AdtSettings, Identities, lookups, read_view
-    from hiexchange.encounters.adt import collect, messages
-    from hiexchange.encounters.times import Zones
+    from hiexchange.encounters import lookups, read_adt, read_view
     from hiexchange.lake import Lake
     from hiexchange.matching import follow
     from hiexchange.pipeline.inputs import identities_of
@@ -94,8 +92,8 @@ def routed(
     if "Encounter" in store.tables():
         intakes.append(read_view(view("encounter", store), **lookups(store), received_at=at, zones=zones))
     if adt is not None:
-        senders = AdtSettings(Zones(zones), identities=people or Identities.of(persons))
-        intakes.append(collect(messages(existing(adt, "inbox"), at), senders))
+        inbox = existing(adt, "inbox")
+        intakes.append(read_adt(inbox, received_at=at, persons=persons, zones=zones, identities=people))
     if not intakes:
         raise _nothing(lake)
     # Files, not rows: of a state's rosters the join reads what it needs.

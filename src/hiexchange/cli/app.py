@@ -6,7 +6,6 @@ exhausted (resumable), 6 partial, 7 data rejected, 8 delivery failed, 130 interr
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import pkgutil
@@ -18,6 +17,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
+from hiexchange._files import FULL_DISK
 from hiexchange.cli import render
 from hiexchange.errors import HIExchangeError, StorageError
 
@@ -107,12 +107,13 @@ def main() -> None:
 
 
 def _storage(error: OSError) -> StorageError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return StorageError(
         "a file or folder cannot be used",
         where=str(error.filename) if error.filename is not None else None,
         said=error.strerror,
-        hint="free space, then run the same command again" if full else "check the path and its permissions",
+        hint="free space, then run the same command again"
+        if error.errno in FULL_DISK
+        else "check the path and its permissions",
     )
 
 

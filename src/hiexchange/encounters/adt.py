@@ -98,9 +98,13 @@ def read_adt(
     facilities: Any = None,
     zones: Mapping[str, str] | None = None,
     history: Any = None,
+    identities: Identities | None = None,
 ) -> Intake:
-    """Return the events of ADT messages with the account of them; arguments as :func:`from_adt`."""
-    settings = AdtSettings(Zones(zones), facility_names(facilities), Identities.of(persons))
+    """Return the events of ADT messages with the account of them; arguments as :func:`from_adt`.
+
+    ``identities`` stands for ``persons`` where assigning authorities are known.
+    """
+    settings = AdtSettings(Zones(zones), facility_names(facilities), identities or Identities.of(persons))
     return collect(messages(source, received_at), settings, history=history)
 
 

@@ -147,10 +147,10 @@ def resource_of(path: Path, version: str) -> str | None:
             head += line
             if not line or len(head) > _HEAD:
                 break
+    if unknown or not head.strip():
+        return unknown or None
     match = _TYPE.search(head)  # a first line longer than is looked at, or none that is JSON
-    if unknown or match is None:
-        return unknown or (re.split(r"[._-]", path.name)[0] if head.strip() else None)
-    return match[1].decode()
+    return match[1].decode() if match else re.split(r"[._-]", path.name)[0]
 
 
 def check_resource(name: str, version: str, file: str) -> None:

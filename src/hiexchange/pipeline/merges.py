@@ -69,15 +69,16 @@ class Merges:
         groups = records_of([*standing.items(), *fresh])
         conflicts = contradicted(persons, _within({one: group for one, group in groups.items() if one in concerned}))
         links, rows, doubtful = dict(standing), [], []
+        groups = records_of(links.items())
         for ended, survivor in fresh:
             if _root(links, ended) == _root(links, survivor):
                 continue
-            groups = records_of(links.items())
-            both = set(product(groups.get(ended, {ended}), groups.get(survivor, {survivor})))
-            if conflicts & (both | {(other, one) for one, other in both}):
+            these, those = groups.get(ended, {ended}), groups.get(survivor, {survivor})
+            if not conflicts.isdisjoint((*product(these, those), *product(those, these))):
                 doubtful.append((ended, survivor))
                 continue
             links[ended] = survivor
+            groups |= dict.fromkeys(these | those, these | those)
             rows.append({"person_id": ended, "survivor_id": survivor, "known_from": known_at, "source": "A40"})
         merged = {person: _root(links, person) for person in links}
         same = dict.fromkeys([*said, *(pair for pair in told if pair[1] is not None)])

@@ -15,9 +15,7 @@ from hiexchange._duck import quiet_connection
 from hiexchange.attribution import DISPUTE, overlay
 from hiexchange.config import Settings
 from hiexchange.delivery import Outbox
-from hiexchange.encounters import INBOX_FILE, AdtSettings, Identities, Inbox, Intake, lookups, read_view
-from hiexchange.encounters.adt import collect
-from hiexchange.encounters.times import Zones
+from hiexchange.encounters import INBOX_FILE, Inbox, Intake, lookups, read_adt, read_view
 from hiexchange.events import Reporter, Warned
 from hiexchange.matching import (
     DECISION,
@@ -146,9 +144,14 @@ def _intakes(result: RunResult, known: list[Path], settings: Settings) -> Iterat
         yield intake, INBOX_FILE.empty()
     if settings.events.adt:
         inbox = Inbox(settings.path(settings.events.adt), stored(result.lake, INBOX_FILE))
-        people = result.identities or Identities.of(result.persons)
-        adt = AdtSettings(Zones(zones), identities=people)
-        intake = collect(inbox.messages(result.known_at), adt, history=known)
+        intake = read_adt(
+            inbox.messages(result.known_at),
+            received_at=result.known_at,
+            persons=result.persons,
+            zones=zones,
+            history=known,
+            identities=result.identities,
+        )
         yield intake, inbox.taken(intake.issues, read_at=result.known_at)
 
 
